@@ -1,0 +1,89 @@
+"""Why a policy was not used, and what is wrong with a guard's configuration.
+
+PolicyUnavailable            the policy cannot be trusted with this decision: the baseline answers
+├── BreakerOpen              its breaker is open
+├── CheckFailed              the drawn action did not pass the shield's own check
+├── DeadlineExceeded         its answer would come too late
+├── HistoryUnknown           it needs a memory that is not here
+├── InferenceFailed          it raised instead of answering
+├── InvalidOutput            its numbers are not finite
+├── KillSwitch               an operator turned it off
+├── LowConfidence            it hardly prefers its choice
+├── NoSafeAction             the constraints leave it nothing to choose
+└── OutOfDistribution        it was not trained on observations like this one
+
+GuardMisconfigured           a guard cannot be built as it is written
+└── ExpressionInvalid        a rule's expression cannot be used
+"""
+
+from typing import ClassVar
+
+
+class PolicyUnavailable(Exception):
+    """The policy cannot be trusted with this decision: the baseline answers, and the class's name says why.
+
+    ``identified`` tells whether the path is a known function of observation, mask, history and version: only then
+    is the propensity of what the baseline does known (and 1).
+    """
+
+    identified: ClassVar[bool] = True
+
+    @property
+    def reason(self) -> str:
+        return type(self).__name__
+
+
+class BreakerOpen(PolicyUnavailable):
+    """The version's breaker is open."""
+
+    identified = False
+
+
+class CheckFailed(PolicyUnavailable):
+    """The drawn action did not pass the shield's own independent check."""
+
+    identified = False
+
+
+class DeadlineExceeded(PolicyUnavailable):
+    """The policy's answer would come after the request's deadline."""
+
+    identified = False
+
+
+class HistoryUnknown(PolicyUnavailable):
+    """The policy needs a memory of the session that is not here."""
+
+
+class InferenceFailed(PolicyUnavailable):
+    """The policy raised instead of answering."""
+
+    identified = False
+
+
+class InvalidOutput(PolicyUnavailable):
+    """The policy answered with numbers that are not finite."""
+
+
+class KillSwitch(PolicyUnavailable):
+    """An operator turned the policy off."""
+
+
+class LowConfidence(PolicyUnavailable):
+    """The policy hardly prefers its choice to the next one."""
+
+
+class NoSafeAction(PolicyUnavailable):
+    """The constraints leave the policy no action to choose."""
+
+
+class OutOfDistribution(PolicyUnavailable):
+    """The policy was not trained on observations like this one."""
+
+
+class GuardMisconfigured(ValueError):
+    """A guard cannot be built as it is written."""
+
+
+class ExpressionInvalid(GuardMisconfigured):
+    """A rule's expression cannot be used; the message points at the column."""

@@ -1,0 +1,231 @@
+"""Rule expressions: a small subset of Python, parsed and type-checked once against the schema.
+
+The subset: comparisons, ``and or not``, ``+ - * / %``, ``abs min max``, ``a if c else b``, ``in`` a tuple of action
+names, numbers, names, and action names as strings. Nothing else parses: no attributes, no subscripts, no powers, no
+other calls.
+"""
+
+import ast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from guards import terms
+from guards.errors import ExpressionInvalid
+from guards.records import Context, Integers, Schema
+from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term
+
+MAX_LENGTH = 2000
+MAX_PARTS = 400
+MAX_DEPTH = 32
+
+# Names of the session's history that every expression may use, beside the fields, the facts and `action`.
+HISTORY_NAMES = ("previous_action", "seconds_since_change", "step")
+
+_ARITHMETIC: dict[type[ast.AST], Operator] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.divide,
+    ast.Mod: np.mod,
+}
+_COMPARE: dict[type[ast.AST], Operator] = {
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+}
+_EXTREMES: dict[str, Operator] = {"min": np.minimum, "max": np.maximum}
+_NOUNS: dict[Kind, str] = {"number": "a number", "truth": "a condition", "action": "an action", "text": "a string"}
+
+
+@dataclass(frozen=True, slots=True)
+class Expression:
+    """A compiled expression; ``source`` is what people wrote."""
+
+    source: str
+    term: Term
+
+    def evaluate(self, context: Context, choice: Integers | None) -> Result:
+        """Values and failed cells: broadcastable to [N, A] for all actions (``choice`` None), to [N] for one a row."""
+        with np.errstate(all="ignore"):  # failures are returned, cell by cell
+            return self.term.evaluate(Scene(context, choice))
+
+
+def compile_expression(source: str, schema: Schema, wanted: Literal["truth", "number"]) -> Expression:
+    """Parse and check an expression against the schema; raises ExpressionInvalid, which points at the column."""
+    compiler = _Compiler(source, schema)
+    term = compiler.wanted(compiler.parsed(), wanted, 0)
+    return Expression(source=source, term=term)
+
+
+class _Compiler:
+    """One pass over the syntax tree; every refusal names the column."""
+
+    def __init__(self, source: str, schema: Schema) -> None:
+        self.source = source
+        self.fields = {name: i for i, name in enumerate(schema.fields)}
+        self.facts = {name: i for i, name in enumerate(schema.facts)}
+        self.actions = {name: i for i, name in enumerate(schema.actions)}
+
+    def invalid(self, node: ast.AST, problem: str) -> ExpressionInvalid:
+        column = getattr(node, "col_offset", 0) + 1
+        return ExpressionInvalid(f"expression {self.source!r}, column {column}: {problem}")
+
+    def parsed(self) -> ast.expr:
+        """The syntax tree of an expression that is neither too long nor too large."""
+        if len(self.source) > MAX_LENGTH:
+            msg = f"an expression has {len(self.source)} characters, expected at most {MAX_LENGTH}"
+            raise ExpressionInvalid(msg)
+        try:
+            tree = ast.parse(self.source, mode="eval")
+        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+            column = getattr(error, "offset", None) or 1
+            msg = f"expression {self.source!r}, column {column}: is not an expression ({error})"
+            raise ExpressionInvalid(msg) from error
+        parts = sum(1 for _ in ast.walk(tree))
+        if parts > MAX_PARTS:
+            raise self.invalid(tree, f"has {parts} parts, expected at most {MAX_PARTS}")
+        return tree.body
+
+    def wanted(self, node: ast.expr, kind: Kind, depth: int) -> Term:
+        """Compile a part that has to be of a kind."""
+        term = self.term(node, depth + 1)
+        if term.kind != kind:
+            raise self.invalid(node, f"is {_NOUNS[term.kind]}, expected {_NOUNS[kind]}")
+        return term
+
+    def term(self, node: ast.expr, depth: int) -> Term:
+        """Compile a part of any kind."""
+        if depth > MAX_DEPTH:
+            raise self.invalid(node, f"is nested deeper than {MAX_DEPTH}")
+        match node:
+            case ast.Constant(value=value):
+                return self._constant(node, value)
+            case ast.Name(id=name):
+                return self._name(node, name)
+            case ast.UnaryOp(op=ast.Not(), operand=inner):
+                return Term("truth", terms.mapped(np.logical_not, self.wanted(inner, "truth", depth).evaluate))
+            case ast.UnaryOp(op=ast.USub(), operand=inner):
+                return Term("number", terms.mapped(np.negative, self.wanted(inner, "number", depth).evaluate))
+            case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
+                a, b = (self.wanted(side, "number", depth).evaluate for side in (left, right))
+                return Term("number", terms.computed(_ARITHMETIC[type(op)], a, b))
+            case ast.BoolOp(op=op, values=values):
+                parts = [self.wanted(value, "truth", depth).evaluate for value in values]
+                return Term("truth", terms.joined(parts, stop=isinstance(op, ast.Or)))
+            case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[right]):
+                return self._membership(op, left, right, depth)
+            case ast.Compare():
+                return self._comparison(node, depth)
+            case ast.IfExp():
+                return self._conditional(node, depth)
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]):
+                return self._call(node, name, args, depth)
+        raise self.invalid(node, f"{type(node).__name__} is not part of the rule language")
+
+    def _constant(self, node: ast.expr, value: object) -> Term:
+        if isinstance(value, bool):
+            return Term("truth", terms.constant(value))
+        if isinstance(value, int | float):
+            try:
+                return Term("number", terms.constant(_finite(value)))
+            except OverflowError as error:
+                raise self.invalid(node, "is a number that is not finite") from error
+        if isinstance(value, str):
+            return Term("text", terms.constant(0.0), text=value)
+        raise self.invalid(node, f"{value!r} is not a number, a condition or the name of an action")
+
+    def _name(self, node: ast.expr, name: str) -> Term:
+        if name in self.fields:
+            return Term("number", terms.observed(self.fields[name]))
+        if name in self.facts:
+            index = self.facts[name]
+            return Term("number", terms.fallible(lambda context: context.facts[:, index]))
+        if name == "action":
+            return Term("action", terms.per_action(np.arange(len(self.actions))))
+        if name == "previous_action":
+            return Term("action", terms.previous_action)
+        if name == "seconds_since_change":
+            return Term("number", terms.fallible(Context.seconds_since_change))
+        if name == "step":
+            return Term("number", terms.fallible(Context.step))
+        known = ", ".join([*self.fields, *self.facts, "action", *HISTORY_NAMES])
+        raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
+
+    def _conditional(self, node: ast.IfExp, depth: int) -> Term:
+        condition = self.wanted(node.test, "truth", depth)
+        body = self.term(node.body, depth + 1)
+        if body.kind not in ("number", "truth"):
+            raise self.invalid(node.body, f"is {_NOUNS[body.kind]}, expected a number or a condition")
+        otherwise = self.wanted(node.orelse, body.kind, depth)
+        return Term(body.kind, terms.chosen(condition.evaluate, body.evaluate, otherwise.evaluate))
+
+    def _call(self, node: ast.expr, name: str, args: Sequence[ast.expr], depth: int) -> Term:
+        if name == "abs" and len(args) == 1:
+            return Term("number", terms.mapped(np.abs, self.wanted(args[0], "number", depth).evaluate))
+        if name in _EXTREMES and len(args) > 1:
+            whole, *rest = [self.wanted(arg, "number", depth).evaluate for arg in args]
+            for part in rest:
+                whole = terms.combined(_EXTREMES[name], whole, part)
+            return Term("number", whole)
+        msg = f"{name}() of {len(args)} values is not known, expected abs(x), min(x, y, ...) or max(x, y, ...)"
+        raise self.invalid(node, msg)
+
+    def _comparison(self, node: ast.Compare, depth: int) -> Term:
+        nodes = [node.left, *node.comparators]
+        sides = [self.term(side, depth + 1) for side in nodes]
+        links: list[Evaluate] = []
+        for i, op in enumerate(node.ops):
+            left, right = sides[i], sides[i + 1]
+            if type(op) not in _COMPARE:
+                raise self.invalid(node, f"{type(op).__name__} is not part of the rule language")
+            if left.kind == right.kind == "number":
+                links.append(terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate))
+            else:
+                links.append(self._same_action(op, (nodes[i], left), (nodes[i + 1], right)))
+        return Term("truth", links[0] if len(links) == 1 else terms.joined(links, stop=False))
+
+    def _same_action(self, op: ast.cmpop, a: tuple[ast.expr, Term], b: tuple[ast.expr, Term]) -> Evaluate:
+        """Compare actions: only for being the same or not, an action with an action or with a name."""
+        (left_node, left), (right_node, right) = a, b
+        if {left.kind, right.kind} - {"action", "text"} or left.kind == right.kind == "text":
+            msg = f"compares {_NOUNS[left.kind]} with {_NOUNS[right.kind]}, expected two numbers or an action"
+            raise self.invalid(left_node, msg)
+        if not isinstance(op, ast.Eq | ast.NotEq):
+            raise self.invalid(left_node, "orders actions, expected == or != between them")
+        if left.kind == "text":
+            left = self._index(left_node, left.text)
+        if right.kind == "text":
+            right = self._index(right_node, right.text)
+        return terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate)
+
+    def _membership(self, op: ast.cmpop, left: ast.expr, right: ast.expr, depth: int) -> Term:
+        action = self.wanted(left, "action", depth)
+        names = right.elts if isinstance(right, ast.Tuple | ast.List) else []
+        if not names:
+            raise self.invalid(right, "is not a list of actions, expected ('one', 'other')")
+        same = [
+            terms.combined(np.equal, action.evaluate, self._index(name, self.wanted(name, "text", depth).text).evaluate)
+            for name in names
+        ]
+        member = terms.joined(same, stop=True)
+        return Term("truth", terms.mapped(np.logical_not, member) if isinstance(op, ast.NotIn) else member)
+
+    def _index(self, node: ast.expr, name: str) -> Term:
+        if name not in self.actions:
+            known = ", ".join(self.actions)
+            raise self.invalid(node, f"the action {name!r} is not known, expected one of {known}")
+        return Term("action", terms.constant(self.actions[name]))
+
+
+def _finite(value: float) -> float:
+    number = float(value)
+    if not np.isfinite(number):
+        msg = "not finite"
+        raise OverflowError(msg)
+    return number

@@ -1,0 +1,119 @@
+"""What the guards see of a decision: the pinned schema, a session's history, and a batch of both as a context."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.spec import Fields, Manifest, ObservationSpace
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Booleans = NDArray[np.bool_]
+
+NO_ACTION = -1  # before the first decision of an episode
+UNKNOWN_ACTION = -2  # the history is not here
+NEVER = 1e9  # seconds (some 31 years): the time since something that has not happened, finite so that rules can add
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the service observes and how it acts, by name: pinned once, whatever version serves."""
+
+    observation: ObservationSpace
+    actions: tuple[str, ...]
+    facts: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, manifest: Manifest, facts: tuple[str, ...] = ()) -> "Schema":
+        """The schema an artefact was made for."""
+        return cls(observation=manifest.observation, actions=manifest.action.names, facts=facts)
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the observation's fields; empty when the observation is an array."""
+        return self.observation.names if isinstance(self.observation, Fields) else ()
+
+
+@dataclass(frozen=True, slots=True)
+class History:
+    """What happened in a session's episode before a decision.
+
+    ``known`` is false where it happened elsewhere: then ``since`` (s) is when this process first saw the session, and
+    constraints take their worst state. ``used`` has the time (s) at which each tracked action was last executed.
+    """
+
+    known: bool
+    since: float
+    step: int = 0
+    action: int = NO_ACTION
+    changed_at: float | None = None
+    used: Mapping[int, float] = field(default_factory=dict)
+
+    def advanced(self, action: int, at: float, tracked: frozenset[int]) -> "History":
+        """The history after ``action`` was executed at ``at`` (s)."""
+        changed = action != self.action and self.action != NO_ACTION
+        return History(
+            known=self.known,
+            since=self.since,
+            step=self.step + 1,
+            action=action,
+            changed_at=at if changed else self.changed_at,
+            used={**self.used, action: at} if action in tracked else self.used,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A batch of N decisions as the guards see it.
+
+    ``observation[N, F]`` and ``facts[N, K]`` in the schema's order (a fact that was not given is NaN), ``mask[N, A]``
+    from the requests or None, ``now[N]`` (s) and the N histories.
+    """
+
+    observation: Floats
+    facts: Floats
+    mask: Booleans | None
+    now: Floats
+    histories: Sequence[History]
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def rows(self, index: Integers) -> "Context":
+        """The context of some of the rows."""
+        return Context(
+            observation=self.observation[index],
+            facts=self.facts[index],
+            mask=None if self.mask is None else self.mask[index],
+            now=self.now[index],
+            histories=[self.histories[i] for i in index],
+        )
+
+    def previous_action(self) -> Integers:
+        """The last executed action of each row[N], NO_ACTION or UNKNOWN_ACTION."""
+        return np.array([h.action if h.known or h.step else UNKNOWN_ACTION for h in self.histories], dtype=np.int64)
+
+    def seconds_since_change(self) -> Floats:
+        """Seconds[N] since the executed action last changed, NEVER if it did not.
+
+        Where the history is not here, it is taken to have changed just before the session was first seen.
+        """
+        at = [
+            NEVER if h.known and h.changed_at is None else t - (h.since if h.changed_at is None else h.changed_at)
+            for h, t in zip(self.histories, self.now.tolist(), strict=True)
+        ]
+        return np.array(at, dtype=np.float64)
+
+    def step(self) -> Floats:
+        """Decisions[N] since the episode began; NaN where that is unknown."""
+        return np.array([h.step if h.known else np.nan for h in self.histories], dtype=np.float64)
+
+    def seconds_since_use(self, actions: Sequence[int]) -> Floats:
+        """Seconds[N] since any of ``actions`` was executed: the worst that is possible where history is unknown."""
+        ago = [
+            t - max([h.used.get(a, -NEVER) for a in actions] + ([] if h.known else [h.since]))
+            for h, t in zip(self.histories, self.now.tolist(), strict=True)
+        ]
+        return np.array(ago, dtype=np.float64)

@@ -1,0 +1,99 @@
+"""The shield: all constraints together, first as a mask over what may be chosen, then as a check of what was."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from guards.constraints import Constraint, Forbids, Mode
+from guards.errors import GuardMisconfigured
+from guards.records import Booleans, Context, Integers, Schema
+
+# What a request's own mask is called among the constraints.
+MASK = "allowed"
+Verdict = Literal["prevented", "executed", "reported"]
+
+
+@dataclass(frozen=True, slots=True)
+class Violation:
+    """A constraint that spoke: it prevented the proposal, was executed against, or only reports (warn, audit)."""
+
+    constraint: str
+    verdict: Verdict
+    mode: Mode = "deny"
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling:
+    """What a batch may do: ``allowed[N, A]``, and what each constraint forbids[N, A]."""
+
+    allowed: Booleans
+    forbidden: tuple[tuple[str, Mode, Booleans], ...]
+
+    def against(self, row: int, action: int) -> list[tuple[str, Mode]]:
+        """The constraints that forbid an action of a row."""
+        return [(name, mode) for name, mode, forbidden in self.forbidden if forbidden[row, action]]
+
+    def reported(self, actions: Integers) -> Booleans:
+        """Rows[N] whose executed action a warning or auditing constraint forbids."""
+        told = np.zeros(len(actions), dtype=np.bool_)
+        rows = np.arange(len(actions))
+        for _, mode, forbidden in self.forbidden:
+            if mode != "deny":
+                told |= forbidden[rows, actions]
+        return told
+
+
+class Shield:
+    """Constraints bound to a schema."""
+
+    def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
+        names = [MASK]
+        self._bound: list[tuple[str, Mode, Forbids]] = []
+        tracked: set[int] = set()
+        for constraint in constraints:
+            if constraint.name in names:
+                msg = f"the name {constraint.name!r} is taken, expected a name of its own for each constraint"
+                raise GuardMisconfigured(msg)
+            names.append(constraint.name)
+            self._bound.append((constraint.name, constraint.mode, constraint.bind(schema)))
+            tracked |= constraint.tracks(schema)
+        self.tracked = frozenset(tracked)
+        self._actions = len(schema.actions)
+        self._reports = any(mode != "deny" for _, mode, _ in self._bound)
+
+    @property
+    def reports(self) -> bool:
+        """Whether any constraint only warns or audits."""
+        return self._reports
+
+    def judge(self, context: Context) -> Ruling:
+        """What the batch may do, all constraints and the requests' masks together."""
+        shape = (len(context), self._actions)
+        allowed = np.ones(shape, dtype=np.bool_)
+        forbidden: list[tuple[str, Mode, Booleans]] = []
+        if context.mask is not None:
+            allowed &= context.mask
+            forbidden.append((MASK, "deny", ~context.mask))
+        for name, mode, forbids in self._bound:
+            cells = np.broadcast_to(forbids(context, None), shape)
+            forbidden.append((name, mode, cells))
+            if mode == "deny":
+                allowed &= ~cells
+        return Ruling(allowed=allowed, forbidden=tuple(forbidden))
+
+    def check(self, context: Context, actions: Integers) -> Booleans:
+        """Whether each row's final action[N] passes, worked out anew from the context and not from the mask."""
+        passes = (actions >= 0) & (actions < self._actions)
+        if not passes.all():
+            actions = np.where(passes, actions, 0)
+        if context.mask is not None:
+            passes &= context.mask[np.arange(len(actions)), actions]
+        for _, mode, forbids in self._bound:
+            if mode == "deny":
+                passes &= ~forbids(context, actions)
+        return passes
+
+    def __repr__(self) -> str:
+        return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"

@@ -1,0 +1,1 @@
+"""The data plane: observations in, guarded and journalled actions out."""

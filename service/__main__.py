@@ -1,0 +1,70 @@
+"""The command ``actd``: serve a policy."""
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from service import process, supervisor
+from service.config import ConfigInvalid
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status."""
+    options = _parser().parse_args(arguments)
+    if options.command == "plane":
+        return process.run(options.config, options.data, options.descriptor)
+    return _serve(options)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    data = options.data.resolve()
+    try:
+        supervisor.prepare(options.config, data)
+        listening = supervisor.listen(options.host, options.port)
+    except ConfigInvalid as error:
+        return _failed(str(error))
+    except OSError as error:
+        where = error.filename or f"{options.host}:{options.port}"
+        return _failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")
+    with listening:
+        port = listening.getsockname()[1]
+        admin = options.admin_port if options.admin_port is not None else port + 1 if options.port else 0
+        return asyncio.run(supervisor.supervise(options.config.resolve(), data, listening, options.admin_host, admin))
+
+
+def _failed(problem: str) -> int:
+    sys.stderr.write(f"actd: {problem}\n")
+    return process.MISCONFIGURED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="actd", description="Serve a policy: POST /act answers with a guarded action."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    serve = commands.add_parser("serve", help="serve what a configuration says")
+    serve.add_argument("config", type=Path, metavar="CONFIG.toml")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)")
+    serve.add_argument("--port", type=_port, default=8080, help="port to listen on, 0 for any (default: 8080)")
+    serve.add_argument("--data", type=Path, default=Path("data"), help="folder of the journal (default: data)")
+    serve.add_argument("--admin-host", default="127.0.0.1", help="the agent's address (default: 127.0.0.1)")
+    serve.add_argument("--admin-port", type=_port, help="the agent's port (default: the one after --port)")
+    plane = commands.add_parser("plane", help="the data plane alone, as the supervisor starts it")
+    plane.add_argument("config", type=Path)
+    plane.add_argument("--data", type=Path, required=True)
+    plane.add_argument("--descriptor", type=int, required=True, help="a listening socket")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        msg = f"{port} is not a port, expected 0 to 65535"
+        raise argparse.ArgumentTypeError(msg)
+    return port
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""The HTTP face: an ordinary FastAPI app, whose schema also declares ``/act``, which the edge answers before it."""
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from service.config import Limits
+from service.desk import STATUS, Desk
+from service.edge import read_body
+from service.errors import DoesNotFit, NotDurable, RequestRefused, TooLarge
+from service.intake import Intake, decoded
+from service.journal import JournalUnavailable
+from service.landing import Landing
+from service.metrics import Exposition
+from service.openapi import declared
+from service.records import Feedback
+from service.requests import Outcome
+from service.schemas import FeedbackResult, Wire
+from service.tally import Tally
+
+# Rows of a batch that are decided in one turn of the loop before others have theirs.
+CHUNK = 64
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the routes are made of."""
+
+    wire: Wire
+    desk: Desk
+    intake: Intake
+    landing: Landing
+    tally: Tally
+    exposition: Exposition
+    limits: Limits
+    report: Callable[[], dict[str, Any]]
+    policy: Callable[[], dict[str, Any]]
+    ready: Callable[[], dict[str, Any]]
+    lifespan: Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The app with all its routes."""
+    app = FastAPI(
+        title="actd",
+        version="0.1.0",
+        summary="Answers controllers with guarded actions.",
+        lifespan=parts.lifespan,
+        redoc_url=None,
+    )
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestRefused, _refused(parts.tally))
+    _add_decisions(app, parts)
+    _add_readings(app, parts)
+    return app
+
+
+def _add_decisions(app: FastAPI, parts: Parts) -> None:
+    schema = declared(parts.wire)
+
+    @app.post("/act", response_model=None, openapi_extra=schema["act"], summary="Decide an action")
+    async def act(request: Request) -> Response:
+        body = await read_body(request.scope, request.receive, parts.limits.body_bytes)
+        if body is None:
+            return Response(status_code=400)
+        status, content = parts.desk.answer(await parts.desk.ask(body))
+        return _json(content, status)
+
+    @app.post("/act/batch", response_model=None, openapi_extra=schema["batch"], summary="Decide many actions")
+    async def act_batch(request: Request) -> Response:
+        body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
+        if body is None:
+            return Response(status_code=400)
+        rows = decoded(parts.wire.decode_batch, body).requests
+        if body.count(b'"requests"') > 1:
+            _refuse_repeated_keys(body, "$")
+        if len(rows) > parts.limits.batch_rows:
+            raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
+        answers: list[bytes] = []
+        for at in range(0, len(rows), CHUNK):
+            waiting = [_attempted(parts, rows[i], i) for i in range(at, min(at + CHUNK, len(rows)))]
+            answers += [parts.desk.answer(one if isinstance(one, RequestRefused) else await one)[1] for one in waiting]
+        return _json(b'{"decisions":[' + b",".join(answers) + b"]}")
+
+    @app.post("/feedback", response_model=None, openapi_extra=schema["feedback"], summary="Tell what came of it")
+    async def feedback(request: Request) -> Response:
+        body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
+        if body is None:
+            return Response(status_code=400)
+        many = body.lstrip()[:1] == b"["
+        items = decoded(_decode_items, body) if many else [decoded(_decode_item, body)]
+        taken = [_received(parts, item, f"$[{i}]" if many else "$") for i, item in enumerate(items)]
+        notes = [told for told, _ in taken if told is not None]
+        if notes:
+            try:
+                parts.landing.note(notes, parts.intake.now())
+            except JournalUnavailable as error:
+                raise NotDurable(f"the feedback was not taken: {error}") from error
+        results = [result for _, result in taken]
+        parts.tally.feedback.update(result.status for result in results)
+        return _json(msgspec.json.encode({"results": results}))
+
+
+def _add_readings(app: FastAPI, parts: Parts) -> None:
+    @app.get("/report", summary="What was decided since the process started")
+    async def report() -> dict[str, Any]:
+        return parts.report()
+
+    @app.get("/metrics", response_class=Response, summary="Prometheus metrics")
+    async def metrics(request: Request) -> Response:
+        content, media_type = parts.exposition.text(request.headers.get("accept", ""))
+        return Response(content, media_type=media_type)
+
+    @app.get("/policy", summary="What is observed, how it acts, and which version serves")
+    async def policy() -> dict[str, Any]:
+        return parts.policy()
+
+    @app.get("/live", summary="The process runs")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/ready", summary="Able to decide", responses={503: {"description": "Not able to decide"}})
+    async def ready(response: Response) -> dict[str, Any]:
+        state = parts.ready()
+        response.status_code = 200 if state["ready"] else 503
+        return state
+
+
+def _attempted(parts: Parts, row: msgspec.Raw, i: int) -> "Awaitable[Outcome] | RequestRefused":
+    """A row of a batch on its way, or its own error: other rows are not harmed by it."""
+    path = f"$.requests[{i}]"
+    try:
+        if memoryview(row).nbytes > parts.limits.body_bytes:
+            raise TooLarge(f"is larger than expected: at most {parts.limits.body_bytes} bytes")
+        _refuse_repeated_keys(bytes(row), "$")
+        return parts.desk.ask(row)
+    except RequestRefused as error:
+        error.path = path + error.path[1:]
+        parts.tally.refuse(error)
+        return error
+
+
+def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | None, FeedbackResult]:
+    """One item of feedback: what to journal of it, and what to answer."""
+    try:
+        told = parts.intake.feedback(item)
+        _refuse_repeated_keys(bytes(item), "$")
+    except RequestRefused as error:
+        error.path = path + error.path[1:]
+        return None, FeedbackResult(status="invalid", error=error.told())
+    if told is None:
+        return None, FeedbackResult(status="forged")
+    return told, FeedbackResult(status="late" if told.late else "accepted", decision_id=told.decision_id)
+
+
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
+_decode_item = msgspec.json.Decoder(msgspec.Raw).decode
+
+
+def _refuse_repeated_keys(body: bytes, path: str) -> None:
+    """Raise DoesNotFit where an object has a key twice: which of the two was meant is nobody's to guess."""
+
+    def once(pairs: list[tuple[str, Any]]) -> None:
+        if len({key for key, _ in pairs}) != len(pairs):
+            raise DoesNotFit("has a key twice, expected each once", path)
+
+    try:
+        json.loads(body, object_pairs_hook=once)
+    except (ValueError, RecursionError):
+        return  # no JSON at all: whoever decodes it says so
+
+
+def _json(content: bytes, status: int = 200) -> Response:
+    headers = {"retry-after": "1"} if status == 503 else None
+    return Response(content, status_code=status, media_type="application/json", headers=headers)
+
+
+def _refused(tally: Tally) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def answer(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestRefused)  # noqa: S101 - the handler is registered for nothing else
+        tally.refuse(error)
+        return _json(error.body(), STATUS[error.code])
+
+    return answer
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for nothing else
+    code = _CODES.get(error.status_code, "refused")
+    told = {"code": code, "path": "", "message": str(error.detail).lower()}
+    return Response(
+        msgspec.json.encode({"error": told}), error.status_code, media_type="application/json", headers=error.headers
+    )
+
+
+Lifespan = AsyncIterator[None]

@@ -1,0 +1,108 @@
+"""The configuration: one ``policy.toml``, read once into one frozen model.
+
+Addresses and secrets may come from the environment instead, by these names: ``REDIS_URL``, ``ACTD_KEYRING``.
+"""
+
+import hashlib
+import json
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, ValidationError
+
+from export.spec.spaces import Frozen, Identifier, Label
+from guards.baselines import AnyBaseline
+from guards.constraints import AnyConstraint
+from service.explore import AnyExplorer, Greedy
+
+Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+
+
+class ConfigInvalid(Exception):
+    """The configuration cannot be used; the message has the path in the file, what it was and what was expected."""
+
+
+class Limits(Frozen):
+    """What the service takes on."""
+
+    deadline_ms: Annotated[float, Field(gt=0, le=60_000)] = 25.0
+    body_bytes: Annotated[int, Field(ge=1024)] = 256 * 1024
+    batch_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
+    batch_rows: Annotated[int, Field(ge=1)] = 4096
+    sessions: Annotated[int, Field(ge=1)] = 100_000
+
+
+class Rewards(Frozen):
+    """How feedback becomes a decision's reward.
+
+    ``first`` takes the first reward told, ``last`` the last and ``sum`` all that come within ``wait_seconds`` of the
+    decision; where none comes, ``default`` is the reward.
+    """
+
+    wait_seconds: Seconds = 60.0
+    default: float = 0.0
+    aggregation: Literal["first", "sum", "last"] = "first"
+
+
+class Retention(Frozen):
+    """How long what was shipped is kept."""
+
+    journal_seconds: Seconds = 900.0
+
+
+class Config(Frozen):
+    """What a service does, whatever it has learned since."""
+
+    name: Label
+    policy: Path
+    facts: tuple[Identifier, ...] = ()
+    explore: AnyExplorer = Greedy()
+    constraints: tuple[AnyConstraint, ...] = ()
+    baseline: AnyBaseline
+    limits: Limits = Limits()
+    rewards: Rewards = Rewards()
+    retention: Retention = Retention()
+    durability: Literal["journal", "disk"] = "journal"
+    # Whose clock constraints with seconds in them go by: this process's, or the caller's `observed_at`, which a
+    # controller on simulated time needs and which trusts the controller with the cooldowns.
+    guard_clock: Literal["service", "observed_at"] = "service"
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Read a file; paths in it are relative to it. Raises ConfigInvalid."""
+        try:
+            told = tomllib.loads(path.read_text("utf-8"))
+        except OSError as error:
+            msg = f"{path}: cannot be read ({error.strerror}), expected a TOML file"
+            raise ConfigInvalid(msg) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            msg = f"{path}: is not TOML ({error})"
+            raise ConfigInvalid(msg) from error
+        try:
+            config = cls.model_validate(told)
+        except ValidationError as error:
+            raise ConfigInvalid(f"{path}: {_first_problem(error)}") from error
+        return config.model_copy(update={"policy": path.parent / config.policy})
+
+    def text(self) -> str:
+        """Canonical JSON of everything that bears on a decision: the artefact is named by digest in the log."""
+        told = self.model_dump(mode="json", exclude={"policy"})
+        return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of ``text``, by which records name the configuration."""
+        return hashlib.sha256(self.text().encode("ascii")).hexdigest()
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence: where, what it was, what was expected."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    if first["type"] == "missing":
+        return f"{where}: is missing ({first['msg'].lower()})"
+    if first["type"] == "extra_forbidden":
+        return f"{where}: is not a setting that exists here"
+    shown = repr(first["input"])
+    return f"{where}: was {shown if len(shown) <= 80 else shown[:77] + '...'}, expected: {first['msg']}"

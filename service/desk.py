@@ -1,0 +1,96 @@
+"""The desk: has a body decided, and says what the outcome is called on the wire."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from service.errors import NoSafeActionLeft
+from service.intake import Intake
+from service.records import Decision, Refused
+from service.repeats import Repeats
+from service.requests import Outcome, Request
+from service.schemas import Answer
+from service.turn import Turn
+
+# HTTP status by error code: the one place that knows both.
+STATUS = {
+    "refused": 400,
+    "not_json": 400,
+    "too_slow": 408,
+    "conflict": 409,
+    "too_large": 413,
+    "wrong_media_type": 415,
+    "does_not_fit": 422,
+    "internal": 500,
+    "no_safe_action": 503,
+    "journal_unavailable": 503,
+    "stopping": 503,
+}
+_encode = msgspec.json.Encoder().encode
+
+
+class Desk:
+    """Turns bodies into decisions and outcomes into answers."""
+
+    def __init__(
+        self,
+        intake: Intake,
+        turn: Turn,
+        *,
+        policy: str,
+        actions: tuple[str, ...],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._intake = intake
+        self._turn = turn
+        self._policy = policy
+        self._actions = actions
+        self._repeats = Repeats()
+        self._clock = clock
+
+    def ask(self, body: bytes | msgspec.Raw) -> "asyncio.Future[Outcome]":
+        """Have one body decided; raises RequestRefused where it cannot be."""
+        request = self._intake.request(body)
+        if request.options is not None and "request_id" in request.options:
+            return self._ask_once(request, bytes(body))
+        self._turn.submit(request)
+        return request.answer
+
+    def answer(self, outcome: Outcome) -> tuple[int, bytes]:
+        """Status and body of an outcome."""
+        if isinstance(outcome, Decision):
+            return 200, _encode(self.told(outcome))
+        if isinstance(outcome, Refused):
+            outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
+        return STATUS[outcome.code], outcome.body()
+
+    def told(self, record: Decision) -> Answer:
+        """What the caller is told of a decision's record."""
+        answer = Answer(
+            decision_id=record.id,
+            action=record.action,
+            action_name=self._actions[record.action],
+            propensity=record.propensity,
+            propensity_ok=record.propensity_ok,
+            policy=self._policy,
+            version=record.version,
+            track=record.track,
+            source=record.source,
+            violations=record.violations,
+            durability=record.durability,
+        )
+        if record.reason is not None:
+            answer.reason = record.reason
+        return answer
+
+    def _ask_once(self, request: Request, body: bytes) -> "asyncio.Future[Outcome]":
+        """Several callers may wait for one answer: each gets a future of its own, so that none can cancel another's."""
+        request_id, now = str((request.options or {})["request_id"]), self._clock()
+        shared = self._repeats.earlier(request.session, request_id, body, now)
+        if shared is None:
+            shared = request.answer
+            self._repeats.remember(request.session, request_id, body, shared, now)
+            self._turn.submit(request)
+        return asyncio.shield(shared)

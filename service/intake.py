@@ -1,0 +1,185 @@
+"""The intake: bytes of a request's body in, a checked request or one clear error out. Nothing is echoed."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import UNSET
+
+from service.config import Config
+from service.errors import DoesNotFit, NotJson, RequestRefused
+from service.ids import Keyring
+from service.records import Feedback, Numbers, listed
+from service.requests import Request
+from service.schemas import Wire
+
+_AT = re.compile(r"\A(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
+
+
+class Intake:
+    """Decodes and checks against one pinned schema."""
+
+    def __init__(
+        self,
+        wire: Wire,
+        config: Config,
+        keyring: Keyring,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._wire = wire
+        self._schema = wire.schema
+        self._facts = frozenset(wire.schema.facts)
+        self._index = {name: i for i, name in enumerate(wire.schema.actions)}
+        self._deadline_s = config.limits.deadline_ms / 1000
+        self._wait_s = config.rewards.wait_seconds
+        self._by_observed_at = config.guard_clock == "observed_at"
+        self._keyring = keyring
+        self._clock = clock
+        self._wall = wall
+        self._last_wall = 0.0
+
+    def request(self, body: bytes | msgspec.Raw) -> Request:
+        """The request in a body; raises NotJson or DoesNotFit."""
+        act = decoded(self._wire.decode_act, body)
+        arrived = self._clock()
+        at = self.now()
+        facts, mask, options, deadline_s = act.facts, None, None, self._deadline_s
+        if facts is not None and not self._facts.issuperset(facts):
+            raise DoesNotFit(f"is not a fact that is declared, expected {sorted(self._facts)}", "$.facts")
+        if act.allowed is not None:
+            mask = self._mask(act.allowed)
+        previous = act.previous
+        if type(previous) is str and self._keyring.place(previous) is None:
+            raise DoesNotFit("is not a decision of this deployment", "$.previous")
+        if act.deadline_ms is not None or act.request_id is not None or not act.explore:
+            options = _options(act)
+            deadline_s = deadline_s if act.deadline_ms is None else act.deadline_ms / 1000
+        observed_at = act.observed_at
+        return Request(
+            session=act.session,
+            observation=self._wire.numbers(act.observation),
+            previous=None if previous is UNSET else previous,
+            begins=previous is None,
+            feedback=None if act.feedback is UNSET else self._feedback(act.feedback, at, "$.feedback"),
+            facts=facts,
+            mask=mask,
+            explore=act.explore,
+            options=options,
+            at=at,
+            now=observed_at if self._by_observed_at and observed_at is not None else at,
+            observed_at=observed_at,
+            arrived=arrived,
+            deadline=arrived + deadline_s,
+            answer=asyncio.get_running_loop().create_future(),
+        )
+
+    def feedback(self, body: bytes | msgspec.Raw) -> Feedback | None:
+        """One item of ``/feedback``; None where its decision is forged. Raises NotJson or DoesNotFit."""
+        outcome = decoded(self._wire.decode_outcome, body)
+        if outcome.decision_id is UNSET:
+            raise DoesNotFit("is missing, expected the id of a decision", "$.decision_id")
+        if self._keyring.place(outcome.decision_id) is None:
+            return None
+        return self._feedback(outcome, self.now(), "$")
+
+    def now(self) -> float:
+        """The time of day (s since 1970), never running backwards: a clock set back must not shorten a cooldown."""
+        self._last_wall = max(self._last_wall, self._wall())
+        return self._last_wall
+
+    def _feedback(self, outcome: Any, at: float, path: str) -> Feedback:
+        """A feedback record that still lacks its place in the log, and its decision where that is ``previous``."""
+        late, token = False, ""
+        if outcome.decision_id is not UNSET:
+            token = outcome.decision_id
+            place = self._keyring.place(token)
+            if place is None:
+                raise DoesNotFit("is not a decision of this deployment", f"{path}.decision_id")
+            late = place.ms / 1000 + self._wait_s < at
+        seen = [one for one in (outcome.next_observation, outcome.final_observation) if one is not None]
+        if len(seen) == 2:
+            raise DoesNotFit("has next_observation and final_observation, expected one of them", path)
+        executed = outcome.executed_action
+        if isinstance(executed, str):
+            if executed not in self._index:
+                raise DoesNotFit(f"is not an action, expected one of {list(self._index)}", f"{path}.executed_action")
+            executed = self._index[executed]
+        if not (seen or outcome.terminated or outcome.truncated) and (
+            outcome.reward is None and executed is None and outcome.activated is None
+        ):
+            raise DoesNotFit("says nothing, expected a reward or another outcome", path)
+        return Feedback(
+            seq=0,
+            ms=0,
+            decision_id=token,
+            at=at,
+            reward=outcome.reward,
+            next_observation=self._numbers(seen[0]) if seen else None,
+            terminated=outcome.terminated,
+            truncated=outcome.truncated,
+            executed_action=executed,
+            activated=outcome.activated,
+            late=late,
+        )
+
+    def _numbers(self, observation: Any) -> Numbers:
+        return listed(np.array(self._wire.numbers(observation), dtype=np.float64))
+
+    def _mask(self, allowed: list[bool | str]) -> list[bool]:
+        """The request's own mask over all actions, from truths in their order or from names."""
+        count = len(self._index)
+        if all(type(one) is bool for one in allowed):
+            if len(allowed) != count:
+                raise DoesNotFit(f"has {len(allowed)} truths, expected {count}, or names of actions", "$.allowed")
+            mask: list[bool] = [one is True for one in allowed]
+        else:
+            if not all(one in self._index for one in allowed if type(one) is str) or any(
+                type(one) is bool for one in allowed
+            ):
+                raise DoesNotFit(f"is not a list of actions, expected some of {list(self._index)}", "$.allowed")
+            names = set(allowed)
+            mask = [name in names for name in self._index]
+        if not any(mask):
+            raise DoesNotFit("forbids every action, expected at least one that is allowed", "$.allowed")
+        return mask
+
+
+def decoded(decode: Callable[[Any], Any], body: bytes | msgspec.Raw) -> Any:
+    """Decode, with every way in which a decoder can fail turned into NotJson or DoesNotFit."""
+    try:
+        return decode(body)
+    except msgspec.ValidationError as error:
+        raise _misfit(str(error)) from None
+    except msgspec.DecodeError as error:
+        raise NotJson(f"is not JSON: {_AT.sub(_what, str(error))}") from None
+    except UnicodeError:
+        raise NotJson("is not UTF-8") from None
+    except RecursionError:
+        raise NotJson("is nested too deeply") from None
+
+
+def _misfit(message: str) -> RequestRefused:
+    match = _AT.match(message)
+    what, path = (match["what"], match["path"] or "$") if match else (message, "$")
+    if "unknown field" in what:
+        # msgspec quotes the field; its name is the caller's text, so it stays out.
+        what = "has a field that is not known here"
+    return DoesNotFit(what[:1].lower() + what[1:], path)
+
+
+def _what(match: "re.Match[str]") -> str:
+    return match["what"]
+
+
+def _options(act: Any) -> dict[str, bool | float | str]:
+    told = {"deadline_ms": act.deadline_ms, "request_id": act.request_id}
+    options: dict[str, bool | float | str] = {key: value for key, value in told.items() if value is not None}
+    if not act.explore:
+        options["explore"] = False
+    return options

@@ -1,0 +1,187 @@
+r"""The journal: an append-only file of lines, one record a line, ``CRC32 CHAIN JSON\n``.
+
+CRC32 (8 hex digits) covers the rest of the line after its space; CHAIN (32 hex digits) is BLAKE2b-128 over the whole
+line before, so that no line can be taken out or changed unseen. A writer is a random id minted at each process start,
+with a folder of its own and a sequence from 1: nothing is ever continued. Segments are named by their first sequence
+number. Other processes read with ``read_segment``; they never write here.
+"""
+
+import fcntl
+import os
+import secrets
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from service.records import AnyRecord, decode_record
+
+CHAIN_START = b"0" * 32
+SEGMENT_BYTES = 64 * 1024 * 1024
+_PREFIX = 8 + 1 + 32 + 1
+
+
+class JournalUnavailable(Exception):
+    """Records could not be made durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a segment: its record and its JSON as written, or why it is lost (record None)."""
+
+    record: AnyRecord | None
+    text: bytes
+    chain: bytes
+    end: int
+    damage: str = ""
+
+
+class Journal:
+    """One writer's log: takes encoded records in sequence, appends them in one write."""
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        writer: bytes | None = None,
+        write: Callable[[int, bytes], int] = os.write,
+    ) -> None:
+        """Make the writer's folder under ``folder`` and lock it; raises JournalUnavailable."""
+        self.writer = writer or secrets.token_bytes(8)
+        self.folder = folder / self.writer.hex()
+        self.next_seq = 1
+        self.last_ms = 0
+        self.unsynced = 0
+        self._segment_bytes = segment_bytes
+        self._write = write
+        self._chain = CHAIN_START
+        self._file = -1
+        self._size = 0
+        try:
+            self.folder.mkdir(parents=True)
+            # Held as long as this process lives, and let go by the kernel however it dies: how others know.
+            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._open_segment()
+        except OSError as error:
+            msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
+            raise JournalUnavailable(msg) from error
+
+    def append(self, texts: list[bytes], ms: int) -> None:
+        """Append records of consecutive sequence numbers, the first of which is ``next_seq``.
+
+        After it they survive any crash of this process. On failure nothing of them stays, the sequence has not moved,
+        and JournalUnavailable is raised.
+        """
+        chain = self._chain
+        lines = []
+        for text in texts:
+            rest = chain + b" " + text
+            line = b"%08x %b\n" % (zlib.crc32(rest), rest)
+            chain = blake2b(line, digest_size=16).hexdigest().encode()
+            lines.append(line)
+        data = b"".join(lines)
+        try:
+            if self._size + len(data) > self._segment_bytes and self._size:
+                self._open_segment()
+            written = self._write(self._file, data)
+        except OSError as error:
+            self._cut_back()
+            msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
+            raise JournalUnavailable(msg) from error
+        if written != len(data):
+            self._cut_back()
+            msg = f"{self.folder}: only {written} of {len(data)} bytes could be written"
+            raise JournalUnavailable(msg)
+        self._size += len(data)
+        self._chain = chain
+        self.next_seq += len(texts)
+        self.last_ms = ms
+        self.unsynced += 1
+
+    def sync(self) -> None:
+        """Make what was appended survive a power loss; may be called from another thread."""
+        try:
+            getattr(os, "fdatasync", os.fsync)(self._file)
+        except OSError as error:
+            msg = f"{self.folder}: the journal cannot be synced ({error.strerror})"
+            raise JournalUnavailable(msg) from error
+
+    def close(self) -> None:
+        """Let the writer go: what it wrote stays, nobody will continue it."""
+        os.close(self._file)
+        os.close(self._lock)
+
+    def _open_segment(self) -> None:
+        path = self.folder / f"{self.next_seq:020d}.log"
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        opened = os.open(path, flags, 0o600)
+        if self._file >= 0:
+            self.sync()
+            os.close(self._file)
+        self._file, self._size = opened, os.fstat(opened).st_size
+
+    def _cut_back(self) -> None:
+        """Take a torn tail away, so that the next record begins on a line of its own."""
+        try:
+            os.ftruncate(self._file, self._size)
+        except OSError:
+            # The torn line stays and shows itself by its CRC; a new segment keeps the next line whole.
+            os.lseek(self._file, 0, os.SEEK_END)
+
+    def __repr__(self) -> str:
+        return f"<Journal {self.writer.hex()} next {self.next_seq}, {self._size} bytes in segment>"
+
+
+def segments(folder: Path) -> list[Path]:
+    """A writer's segments in order."""
+    return sorted(folder.glob("*.log"))
+
+
+def alive(folder: Path) -> bool:
+    """Whether the process that writes in a writer's folder still lives."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def read_segment(data: bytes, start: int = 0) -> Iterator[Line]:
+    """The whole lines of a segment from the offset ``start`` on; a torn last line is not there yet.
+
+    A damaged line loses itself and nothing after it. Whether lines are missing shows in ``seq`` and in the chain:
+    ``chain_of`` a line is the ``chain`` of the next.
+    """
+    while True:
+        stop = data.find(b"\n", start)
+        if stop < 0:
+            return
+        yield _line(data[start : stop + 1], stop + 1)
+        start = stop + 1
+
+
+def chain_of(line: bytes) -> bytes:
+    """What the line after this one says as its CHAIN."""
+    return blake2b(line, digest_size=16).hexdigest().encode()
+
+
+def _line(line: bytes, end: int) -> Line:
+    text = line[_PREFIX:-1]
+    chain = line[9 : 9 + 32]
+    if len(line) <= _PREFIX or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
+        return Line(None, text, chain, end, damage="its checksum does not fit")
+    try:
+        return Line(decode_record(text), text, chain, end)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Line(None, text, chain, end, damage=f"it is not a record ({type(error).__name__})")

@@ -1,0 +1,184 @@
+"""Landing: a flight is decided, journalled, remembered and answered, in this order, without a pause between.
+
+The ids' sequence numbers are taken from the journal at the start and used by the append at the end; nothing else can
+come between, because nothing here awaits.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+
+from guards.errors import PolicyUnavailable
+from service.decide import Flight, Plane, decide
+from service.engine import Engine
+from service.errors import InternalFault, NotDurable
+from service.journal import Journal, JournalUnavailable
+from service.records import Decision, Feedback, Refused, encode_record
+from service.requests import Request
+from service.router import Assignment
+from service.sessions import Moment, Sessions
+from service.state import Lease
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Landed:
+    """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
+
+    records: Sequence[Decision | Refused]
+    requests: Sequence[Request]
+    feedback: Sequence[Feedback]
+    observation: np.ndarray
+    infer_us: int
+    decide_us: int
+    journal_us: int
+
+
+class Landing:
+    """Decides flights and makes them durable. One a process: it owns the journal."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        journal: Journal,
+        sessions: Sessions,
+        lease: Lease,
+        observe: Callable[[Landed], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._plane = plane
+        self._journal = journal
+        self._sessions = sessions
+        self._lease = lease
+        self._observe = observe
+        self._clock = clock
+        self._unsynced: list[Landed] = []
+        self._syncing: asyncio.Future[None] | None = None
+
+    def land(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        head: np.ndarray | PolicyUnavailable,
+        departed: float,
+    ) -> None:
+        """Decide requests whose head[N, A] is here, or will not come; answer them."""
+        try:
+            self._land(requests, assignment, engine, observation, head, departed)
+        except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            # A fault of ours must not leave anybody waiting; nothing was journalled of a flight that raised.
+            _log.exception("a flight of %d requests failed", len(requests))
+            for request in requests:
+                request.settle(InternalFault("the service has a fault, which is in its log; nothing was decided"))
+
+    def _land(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        head: np.ndarray | PolicyUnavailable,
+        departed: float,
+    ) -> None:
+        journal = self._journal
+        began = self._clock()
+        infer_us = round((began - departed) * 1e6)
+        ms = max(journal.last_ms, int(requests[-1].at * 1000))
+        feedback = self._feedback(requests, ms)
+        flight = Flight(
+            rows=requests,
+            observation=observation,
+            version=engine.label,
+            digest=engine.digest,
+            track=assignment.track,
+            track_probability=assignment.probability,
+            seq=journal.next_seq + len(feedback),
+            ms=ms,
+            generation=self._lease.generation,
+            may_explore=self._lease.holds(began),
+            departed=departed,
+            infer_us=infer_us,
+        )
+        records = decide(self._plane, flight, head)
+        decided = self._clock()
+        try:
+            journal.append([encode_record(record) for record in (*feedback, *records)], ms)
+        except JournalUnavailable as error:
+            for request in requests:
+                request.settle(NotDurable(f"the decision was not made: {error}"))
+            return
+        self._remember(requests, records)
+        landed = Landed(
+            records=records,
+            requests=requests,
+            feedback=feedback,
+            observation=observation,
+            infer_us=infer_us,
+            decide_us=round((decided - began) * 1e6),
+            journal_us=round((self._clock() - decided) * 1e6),
+        )
+        if self._plane.durability == "disk":
+            self._unsynced.append(landed)
+            if self._syncing is None:
+                self._sync()
+        else:
+            self._answer(landed)
+
+    def note(self, feedback: Sequence[Feedback], at: float) -> None:
+        """Journal feedback that came alone; raises JournalUnavailable."""
+        ms = max(self._journal.last_ms, int(at * 1000))
+        first = self._journal.next_seq
+        placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
+        self._journal.append([encode_record(told) for told in placed], ms)
+
+    async def settled(self) -> None:
+        """Wait until what was appended is as durable as promised."""
+        while self._syncing is not None:
+            await asyncio.wait([self._syncing])
+
+    def _feedback(self, requests: list[Request], ms: int) -> list[Feedback]:
+        """The feedback that came with the requests, placed in the log before their decisions."""
+        told = [request.feedback for request in requests if request.feedback is not None]
+        first = self._journal.next_seq
+        return [msgspec.structs.replace(one, seq=first + i, ms=ms) for i, one in enumerate(told)]
+
+    def _remember(self, requests: list[Request], records: list[Decision | Refused]) -> None:
+        """Advance the sessions' histories: what is in the journal has happened."""
+        tracked = self._plane.shield.tracked
+        for request, record in zip(requests, records, strict=True):
+            if isinstance(record, Decision) and request.entry is not None:
+                after = request.entry.history.advanced(record.action, request.now, tracked)
+                self._sessions.advance(request.session, request.entry, Moment(record.id, record.episode, after))
+
+    def _sync(self) -> None:
+        """Sync what landed since the last sync, all together, on a thread; then answer."""
+        group, self._unsynced = self._unsynced, []
+        loop = asyncio.get_running_loop()
+        self._syncing = loop.run_in_executor(None, self._journal.sync)
+        self._syncing.add_done_callback(lambda done: self._synced(group, done))
+
+    def _synced(self, group: list[Landed], done: "asyncio.Future[None]") -> None:
+        self._syncing = None
+        error = done.exception()
+        for landed in group:
+            if error is None:
+                self._answer(landed)
+            else:
+                for request in landed.requests:
+                    request.settle(NotDurable(f"the decision may be lost with the power: {error}"))
+        if self._unsynced:
+            self._sync()
+
+    def _answer(self, landed: Landed) -> None:
+        for request, record in zip(landed.requests, landed.records, strict=True):
+            request.settle(record)
+        self._observe(landed)

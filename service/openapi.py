@@ -1,0 +1,88 @@
+"""What the OpenAPI page says of the routes that decode their bodies themselves: the decoders' own schemas."""
+
+from typing import Any
+
+import msgspec
+
+from service.schemas import Answer, FeedbackResult, Wire
+
+_ERROR = {
+    "type": "object",
+    "properties": {
+        "error": {
+            "type": "object",
+            "properties": {name: {"type": "string"} for name in ("code", "path", "message")},
+            "required": ["code", "path", "message"],
+        }
+    },
+    "required": ["error"],
+}
+_REFUSALS = {
+    "400": "The body is not JSON",
+    "408": "The body did not arrive in time",
+    "409": "The request id was used for another body",
+    "413": "The body is too large",
+    "415": "The body is not declared as JSON",
+    "422": "The body does not fit the schema",
+    "503": "No action is safe, or nothing can be made durable",
+}
+
+
+def declared(wire: Wire) -> dict[str, dict[str, Any]]:
+    """For each of ``act``, ``batch`` and ``feedback``: its request body and its answers, as OpenAPI has them."""
+    act, answer, outcome, result = (
+        _inlined(type_) for type_ in (wire.act_type, Answer, wire.outcome_type, FeedbackResult)
+    )
+    outcome = {**outcome, "required": ["decision_id"]}
+    batch = _object(requests={"type": "array", "items": act})
+    decisions = _object(decisions={"type": "array", "items": {"anyOf": [answer, _ERROR]}})
+    results = _object(results={"type": "array", "items": result})
+    told = {"anyOf": [outcome, {"type": "array", "items": outcome}]}
+    return {
+        "act": _operation(act, answer, "The decision", ("400", "408", "409", "413", "415", "422", "503")),
+        "batch": _operation(batch, decisions, "A decision or an error for each request, in order", _BATCH),
+        "feedback": _operation(told, results, "What became of each item, in order", (*_BATCH, "503")),
+    }
+
+
+_BATCH = ("400", "408", "413", "415", "422")
+
+
+def _operation(body: dict[str, Any], answer: dict[str, Any], said: str, refusals: tuple[str, ...]) -> dict[str, Any]:
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": {
+            "200": {"description": said, "content": {"application/json": {"schema": answer}}},
+            **{
+                status: {"description": _REFUSALS[status], "content": {"application/json": {"schema": _ERROR}}}
+                for status in refusals
+            },
+        },
+    }
+
+
+def _object(**properties: Any) -> dict[str, Any]:
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(properties),
+        "additionalProperties": False,
+    }
+
+
+def _inlined(type_: Any) -> dict[str, Any]:
+    """A type's JSON schema with its references put in place: an operation's own schema has nowhere to refer to."""
+    schema = msgspec.json.schema(type_)
+    parts = schema.pop("$defs", {})
+
+    def resolved(node: Any) -> Any:
+        if isinstance(node, list):
+            return [resolved(one) for one in node]
+        if not isinstance(node, dict):
+            return node
+        if "$ref" in node:
+            return resolved(parts[node["$ref"].rpartition("/")[2]])
+        return {key: resolved(value) for key, value in node.items()}
+
+    inlined: dict[str, Any] = resolved(schema)
+    return inlined

@@ -1,0 +1,234 @@
+"""The data plane: puts the parts together, once, and keeps them alive while they serve."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from guards.errors import GuardMisconfigured
+from guards.records import Schema
+from guards.shield import Shield
+from service import report as reports
+from service.app import Parts, create_app
+from service.config import Config, ConfigInvalid
+from service.decide import Plane
+from service.desk import Desk
+from service.edge import Edge
+from service.engine import Engine, load_version
+from service.ids import Keyring, load_keyring, make_keyring
+from service.intake import Intake
+from service.journal import Journal, JournalUnavailable
+from service.landing import Landed, Landing
+from service.metrics import Exposition
+from service.records import Heartbeat, Writer, encode_record
+from service.router import Router
+from service.schemas import Wire
+from service.sessions import Sessions
+from service.state import Lease, read_page
+from service.tally import Tally
+from service.turn import Turn
+
+PAGE_POLL_S = 0.5
+POOL_THREADS = 2
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """The parts of a running data plane."""
+
+    config: Config
+    data: Path
+    engine: Engine
+    schema: Schema
+    keyring: Keyring
+    journal: Journal
+    sessions: Sessions
+    lease: Lease
+    tally: Tally
+    landing: Landing
+    started: float
+    edge: Edge = field(init=False)
+    stopping: bool = False
+
+    def introduce(self) -> None:
+        """Write the writer's first record: what all its later records refer to."""
+        config = self.config
+        record = Writer(
+            seq=self.journal.next_seq,
+            ms=int(time.time() * 1000),
+            writer=self.journal.writer.hex(),
+            service=config.name,
+            config_digest=config.digest,
+            config=msgspec.Raw(config.text().encode("ascii")),
+            versions={self.engine.label: self.engine.digest},
+            key_fingerprint=self.keyring.fingerprint,
+            wait_s=config.rewards.wait_seconds,
+        )
+        self.journal.append([encode_record(record)], record.ms)
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """While it serves: watch what the agent publishes, and show signs of life in the journal."""
+        tasks = [asyncio.create_task(self._watch_page()), asyncio.create_task(self._beat())]
+        try:
+            yield
+        finally:
+            self.stopping = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.landing.settled()
+            self.journal.sync()
+
+    async def _watch_page(self) -> None:
+        page = self.data / "state" / "agent.page"
+        while True:
+            self.lease.see(read_page(page), time.monotonic())
+            await asyncio.sleep(PAGE_POLL_S)
+
+    async def _beat(self) -> None:
+        """Joiners wait for every writer to have passed a time: an idle one has to say that it has."""
+        period = min(5.0, max(0.25, self.config.rewards.wait_seconds / 4))
+        while True:
+            seq = self.journal.next_seq
+            await asyncio.sleep(period)
+            if self.journal.next_seq == seq:
+                ms = max(self.journal.last_ms, int(time.time() * 1000))
+                with suppress(JournalUnavailable):  # the next decision says so to its caller
+                    self.journal.append([encode_record(Heartbeat(seq=seq, ms=ms))], ms)
+
+    def ready(self) -> dict[str, Any]:
+        """Whether it can decide, and what it may do beyond acting on stable."""
+        return {
+            "ready": not self.stopping,
+            "version": self.engine.label,
+            "explores": self.lease.holds(time.monotonic()),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The report with what the tally does not know."""
+        told = {
+            "policy": self.config.name,
+            "version": self.engine.label,
+            "uptime_s": round(time.monotonic() - self.started, 1),
+            "writer": self.journal.writer.hex(),
+            "durability": self.config.durability,
+            "explores": self.lease.holds(time.monotonic()),
+        }
+        return {**told, **reports.report(self.tally, self.schema.actions)}
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics show that is no count."""
+        return {
+            "sessions": len(self.sessions),
+            "journal_seq": self.journal.next_seq - 1,
+            "may_explore": float(self.lease.holds(time.monotonic())),
+            "state_generation": self.lease.generation,
+        }
+
+    def describe(self) -> dict[str, Any]:
+        """The schema that is served, and what decides over it."""
+        manifest = self.engine.manifest
+        return {
+            "name": self.config.name,
+            "version": self.engine.label,
+            "digest": self.engine.digest,
+            "family": manifest.family,
+            "observation": self.schema.observation.model_dump(mode="json"),
+            "actions": list(self.schema.actions),
+            "facts": list(self.schema.facts),
+            "explore": self.config.explore.model_dump(mode="json"),
+            "constraints": [constraint.model_dump(mode="json") for constraint in self.config.constraints],
+            "baseline": self.config.baseline.model_dump(mode="json"),
+            "control_period_s": manifest.control_period_s,
+            "config_digest": self.config.digest,
+        }
+
+
+def assemble(config: Config, data: Path) -> DataPlane:
+    """Load and check everything; raises ConfigInvalid, VersionRefused, KeyringInvalid or JournalUnavailable."""
+    engine = _engine(config)
+    schema = Schema.of(engine.manifest, config.facts)
+    keyring = deployment_keyring(data)
+    common = _bound(config, schema, keyring)
+    journal = Journal(data / "journal")
+    sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
+
+    def observe(landed: Landed) -> None:
+        tally.landed(landed, time.monotonic())
+
+    landing = Landing(replace(common, writer=journal.writer), journal, sessions, lease, observe)
+    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing)
+    wire = Wire(schema)
+    intake = Intake(wire, config, keyring)
+    desk = Desk(intake, turn, policy=config.name, actions=schema.actions)
+    running = DataPlane(
+        config=config,
+        data=data,
+        engine=engine,
+        schema=schema,
+        keyring=keyring,
+        journal=journal,
+        sessions=sessions,
+        lease=lease,
+        tally=tally,
+        landing=landing,
+        started=time.monotonic(),
+    )
+    parts = Parts(
+        wire=wire,
+        desk=desk,
+        intake=intake,
+        landing=landing,
+        tally=tally,
+        exposition=Exposition(tally, schema.actions, config.name, running.gauges),
+        limits=config.limits,
+        report=running.report,
+        policy=running.describe,
+        ready=running.ready,
+        lifespan=lambda _: running.alive(),
+    )
+    running.edge = Edge(create_app(parts), desk, tally.refuse, body_bytes=config.limits.body_bytes)
+    running.introduce()
+    return running
+
+
+def deployment_keyring(data: Path) -> Keyring:
+    """The keyring that ACTD_KEYRING names, else that of the data folder, made where there is none."""
+    named = os.environ.get("ACTD_KEYRING")
+    return load_keyring(Path(named)) if named else make_keyring(data / "keyring.json")
+
+
+def _engine(config: Config) -> Engine:
+    try:
+        artefact = config.policy.read_bytes()
+    except OSError as error:
+        msg = f"policy: {config.policy} cannot be read ({error.strerror}), expected an artefact of actd-export"
+        raise ConfigInvalid(msg) from error
+    pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="infer")
+    return load_version(artefact, None, pool, config.facts)
+
+
+def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
+    """The guards bound to the schema; the writer is not known yet."""
+    try:
+        return Plane(
+            schema=schema,
+            shield=Shield(config.constraints, schema),
+            explorer=config.explore,
+            baseline=config.baseline.bind(schema),
+            last_resort=config.baseline.last(schema),
+            key=keyring.current,
+            writer=b"",
+            config=config.digest,
+            durability=config.durability,
+        )
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(str(error)) from error

@@ -1,0 +1,86 @@
+"""The data plane's process: serves an inherited socket until it is told to stop, or its supervisor is gone."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from service.config import Config, ConfigInvalid
+from service.engine import VersionRefused
+from service.ids import KeyringInvalid
+from service.journal import JournalUnavailable
+from service.plane import DataPlane, assemble
+
+# What a process ends with when starting it again cannot help.
+MISCONFIGURED = 2
+DRAIN_S = 5
+
+
+def run(config_path: Path, data: Path, descriptor: int) -> int:
+    """Serve on the listening socket ``descriptor``; the exit status."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
+    try:
+        plane = assemble(Config.read(config_path), data)
+    except (ConfigInvalid, VersionRefused, KeyringInvalid, JournalUnavailable) as error:
+        sys.stderr.write(f"actd: {error}\n")
+        return MISCONFIGURED
+    with socket.socket(fileno=descriptor) as listening:
+        uvloop.run(serve(plane, listening))
+    return 0
+
+
+async def serve(plane: DataPlane, listening: socket.socket) -> None:
+    """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
+    # Everything that is said is said by the records; one access line a decision would cost more than deciding.
+    config = uvicorn.Config(
+        plane.edge,
+        loop="uvloop",
+        http="httptools",
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    server = _Server(config, plane, listening)
+    loop = asyncio.get_running_loop()
+    if not sys.stdin.isatty():
+        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
+    await server.serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Says where it serves once it does."""
+
+    def __init__(self, config: uvicorn.Config, plane: DataPlane, listening: socket.socket) -> None:
+        super().__init__(config)
+        self._plane = plane
+        self._listening = listening
+
+    async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        await super().startup(sockets)
+        host, port = self._listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        sys.stdout.write(
+            f"actd: serving {self._plane.engine.label} on http://{shown}:{port}"
+            f" (process {os.getpid()}, writer {self._plane.journal.writer.hex()})\n"
+        )
+        sys.stdout.flush()
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """A second signal while draining changes nothing: nobody's answer is cut off."""
+        self._plane.stopping = True
+        if not self.should_exit:
+            super().handle_exit(sig, frame)  # type: ignore[arg-type]  # a frame is what signal gives
+
+
+def _supervisor_gone(server: _Server, loop: asyncio.AbstractEventLoop) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        server.handle_exit(signal.SIGTERM, None)

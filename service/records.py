@@ -1,0 +1,209 @@
+"""The records of the journal, and the few things that travel on the way of a decision.
+
+Every record carries ``v`` (the format), ``seq`` (its place in its writer's log, from 1 without gaps) and ``ms`` (when,
+never running backwards within a writer). Arrays of more than 64 elements are written as ``Packed``.
+"""
+
+import base64
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from guards.records import History
+from guards.shield import Violation
+
+V = 1
+Track = Literal["stable", "canary", "shadow"]
+DecisionSource = Literal["policy", "baseline", "last_resort"]
+Durability = Literal["memory", "journal", "disk"]
+_LIST_LIMIT = 64
+# Heads of more actions than this are not logged; such a decision cannot be replayed, and says so.
+HEAD_LIMIT = 4096
+
+
+class Packed(msgspec.Struct, frozen=True):
+    """An array as base64 of its little-endian bytes."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: str
+
+    @classmethod
+    def of(cls, array: np.ndarray) -> "Packed":
+        little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+        return cls(array.dtype.name, array.shape, base64.b64encode(little.tobytes()).decode("ascii"))
+
+    def array(self) -> np.ndarray:
+        """The array again, in native byte order."""
+        dtype = np.dtype(self.dtype)
+        raw = np.frombuffer(base64.b64decode(self.data), dtype=dtype.newbyteorder("<"))
+        return raw.astype(dtype).reshape(self.shape)
+
+
+Numbers = list[float] | Packed
+Bits = list[bool] | Packed
+
+
+def listed(array: np.ndarray) -> Numbers:
+    """An array of numbers as a list, or packed where it is long or has more than one axis."""
+    if array.ndim == 1 and array.size <= _LIST_LIMIT:
+        numbers: list[float] = array.tolist()
+        return numbers
+    return Packed.of(array)
+
+
+def listed_rows(truths: np.ndarray) -> list[Bits]:
+    """Each row of truths[N, A] as a list, or packed where it is long."""
+    if truths.shape[1] <= _LIST_LIMIT:
+        rows: list[Bits] = truths.tolist()
+        return rows
+    return [Packed.of(row) for row in truths]
+
+
+def packed_rows(array: np.ndarray) -> list[Packed]:
+    """Each row of an array[N, A], packed."""
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    name, shape, size = array.dtype.name, array.shape[1:], little[:1].nbytes
+    raw = little.tobytes()
+    encode = base64.b64encode
+    return [Packed(name, shape, encode(raw[at : at + size]).decode("ascii")) for at in range(0, len(raw), size)]
+
+
+def unlisted(numbers: Numbers | Bits, dtype: str) -> np.ndarray:
+    """What ``listed`` wrote, as an array."""
+    return numbers.array() if isinstance(numbers, Packed) else np.array(numbers, dtype=dtype)
+
+
+class Record(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, kw_only=True):
+    """What every line of the journal says."""
+
+    v: int = V
+    seq: int
+    ms: int
+
+
+class Writer(Record, frozen=True):
+    """The first record of a writer: who it is, and everything its later records refer to by digest."""
+
+    writer: str
+    service: str
+    config_digest: str
+    config: msgspec.Raw
+    versions: dict[str, str]
+    key_fingerprint: str
+    wait_s: float
+
+
+class Heartbeat(Record, frozen=True):
+    """An idle writer is alive, and its log is complete up to here."""
+
+
+class Decision(Record, frozen=True):
+    """One decision: what was seen, what could have been done, what was done and with which probability."""
+
+    id: str
+    session: str
+    episode: str | None
+    step: int | None
+    at: float
+    observed_at: float | None
+    previous: str | None
+    track: Track
+    track_probability: float
+    version: str
+    digest: str
+    observation: Numbers
+    facts: dict[str, float] | None
+    mask: Bits | None
+    options: dict[str, bool | float | str] | None
+    head: Packed | None
+    allowed: Bits
+    state: History
+    config: str
+    explorer: str
+    key: int
+    proposed: int | None
+    action: int
+    propensity: float
+    measure: Literal["mass"]
+    propensity_ok: bool
+    why_not_ok: str | None
+    source: DecisionSource
+    reason: str | None
+    violations: list[Violation]
+    explored: bool
+    generation: int
+    durations: dict[str, int]
+    durability: Durability
+
+
+class Refused(Record, frozen=True):
+    """A request that no action could be found for: answered 503, and on the record all the same."""
+
+    session: str
+    at: float
+    observation: Numbers
+    reason: str
+    violations: list[Violation]
+
+
+class Feedback(Record, frozen=True):
+    """What came of a decision, as it was told."""
+
+    decision_id: str
+    at: float
+    reward: float | None = None
+    next_observation: Numbers | None = None
+    terminated: bool = False
+    truncated: bool = False
+    executed_action: int | None = None
+    activated: bool | None = None
+    late: bool = False
+
+
+class Loss(Record, frozen=True):
+    """Records that could not be kept: how many, and why."""
+
+    count: int
+    cause: str
+
+
+AnyRecord = Writer | Heartbeat | Decision | Refused | Feedback | Loss
+
+encode_record = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(AnyRecord).decode
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """What a trainer reads: a decision with what came of it."""
+
+    v: int = V
+    decision_id: str
+    writer: str
+    seq: int
+    session: str
+    episode: str | None
+    step: int | None
+    at: float
+    observation: Numbers
+    action: int
+    reward: float
+    reward_ok: bool
+    next_observation: Numbers | None
+    terminated: bool
+    truncated: bool
+    closed_by: Literal["feedback", "next_act", "timeout", "episode_end"]
+    propensity: float
+    propensity_ok: bool
+    measure: str
+    track: Track
+    track_probability: float
+    version: str
+    digest: str
+    source: DecisionSource
+    reason: str | None
+    explored: bool
+    executed_action: int | None
+    allowed: Bits
+    proposed: int | None

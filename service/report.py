@@ -1,0 +1,71 @@
+"""The report: the tally for people and scripts, as one JSON document."""
+
+from collections import Counter
+from typing import Any
+
+from service.tally import STAGES, Tally
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+def report(tally: Tally, actions: tuple[str, ...]) -> dict[str, Any]:
+    """What was decided since the process started: latencies in milliseconds, shares of decisions."""
+    cells = tally.decisions
+    total = sum(cells.values())
+    fallbacks: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    mix: Counter[str] = Counter()
+    not_ok: Counter[str] = Counter()
+    explored = 0
+    for cell, count in cells.items():
+        sources[cell.source] += count
+        mix[actions[cell.action]] += count
+        explored += count * cell.explored
+        if cell.reason is not None:
+            fallbacks[cell.reason] += count
+        if cell.why_not_ok is not None:
+            not_ok[cell.why_not_ok] += count
+    return {
+        "decisions": total,
+        "mean_batch": round(total / tally.flights, 3) if tally.flights else None,
+        "latency_ms": _latency(tally),
+        "safety_violations": _violations(tally),
+        "fallbacks": dict(fallbacks),
+        "sources": dict(sources),
+        "actions": {name: mix.get(name, 0) for name in actions},
+        "exploration_rate": explored / total if total else None,
+        "propensity_not_ok": {
+            "share": sum(not_ok.values()) / total if total else None,
+            "by_reason": dict(not_ok),
+        },
+        "out_of_range": dict(tally.out_of_range),
+        "feedback": dict(tally.feedback),
+        "refused": dict(tally.refused),
+    }
+
+
+def _latency(tally: Tally) -> dict[str, dict[str, dict[str, float | None]]]:
+    """By version and stage: quantiles in milliseconds, each within 1 %."""
+    versions = sorted({version for _, version in tally.stages})
+    return {
+        version: {
+            stage: {
+                name: None if (us := tally.stages[stage, version].quantile_us(q)) is None else round(us / 1000, 4)
+                for name, q in QUANTILES.items()
+            }
+            for stage in STAGES
+            if (stage, version) in tally.stages
+        }
+        for version in versions
+    }
+
+
+def _violations(tally: Tally) -> dict[str, Any]:
+    """Proposals that were prevented, what was executed all the same, and what warnings and audits report."""
+    by_verdict: dict[str, Counter[str]] = {"prevented": Counter(), "executed": Counter(), "reported": Counter()}
+    for (constraint, verdict), count in tally.violations.items():
+        by_verdict[verdict][constraint] += count
+    return {
+        verdict: {"total": sum(counts.values()), "by_constraint": dict(counts)}
+        for verdict, counts in by_verdict.items()
+    }

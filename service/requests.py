@@ -1,0 +1,54 @@
+"""A request on its way through the data plane."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from service.errors import RequestRefused
+from service.records import Decision, Feedback, Refused
+from service.sessions import Entry, Sessions
+
+Outcome = Decision | Refused | RequestRefused
+
+
+@dataclass(slots=True)
+class Request:
+    """What was asked, decoded and checked, and who waits for the answer.
+
+    ``observation`` in the schema's order; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in
+    seconds of the monotonic clock. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the
+    configuration says so. ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs.
+    """
+
+    session: str
+    observation: Sequence[float]
+    previous: str | None
+    begins: bool
+    feedback: Feedback | None
+    facts: dict[str, float] | None
+    mask: list[bool] | None
+    explore: bool
+    options: dict[str, bool | float | str] | None
+    at: float
+    now: float
+    observed_at: float | None
+    arrived: float
+    deadline: float
+    answer: "asyncio.Future[Outcome]"
+    entry: Entry | None = None
+
+    def enter(self, sessions: Sessions) -> Entry:
+        """Find what the request continues."""
+        if self.begins:
+            entry = sessions.begun(self.now)
+        elif self.previous is not None:
+            entry = sessions.following(self.session, self.previous, self.now)
+        else:
+            entry = sessions.remembered(self.session, self.now)
+        self.entry = entry
+        return entry
+
+    def settle(self, outcome: Outcome) -> None:
+        """Give the answer to who waits for it; who has gone gets none."""
+        if not self.answer.done():
+            self.answer.set_result(outcome)

@@ -1,0 +1,53 @@
+"""A sketch of a latency distribution: counts in buckets that grow by 2 %, so that every quantile is within 1 %.
+
+The arithmetic is that of DDSketch (Masson, Rim, Lee, VLDB 2019) over a fixed range of microseconds.
+"""
+
+import math
+from collections.abc import Sequence
+
+_GROWTH = 1.02
+_SCALE = 1.0 / math.log(_GROWTH)
+_BUCKETS = 1100  # up to about 2,900 s
+
+
+class Sketch:
+    """Counts of durations in microseconds."""
+
+    __slots__ = ("_counts", "count", "total_us")
+
+    def __init__(self) -> None:
+        self._counts = [0] * _BUCKETS
+        self.count = 0
+        self.total_us = 0
+
+    def add(self, us: int, times: int = 1) -> None:
+        """Count a duration; what is under 1 µs counts as 1."""
+        bucket = int(math.log(us) * _SCALE) if us > 1 else 0
+        self._counts[bucket if bucket < _BUCKETS else -1] += times
+        self.count += times
+        self.total_us += us * times
+
+    def quantile_us(self, q: float) -> float | None:
+        """The q-quantile in µs; None while nothing was counted."""
+        if not self.count:
+            return None
+        rank, seen, bucket = q * (self.count - 1), 0, -1
+        while seen <= rank:
+            bucket += 1
+            seen += self._counts[bucket]
+        return 2.0 * _GROWTH**bucket / (1.0 + 1.0 / _GROWTH)
+
+    def up_to_us(self, bounds: Sequence[float]) -> list[int]:
+        """How many durations were at most each of the ascending bounds (µs), within the sketch's 2 %."""
+        found, seen, bucket = [], 0, 0
+        for bound in bounds:
+            top = min(int(math.log(bound) * _SCALE), _BUCKETS - 1)
+            while bucket <= top:
+                seen += self._counts[bucket]
+                bucket += 1
+            found.append(seen)
+        return found
+
+    def __repr__(self) -> str:
+        return f"<Sketch of {self.count}, median {self.quantile_us(0.5)} µs>"

@@ -1,0 +1,76 @@
+"""The state page: what the agent lets the data plane do, as a small file with one writer.
+
+The page is ``CRC32 JSON\\n``, renamed into place, so that a reader sees a whole page or the one before. Its heartbeat
+counts up while the agent lives; a lease on risky authority (exploration, a canary) holds while the reader has seen it
+advance within ``LEASE_S`` on the reader's own clock. Acting on stable and falling back need no lease.
+"""
+
+import os
+import zlib
+from pathlib import Path
+
+import msgspec
+
+LEASE_S = 5.0
+HEARTBEAT_S = 1.0
+
+
+class Page(msgspec.Struct, frozen=True, kw_only=True):
+    """What the agent publishes: ``generation`` counts changes of what is allowed, ``heartbeat`` signs of life."""
+
+    v: int = 1
+    generation: int
+    heartbeat: int
+
+
+_decode = msgspec.json.Decoder(Page).decode
+
+
+def write_page(path: Path, page: Page) -> None:
+    """Publish a page: written beside, then renamed into place."""
+    text = msgspec.json.encode(page)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+    draft.replace(path)
+
+
+def read_page(path: Path) -> Page | None:
+    """The page as published; None where there is none or it is damaged."""
+    try:
+        line = path.read_bytes()
+    except OSError:
+        return None
+    text = line[9:-1]
+    if line[:9] != b"%08x " % zlib.crc32(text):
+        return None
+    try:
+        return _decode(text)
+    except msgspec.MsgspecError:
+        return None
+
+
+class Lease:
+    """Risky authority that expires: it holds for ``seconds`` after the heartbeat was last seen to advance."""
+
+    def __init__(self, seconds: float = LEASE_S) -> None:
+        self._seconds = seconds
+        self._heartbeat: int | None = None
+        self._until = float("-inf")
+        self.generation = 0
+
+    def see(self, page: Page | None, now: float) -> None:
+        """Take note of a page read at ``now`` (s, monotonic). What was written before this process began counts not
+        as a sign of life, but the next change of it does."""
+        if page is None:
+            return
+        if self._heartbeat is not None and page.heartbeat != self._heartbeat:
+            self._until = now + self._seconds
+        self._heartbeat = page.heartbeat
+        self.generation = page.generation
+
+    def holds(self, now: float) -> bool:
+        """Whether risky authority may be used at ``now`` (s, monotonic)."""
+        return now < self._until
+
+    def __repr__(self) -> str:
+        return f"<Lease heartbeat {self._heartbeat}, generation {self.generation}, until {self._until:.1f}>"
