@@ -52,8 +52,7 @@ class Expression:
 
     def evaluate(self, context: Context, choice: Integers | None) -> Result:
         """Values and failed cells: broadcastable to [N, A] for all actions (``choice`` None), to [N] for one a row."""
-        with np.errstate(all="ignore"):  # failures are returned, cell by cell
-            return self.term.evaluate(Scene(context, choice))
+        return self.term.evaluate(Scene(context, choice))
 
 
 def compile_expression(source: str, schema: Schema, wanted: Literal["truth", "number"]) -> Expression:
@@ -71,6 +70,7 @@ class _Compiler:
         self.fields = {name: i for i, name in enumerate(schema.fields)}
         self.facts = {name: i for i, name in enumerate(schema.facts)}
         self.actions = {name: i for i, name in enumerate(schema.actions)}
+        self.asked = terms.per_action(np.arange(len(self.actions)))
 
     def invalid(self, node: ast.AST, problem: str) -> ExpressionInvalid:
         column = getattr(node, "col_offset", 0) + 1
@@ -147,7 +147,7 @@ class _Compiler:
             index = self.facts[name]
             return Term("number", terms.fallible(lambda context: context.facts[:, index]))
         if name == "action":
-            return Term("action", terms.per_action(np.arange(len(self.actions))))
+            return Term("action", self.asked)
         if name == "previous_action":
             return Term("action", terms.previous_action)
         if name == "seconds_since_change":
@@ -198,10 +198,13 @@ class _Compiler:
             raise self.invalid(left_node, msg)
         if not isinstance(op, ast.Eq | ast.NotEq):
             raise self.invalid(left_node, "orders actions, expected == or != between them")
-        if left.kind == "text":
-            left = self._index(left_node, left.text)
-        if right.kind == "text":
-            right = self._index(right_node, right.text)
+        named = [
+            (self._index(n, t.text), o)
+            for n, t, o in ((left_node, left, right), (right_node, right, left))
+            if t.kind == "text"
+        ]
+        if named:
+            return self._is(*named[0], same=isinstance(op, ast.Eq))
         return terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate)
 
     def _membership(self, op: ast.cmpop, left: ast.expr, right: ast.expr, depth: int) -> Term:
@@ -209,18 +212,22 @@ class _Compiler:
         names = right.elts if isinstance(right, ast.Tuple | ast.List) else []
         if not names:
             raise self.invalid(right, "is not a list of actions, expected ('one', 'other')")
-        same = [
-            terms.combined(np.equal, action.evaluate, self._index(name, self.wanted(name, "text", depth).text).evaluate)
-            for name in names
-        ]
+        same = [self._is(self._index(name, self.wanted(name, "text", depth).text), action, same=True) for name in names]
         member = terms.joined(same, stop=True)
         return Term("truth", terms.mapped(np.logical_not, member) if isinstance(op, ast.NotIn) else member)
 
-    def _index(self, node: ast.expr, name: str) -> Term:
+    def _is(self, index: int, action: Term, *, same: bool) -> Evaluate:
+        """Whether an action is a named one; for ``action`` itself that is known per action before any request."""
+        if action.evaluate is self.asked:
+            table = np.arange(len(self.actions)) == index
+            return terms.per_action(table if same else ~table)
+        return terms.combined(np.equal if same else np.not_equal, action.evaluate, terms.constant(index))
+
+    def _index(self, node: ast.expr, name: str) -> int:
         if name not in self.actions:
             known = ", ".join(self.actions)
             raise self.invalid(node, f"the action {name!r} is not known, expected one of {known}")
-        return Term("action", terms.constant(self.actions[name]))
+        return self.actions[name]
 
 
 def _finite(value: float) -> float:

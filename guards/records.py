@@ -112,8 +112,12 @@ class Context:
 
     def seconds_since_use(self, actions: Sequence[int]) -> Floats:
         """Seconds[N] since any of ``actions`` was executed: the worst that is possible where history is unknown."""
-        ago = [
-            t - max([h.used.get(a, -NEVER) for a in actions] + ([] if h.known else [h.since]))
-            for h, t in zip(self.histories, self.now.tolist(), strict=True)
-        ]
-        return np.array(ago, dtype=np.float64)
+        last = np.array([_last_use(history, actions) for history in self.histories])
+        ago: Floats = self.now - last
+        return ago
+
+
+def _last_use(history: History, actions: Sequence[int]) -> float:
+    """When any of the actions may last have been executed: just before a session was first seen, for all we know."""
+    used = [history.used[a] for a in actions if a in history.used]
+    return max(used, default=-NEVER) if history.known else max([history.since, *used])

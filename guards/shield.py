@@ -10,6 +10,7 @@ from guards.constraints import Constraint, Forbids, Mode
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Context, Integers, Schema
 
+_NONE = np.zeros((1, 1), dtype=np.bool_)
 # What a request's own mask is called among the constraints.
 MASK = "allowed"
 Verdict = Literal["prevented", "executed", "reported"]
@@ -26,22 +27,23 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a batch may do: ``allowed[N, A]``, and what each constraint forbids[N, A]."""
+    """What a batch may do: ``allowed[N, A]``, and what each constraint forbids, broadcastable to [N, A]."""
 
     allowed: Booleans
     forbidden: tuple[tuple[str, Mode, Booleans], ...]
 
     def against(self, row: int, action: int) -> list[tuple[str, Mode]]:
         """The constraints that forbid an action of a row."""
-        return [(name, mode) for name, mode, forbidden in self.forbidden if forbidden[row, action]]
+        shape = self.allowed.shape
+        return [(name, mode) for name, mode, cells in self.forbidden if np.broadcast_to(cells, shape)[row, action]]
 
     def reported(self, actions: Integers) -> Booleans:
         """Rows[N] whose executed action a warning or auditing constraint forbids."""
         told = np.zeros(len(actions), dtype=np.bool_)
         rows = np.arange(len(actions))
-        for _, mode, forbidden in self.forbidden:
+        for _, mode, cells in self.forbidden:
             if mode != "deny":
-                told |= forbidden[rows, actions]
+                told |= np.broadcast_to(cells, self.allowed.shape)[rows, actions]
         return told
 
 
@@ -70,29 +72,30 @@ class Shield:
 
     def judge(self, context: Context) -> Ruling:
         """What the batch may do, all constraints and the requests' masks together."""
-        shape = (len(context), self._actions)
-        allowed = np.ones(shape, dtype=np.bool_)
         forbidden: list[tuple[str, Mode, Booleans]] = []
+        denied = _NONE
         if context.mask is not None:
-            allowed &= context.mask
-            forbidden.append((MASK, "deny", ~context.mask))
+            denied = ~context.mask
+            forbidden.append((MASK, "deny", denied))
         for name, mode, forbids in self._bound:
-            cells = np.broadcast_to(forbids(context, None), shape)
+            cells = forbids(context, None)
             forbidden.append((name, mode, cells))
             if mode == "deny":
-                allowed &= ~cells
+                denied = denied | cells
+        allowed = np.empty((len(context), self._actions), dtype=np.bool_)
+        np.logical_not(denied, out=allowed)
         return Ruling(allowed=allowed, forbidden=tuple(forbidden))
 
     def check(self, context: Context, actions: Integers) -> Booleans:
         """Whether each row's final action[N] passes, worked out anew from the context and not from the mask."""
-        passes = (actions >= 0) & (actions < self._actions)
-        if not passes.all():
+        passes: Booleans = (actions >= 0) & (actions < self._actions)
+        if np.count_nonzero(passes) < len(passes):
             actions = np.where(passes, actions, 0)
         if context.mask is not None:
             passes &= context.mask[np.arange(len(actions)), actions]
         for _, mode, forbids in self._bound:
             if mode == "deny":
-                passes &= ~forbids(context, actions)
+                passes &= np.logical_not(forbids(context, actions))
         return passes
 
     def __repr__(self) -> str:

@@ -111,7 +111,8 @@ def computed(operator: Operator, left: Evaluate, right: Evaluate) -> Evaluate:
     plain = combined(operator, left, right)
 
     def evaluate(scene: Scene) -> Result:
-        value, failed = plain(scene)
+        with np.errstate(all="ignore"):  # what failed is returned, cell by cell
+            value, failed = plain(scene)
         return value, _either(failed, _where_not_finite(value))
 
     return evaluate
@@ -160,4 +161,4 @@ def _either(a: Booleans | None, b: Booleans | None) -> Booleans | None:
 
 def _where_not_finite(values: Values) -> Booleans | None:
     finite = np.isfinite(values)
-    return None if finite.all() else ~finite
+    return None if np.count_nonzero(finite) == finite.size else ~finite

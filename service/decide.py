@@ -12,13 +12,15 @@ Read this page first. It has no I/O: the turn (``turn.py``) infers before it and
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from guards.baselines import Propose
 from guards.errors import CheckFailed, InvalidOutput, NoSafeAction, PolicyUnavailable
-from guards.records import NO_ACTION, Context, Floats, Integers, Schema
+from guards.records import NO_ACTION, Booleans, Context, Floats, Integers, Schema
 from guards.shield import Ruling, Shield, Violation
-from service.explore import GREEDY, Explorer, mixed, uniforms
+from service.explore import GREEDY, Draw, Explorer, mixed, uniforms
 from service.ids import Key, body_of, body_prefix, public_id
 from service.records import (
     HEAD_LIMIT,
@@ -26,15 +28,15 @@ from service.records import (
     Decision,
     DecisionSource,
     Durability,
+    Numbers,
     Packed,
     Refused,
     Track,
-    listed,
     listed_rows,
     packed_rows,
 )
 from service.requests import Request
-from service.sessions import Entry
+from service.sessions import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +54,10 @@ class Plane:
     durability: Durability
 
 
-@dataclass(frozen=True, slots=True)
-class Flight:
+_NOTHING: list[Violation] = []
+
+
+class Flight(Struct, frozen=True, kw_only=True):
     """Requests that one version decides together, and where their records will stand in the log.
 
     ``observation[N, F]`` are their observations; ``departed`` (s, monotonic) is when inference began.
@@ -72,38 +76,45 @@ class Flight:
     departed: float
     infer_us: int
 
-    def entry(self, row: int) -> Entry:
+    def before(self, row: int) -> Moment:
         """What a row continues."""
         entry = self.rows[row].entry
         assert entry is not None  # noqa: S101 - the turn finds it before the flight departs
         return entry
 
 
+@dataclass(slots=True)
 class Choice:
-    """What is being chosen for each of N rows, filled in on the way."""
+    """What is chosen for each of N rows; ``why`` has the rows that the policy could not decide."""
 
-    __slots__ = ("action", "explored", "propensity", "proposed", "source", "why")
+    proposed: Integers
+    action: Integers
+    propensity: Floats
+    explored: Booleans
+    source: list[DecisionSource]
+    why: dict[int, PolicyUnavailable]
 
-    def __init__(self, n: int) -> None:
-        self.proposed: Integers = np.full(n, NO_ACTION, dtype=np.int64)
-        self.action: Integers = np.full(n, NO_ACTION, dtype=np.int64)
-        self.propensity: Floats = np.ones(n)
-        self.explored = np.zeros(n, dtype=np.bool_)
-        self.source: list[DecisionSource] = ["policy"] * n
-        self.why: dict[int, PolicyUnavailable] = {}
+    @classmethod
+    def drawn(cls, draw: Draw) -> "Choice":
+        """What the policy's draw chose for every row."""
+        return cls(draw.proposed, draw.action, draw.propensity, draw.explored, ["policy"] * len(draw.action), {})
+
+    @classmethod
+    def nothing(cls, n: int, why: dict[int, PolicyUnavailable]) -> "Choice":
+        """Nothing chosen yet."""
+        none = np.full(n, NO_ACTION, dtype=np.int64)
+        return cls(none, none.copy(), np.ones(n), np.zeros(n, dtype=np.bool_), ["policy"] * n, why)
 
 
 def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
     """Decide a flight: ``head[N, A]`` as the network gave it, or why there is none; one record a row."""
     context = _context(plane, flight)
     ruling = plane.shield.judge(context)
-    choice = Choice(len(flight.rows))
     bodies = _bodies(plane, flight)
-
-    choice.why.update(_unavailable(head, ruling))
-    if len(choice.why) < len(flight.rows):
-        assert isinstance(head, np.ndarray)  # noqa: S101 - a flight without a head has no row left here
-        _explore(plane, flight, head, context, ruling, bodies, choice)
+    if isinstance(head, PolicyUnavailable):
+        choice = Choice.nothing(len(bodies), dict.fromkeys(range(len(bodies)), head))
+    else:
+        choice = _explore(plane, flight, head, context, ruling, bodies)
     if choice.why:
         _fall_back(plane, context, ruling, choice)
     return _records(plane, flight, head, ruling, bodies, choice)
@@ -113,64 +124,70 @@ def _context(plane: Plane, flight: Flight) -> Context:
     """What the guards see of the flight."""
     rows = flight.rows
     names = plane.schema.facts
-    told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows] if names else []
+    told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows]
     mask = None
     if any(row.mask is not None for row in rows):
         everything = [True] * len(plane.schema.actions)
         mask = np.array([everything if row.mask is None else row.mask for row in rows], dtype=np.bool_)
     return Context(
         observation=flight.observation,
-        facts=np.array(told, dtype=np.float64).reshape(len(rows), len(names)),
+        facts=np.array(told, dtype=np.float64),
         mask=mask,
         now=np.array([row.now for row in rows]),
-        histories=[flight.entry(i).history for i in range(len(rows))],
+        histories=[row.entry.history for row in rows if row.entry is not None],
     )
 
 
 def _bodies(plane: Plane, flight: Flight) -> list[bytes]:
     """The ids' bodies, from which every draw is made."""
     prefix = body_prefix(plane.key, plane.writer)
-    return [body_of(prefix, flight.ms, flight.seq + i, flight.track) for i in range(len(flight.rows))]
-
-
-def _unavailable(head: np.ndarray | PolicyUnavailable, ruling: Ruling) -> dict[int, PolicyUnavailable]:
-    """Rows the policy cannot decide, and why: no head, numbers that are not finite, nothing left to choose."""
-    if isinstance(head, PolicyUnavailable):
-        return dict.fromkeys(range(len(ruling.allowed)), head)
-    why: dict[int, PolicyUnavailable] = {}
-    choosable = ruling.allowed.any(axis=1)
-    if not choosable.all():
-        why.update((int(i), NoSafeAction()) for i in np.flatnonzero(~choosable))
-    # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
-    finite = np.isfinite(head)
-    if not finite.all():
-        why.update((int(i), InvalidOutput()) for i in np.flatnonzero(~finite.all(axis=1)))
-    return why
+    return [body_of(prefix, flight.ms, seq, flight.track) for seq in range(flight.seq, flight.seq + len(flight.rows))]
 
 
 def _explore(
-    plane: Plane,
-    flight: Flight,
-    head: np.ndarray,
-    context: Context,
-    ruling: Ruling,
-    bodies: list[bytes],
-    choice: Choice,
-) -> None:
+    plane: Plane, flight: Flight, head: np.ndarray, context: Context, ruling: Ruling, bodies: list[bytes]
+) -> Choice:
     """Draw inside the shield for every row that the policy can decide, then check what was drawn."""
-    rows = np.array([i for i in range(len(bodies)) if i not in choice.why])
+    why = _undecidable(head, ruling)
     draw = plane.key.draw
-    uniform = uniforms(b"".join([draw(bodies[i]) for i in rows]))
-    exploring = np.array([flight.may_explore and flight.rows[i].explore for i in rows])
-    drawn = mixed(plane.explorer, exploring, head[rows].astype(np.float64), ruling.allowed[rows], uniform)
-    choice.proposed[rows] = drawn.proposed
-    choice.action[rows] = drawn.action
-    choice.propensity[rows] = drawn.propensity
-    choice.explored[rows] = drawn.explored
-    whole = len(rows) == len(context)
-    passes = plane.shield.check(context if whole else context.rows(rows), drawn.action)
-    if not passes.all():
-        choice.why.update((int(i), CheckFailed()) for i in rows[~passes])
+    exploring = [flight.may_explore and row.explore for row in flight.rows]
+    if not why:
+        uniform = uniforms(b"".join([draw(body) for body in bodies]))
+        drawn = mixed(plane.explorer, exploring, head.astype(np.float64), ruling.allowed, uniform)
+        choice = Choice.drawn(drawn)
+        passes = plane.shield.check(context, drawn.action)
+        if np.count_nonzero(passes) < len(passes):
+            choice.why.update((i, CheckFailed()) for i in np.flatnonzero(~passes).tolist())
+        return choice
+    choice = Choice.nothing(len(bodies), why)
+    left = [i for i in range(len(bodies)) if i not in why]
+    if left:
+        # The rows that are left are a flight of their own, whose choices are put back in place.
+        part = _explore(
+            plane,
+            msgspec.structs.replace(flight, rows=[flight.rows[i] for i in left]),
+            head[left],
+            context.rows(np.array(left)),
+            Ruling(allowed=ruling.allowed[left], forbidden=()),
+            [bodies[i] for i in left],
+        )
+        choice.proposed[left], choice.action[left] = part.proposed, part.action
+        choice.propensity[left], choice.explored[left] = part.propensity, part.explored
+        choice.why.update((left[i], failed) for i, failed in part.why.items())
+    return choice
+
+
+def _undecidable(head: np.ndarray, ruling: Ruling) -> dict[int, PolicyUnavailable]:
+    """Rows the policy cannot decide, and why: nothing left to choose, or numbers that are not finite."""
+    why: dict[int, PolicyUnavailable] = {}
+    choosable = np.logical_or.reduce(ruling.allowed, axis=1)
+    if np.count_nonzero(choosable) < len(choosable):
+        why.update((i, NoSafeAction()) for i in np.flatnonzero(~choosable).tolist())
+    # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
+    finite = np.isfinite(head)
+    if np.count_nonzero(finite) < finite.size:
+        why.update((i, InvalidOutput()) for i in np.flatnonzero(~finite.all(axis=1)).tolist())
+    return why
 
 
 def _fall_back(plane: Plane, context: Context, ruling: Ruling, choice: Choice) -> None:
@@ -198,37 +215,43 @@ def _records(
 ) -> list[Decision | Refused]:
     """One record a row, in the order of the rows."""
     said = _violations(plane, ruling, choice)
-    heads = packed_rows(head) if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT else None
-    allowed = listed_rows(ruling.allowed)
-    drawn = zip(
-        choice.proposed.tolist(),
+    heads: Sequence[Packed | None] = [None] * len(bodies)
+    if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT:
+        heads = packed_rows(head)
+    rows = zip(
         choice.action.tolist(),
+        choice.proposed.tolist(),
         choice.propensity.tolist(),
         choice.explored.tolist(),
+        listed_rows(flight.observation),
+        listed_rows(ruling.allowed),
+        heads,
         strict=True,
     )
+    token = plane.key.token
     return [
-        _refused(flight, i, choice, said)
-        if action == NO_ACTION
+        _refused(flight, i, choice, seen, said.get(i, _NOTHING))
+        if done == NO_ACTION
         else _decision(
             plane,
             flight,
             i,
             choice,
-            token=plane.key.token(bodies[i]),
-            head=None if heads is None else heads[i],
-            allowed=allowed[i],
-            proposed=None if proposed == NO_ACTION else proposed,
-            action=action,
-            propensity=propensity,
-            explored=explored,
-            violations=said.get(i, []),
+            token(bodies[i]),
+            done,
+            meant,
+            chance,
+            other,
+            seen,
+            open_,
+            scores,
+            said.get(i, _NOTHING),
         )
-        for i, (proposed, action, propensity, explored) in enumerate(drawn)
+        for i, (done, meant, chance, other, seen, open_, scores) in enumerate(rows)
     ]
 
 
-def _refused(flight: Flight, i: int, choice: Choice, said: dict[int, list[Violation]]) -> Refused:
+def _refused(flight: Flight, i: int, choice: Choice, observation: Numbers, violations: list[Violation]) -> Refused:
     """The record of a row that no action could be found for."""
     row = flight.rows[i]
     return Refused(
@@ -236,9 +259,9 @@ def _refused(flight: Flight, i: int, choice: Choice, said: dict[int, list[Violat
         ms=flight.ms,
         session=row.session,
         at=row.at,
-        observation=listed(flight.observation[i]),
+        observation=observation,
         reason=choice.why[i].reason,
-        violations=said.get(i, []),
+        violations=violations,
     )
 
 
@@ -247,37 +270,37 @@ def _decision(
     flight: Flight,
     i: int,
     choice: Choice,
-    *,
     token: str,
-    head: Packed | None,
-    allowed: Bits,
-    proposed: int | None,
     action: int,
+    proposed: int,
     propensity: float,
     explored: bool,
+    observation: Numbers,
+    allowed: Bits,
+    head: Packed | None,
     violations: list[Violation],
 ) -> Decision:
     """The record of a row."""
-    row, entry = flight.rows[i], flight.entry(i)
-    history, why = entry.history, choice.why.get(i)
+    row, before = flight.rows[i], flight.before(i)
+    history, why = before.history, choice.why.get(i)
     identified = why is None or why.identified
     return Decision(
         seq=flight.seq + i,
         ms=flight.ms,
         id=token,
         session=row.session,
-        episode=entry.episode or (public_id(token) if entry.previous is None else None),
+        episode=before.episode or (public_id(token) if before.decision_id is None else None),
         step=history.step if history.known else None,
         at=row.at,
         observed_at=row.observed_at,
-        previous=entry.previous,
+        previous=before.decision_id,
         track=flight.track,
         track_probability=flight.track_probability,
         version=flight.version,
         digest=flight.digest,
-        observation=listed(flight.observation[i]),
+        observation=observation,
         facts=row.facts,
-        mask=row.mask if row.mask is None else listed_rows(np.array([row.mask]))[0],
+        mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
         options=row.options,
         head=head,
         allowed=allowed,
@@ -285,7 +308,7 @@ def _decision(
         config=plane.config,
         explorer=plane.explorer.kind if flight.may_explore and row.explore else GREEDY.kind,
         key=plane.key.number,
-        proposed=proposed,
+        proposed=None if proposed == NO_ACTION else proposed,
         action=action,
         propensity=propensity,
         measure="mass",
@@ -309,6 +332,8 @@ def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[
         speak |= np.array([source == "last_resort" for source in choice.source])
     if plane.shield.reports:
         speak |= ruling.reported(np.maximum(choice.action, 0))
+    if not np.count_nonzero(speak):
+        return {}
     said: dict[int, list[Violation]] = {}
     for i in np.flatnonzero(speak).tolist():
         proposed, action = int(choice.proposed[i]), int(choice.action[i])

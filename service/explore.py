@@ -6,6 +6,7 @@ interventions without a cause would be logged.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -64,17 +65,17 @@ class EpsilonGreedy(Explorer):
     epsilon: Annotated[float, Field(ge=0, le=1)]
 
     def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
-        best = _best(head, allowed)
-        proposed, action = head.argmax(axis=1), best
+        best = action = _best(head, allowed)
+        proposed = head.argmax(axis=1)
         exploring = uniform[:, 0] < self.epsilon
-        if exploring.any():
+        if np.count_nonzero(exploring):
             any_action = (uniform[:, 1] * head.shape[1]).astype(np.int64)
             kept = allowed[np.arange(len(head)), any_action]
             redrawn = np.where(kept, any_action, _pick_allowed(allowed, uniform[:, 2]))
             proposed = np.where(exploring, any_action, proposed)
             action = np.where(exploring, redrawn, action)
         explored = action != best
-        propensity = self.epsilon / allowed.sum(axis=1) + np.where(explored, 0.0, 1.0 - self.epsilon)
+        propensity = self.epsilon / np.add.reduce(allowed, axis=1) + np.where(explored, 0.0, 1.0 - self.epsilon)
         return Draw(proposed=proposed, action=action, propensity=propensity, explored=explored)
 
 
@@ -102,19 +103,20 @@ class Softmax(Explorer):
         )
 
 
-def mixed(explorer: Explorer, exploring: Booleans, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
+def mixed(explorer: Explorer, exploring: Sequence[bool], head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
     """Draw by the explorer in the rows[N] that may explore, greedily in the others."""
-    if exploring.all():
+    if all(exploring):
         return explorer.draw(head, allowed, uniform)
     greedy = GREEDY.draw(head, allowed, uniform)
-    if not exploring.any():
+    if not any(exploring):
         return greedy
     drawn = explorer.draw(head, allowed, uniform)
+    chosen = np.array(exploring)
     return Draw(
-        proposed=np.where(exploring, drawn.proposed, greedy.proposed),
-        action=np.where(exploring, drawn.action, greedy.action),
-        propensity=np.where(exploring, drawn.propensity, greedy.propensity),
-        explored=drawn.explored & exploring,
+        proposed=np.where(chosen, drawn.proposed, greedy.proposed),
+        action=np.where(chosen, drawn.action, greedy.action),
+        propensity=np.where(chosen, drawn.propensity, greedy.propensity),
+        explored=drawn.explored & chosen,
     )
 
 

@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 class Landed:
     """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
 
+    version: str
     records: Sequence[Decision | Refused]
     requests: Sequence[Request]
     feedback: Sequence[Feedback]
@@ -118,6 +119,7 @@ class Landing:
             return
         self._remember(requests, records)
         landed = Landed(
+            version=engine.label,
             records=records,
             requests=requests,
             feedback=feedback,

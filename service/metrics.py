@@ -7,7 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from service.tally import Tally
+from service.tally import Cell, Tally
 
 _BOUNDS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
@@ -33,6 +33,7 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of the data plane."""
+        self._tally.catch_up()
         yield self._decisions()
         violations = CounterMetricFamily(
             "actd_violations", "Constraints that spoke, by what came of it", labels=["policy", "constraint", "verdict"]
@@ -57,7 +58,8 @@ class Exposition(Collector):
     def _decisions(self) -> Metric:
         labels = ["policy", "version", "track", "source", "reason", "action", "explored", "propensity_ok"]
         family = CounterMetricFamily("actd_decisions", "Decisions made", labels=labels)
-        for cell, count in list(self._tally.decisions.items()):
+        for values, count in list(self._tally.decisions.items()):
+            cell = Cell(*values)
             family.add_metric(
                 [
                     self._policy,

@@ -4,8 +4,8 @@ Every record carries ``v`` (the format), ``seq`` (its place in its writer's log,
 never running backwards within a writer). Arrays of more than 64 elements are written as ``Packed``.
 """
 
-import base64
-from typing import Literal
+from base64 import b64decode, b64encode
+from typing import Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,12 +32,12 @@ class Packed(msgspec.Struct, frozen=True):
     @classmethod
     def of(cls, array: np.ndarray) -> "Packed":
         little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
-        return cls(array.dtype.name, array.shape, base64.b64encode(little.tobytes()).decode("ascii"))
+        return cls(array.dtype.name, array.shape, b64encode(little.tobytes()).decode("ascii"))
 
     def array(self) -> np.ndarray:
         """The array again, in native byte order."""
         dtype = np.dtype(self.dtype)
-        raw = np.frombuffer(base64.b64decode(self.data), dtype=dtype.newbyteorder("<"))
+        raw = np.frombuffer(b64decode(self.data), dtype=dtype.newbyteorder("<"))
         return raw.astype(dtype).reshape(self.shape)
 
 
@@ -53,21 +53,20 @@ def listed(array: np.ndarray) -> Numbers:
     return Packed.of(array)
 
 
-def listed_rows(truths: np.ndarray) -> list[Bits]:
-    """Each row of truths[N, A] as a list, or packed where it is long."""
-    if truths.shape[1] <= _LIST_LIMIT:
-        rows: list[Bits] = truths.tolist()
+def listed_rows(array: np.ndarray) -> list[Any]:
+    """Each row of an array[N, ...] as a list, or packed where it is long or has more than one axis."""
+    if array.ndim == 2 and array.shape[1] <= _LIST_LIMIT:
+        rows: list[Any] = array.tolist()
         return rows
-    return [Packed.of(row) for row in truths]
+    return [Packed.of(row) for row in array]
 
 
 def packed_rows(array: np.ndarray) -> list[Packed]:
     """Each row of an array[N, A], packed."""
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     name, shape, size = array.dtype.name, array.shape[1:], little[:1].nbytes
     raw = little.tobytes()
-    encode = base64.b64encode
-    return [Packed(name, shape, encode(raw[at : at + size]).decode("ascii")) for at in range(0, len(raw), size)]
+    return [Packed(name, shape, b64encode(raw[at : at + size]).decode("ascii")) for at in range(0, len(raw), size)]
 
 
 def unlisted(numbers: Numbers | Bits, dtype: str) -> np.ndarray:
@@ -196,6 +195,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     closed_by: Literal["feedback", "next_act", "timeout", "episode_end"]
     propensity: float
     propensity_ok: bool
+    why_not_ok: str | None
     measure: str
     track: Track
     track_probability: float

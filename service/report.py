@@ -3,14 +3,15 @@
 from collections import Counter
 from typing import Any
 
-from service.tally import STAGES, Tally
+from service.tally import STAGES, Cell, Tally
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
 def report(tally: Tally, actions: tuple[str, ...]) -> dict[str, Any]:
     """What was decided since the process started: latencies in milliseconds, shares of decisions."""
-    cells = tally.decisions
+    tally.catch_up()
+    cells = {Cell(*labels): count for labels, count in tally.decisions.items()}
     total = sum(cells.values())
     fallbacks: Counter[str] = Counter()
     sources: Counter[str] = Counter()

@@ -2,17 +2,17 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from service.errors import RequestRefused
 from service.records import Decision, Feedback, Refused
-from service.sessions import Entry, Sessions
+from service.sessions import Moment, Sessions
 
 Outcome = Decision | Refused | RequestRefused
 
 
-@dataclass(slots=True)
-class Request:
+class Request(Struct, kw_only=True):
     """What was asked, decoded and checked, and who waits for the answer.
 
     ``observation`` in the schema's order; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in
@@ -34,10 +34,10 @@ class Request:
     observed_at: float | None
     arrived: float
     deadline: float
-    answer: "asyncio.Future[Outcome]"
-    entry: Entry | None = None
+    answer: asyncio.Future[Outcome]
+    entry: Moment | None = None
 
-    def enter(self, sessions: Sessions) -> Entry:
+    def enter(self, sessions: Sessions) -> Moment:
         """Find what the request continues."""
         if self.begins:
             entry = sessions.begun(self.now)

@@ -1,7 +1,8 @@
 """Sessions: what this process remembers of each, bounded, and which history a request continues."""
 
-from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+from msgspec import Struct
 
 from guards.records import History
 
@@ -9,20 +10,13 @@ from guards.records import History
 KEPT = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """A session right after one of its decisions."""
+class Moment(Struct, frozen=True):
+    """A session right after one of its decisions (None: before its first), which the next one continues.
 
-    decision_id: str
-    episode: str | None
-    history: History
+    ``episode`` is None where a new one begins, or where it began elsewhere.
+    """
 
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What a new decision continues: the decision before it, the episode (None: a new one begins), the history."""
-
-    previous: str | None
+    decision_id: str | None
     episode: str | None
     history: History
 
@@ -32,46 +26,34 @@ class Sessions:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._moments: OrderedDict[str, tuple[Moment, ...]] = OrderedDict()
+        self._moments: dict[str, tuple[Moment, ...]] = {}  # in the order of last use
 
     def __len__(self) -> int:
         return len(self._moments)
 
-    def last(self, session: str) -> str | None:
-        """The id of the session's last decision here."""
+    def remembered(self, session: str, now: float) -> Moment:
+        """The session's last decision here; history is not assumed for a session never seen."""
         moments = self._moments.get(session)
-        return moments[-1].decision_id if moments else None
+        return moments[-1] if moments else Moment(None, None, History(known=False, since=now))
 
-    def remembered(self, session: str, now: float) -> Entry:
-        """What follows the session's last decision here; history is not assumed for one never seen."""
-        moments = self._moments.get(session)
-        if not moments:
-            return Entry(None, None, History(known=False, since=now))
-        return _after(moments[-1])
+    def begun(self, now: float) -> Moment:
+        """Before the first decision: the controller says that an episode starts."""
+        return Moment(None, None, History(known=True, since=now))
 
-    def begun(self, now: float) -> Entry:
-        """What follows nothing: the controller says that an episode starts."""
-        return Entry(None, None, History(known=True, since=now))
-
-    def following(self, session: str, previous: str, now: float) -> Entry:
-        """What follows the named decision; where it is not here, its history is not known."""
+    def following(self, session: str, previous: str, now: float) -> Moment:
+        """Right after the named decision; where it is not here, its history is not known."""
         moments = self._moments.get(session, ())
         for moment in reversed(moments):
             if moment.decision_id == previous:
-                return Entry(previous, moment.episode, _cautious(moment.history, moments[-1].history))
-        return Entry(previous, None, History(known=False, since=now))
+                return Moment(previous, moment.episode, _cautious(moment.history, moments[-1].history))
+        return Moment(previous, None, History(known=False, since=now))
 
-    def advance(self, session: str, entry: Entry, moment: Moment) -> None:
+    def advance(self, session: str, before: Moment, after: Moment) -> None:
         """Remember a decision that is in the journal."""
-        moments = self._moments.get(session, ())
-        if entry.previous is None:
-            kept: tuple[Moment, ...] = ()
-        else:
-            kept = tuple(m for m in moments if m.decision_id != moment.decision_id)[-(KEPT - 1) :]
-        self._moments[session] = (*kept, moment)
-        self._moments.move_to_end(session)
+        moments = self._moments.pop(session, ())
+        self._moments[session] = (after,) if before.decision_id is None else (*moments[1 - KEPT :], after)
         if len(self._moments) > self._limit:
-            self._moments.popitem(last=False)
+            del self._moments[next(iter(self._moments))]
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._moments)} of at most {self._limit}>"
@@ -88,7 +70,3 @@ def _cautious(history: History, latest: History) -> History:
     used = {a: max(history.used.get(a, at), at) for a, at in latest.used.items()}
     changes = [at for at in (history.changed_at, latest.changed_at) if at is not None]
     return replace(history, used=used, changed_at=max(changes, default=None))
-
-
-def _after(moment: Moment) -> Entry:
-    return Entry(moment.decision_id, moment.episode, moment.history)

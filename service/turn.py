@@ -86,11 +86,11 @@ class Turn:
         """Find the request's history; feedback that names no decision means the one before."""
         entry = request.enter(self._sessions)
         if request.feedback is not None and not request.feedback.decision_id:
-            if entry.previous is None:
+            if entry.decision_id is None:
                 msg = "names no decision, and the session has none before this one, expected a decision_id"
                 request.settle(DoesNotFit(msg, "$.feedback"))
                 return False
-            request.feedback = msgspec.structs.replace(request.feedback, decision_id=entry.previous)
+            request.feedback = msgspec.structs.replace(request.feedback, decision_id=entry.decision_id)
         return True
 
     def _infer(self, requests: list[Request], assignment: Assignment, engine: Engine, observation: np.ndarray) -> None:
