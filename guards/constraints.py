@@ -82,10 +82,10 @@ class Cooldown(Constraint):
 
 
 class Bounds(Constraint):
-    """Forbids every action that would move a quantity out of its bounds, or further out.
+    """Forbids every action that would move a quantity out of its bounds.
 
-    ``of`` is the quantity now, ``effect`` what each named action adds to it (others: nothing). Staying where it is, or
-    coming nearer, is allowed also from outside: a bound is no order to move.
+    ``of`` is the quantity now, ``effect`` what each named action adds to it (others: nothing). An action that adds may
+    not end above ``high``, one that takes away not below ``low``; one that does neither is no move, wherever it stands.
     """
 
     kind: Literal["bounds"] = "bounds"
@@ -103,15 +103,14 @@ class Bounds(Constraint):
         effect = np.zeros(len(schema.actions))
         for name, change in self.effect.items():
             effect[action_index(name, schema)] = change
+        most = np.where(effect > 0, high - effect, np.inf)
+        least = np.where(effect < 0, low - effect, -np.inf)
         quantity = compile_expression(self.of, schema, "number")
 
-        def outside(value: np.ndarray) -> np.ndarray:
-            return np.maximum(np.maximum(low - value, value - high), 0.0)
-
         def forbids(context: Context, choice: Integers | None) -> Booleans:
+            scene = Scene(context, choice)
             now, failed = quantity.evaluate(context, choice)
-            after = outside(now + Scene(context, choice).per_action(effect))
-            forbidden: Booleans = after > outside(now)
+            forbidden: Booleans = (now > scene.per_action(most)) | (now < scene.per_action(least))
             return forbidden if failed is None else forbidden | failed
 
         return forbids

@@ -212,8 +212,11 @@ class _Compiler:
         names = right.elts if isinstance(right, ast.Tuple | ast.List) else []
         if not names:
             raise self.invalid(right, "is not a list of actions, expected ('one', 'other')")
-        same = [self._is(self._index(name, self.wanted(name, "text", depth).text), action, same=True) for name in names]
-        member = terms.joined(same, stop=True)
+        indices = [self._index(name, self.wanted(name, "text", depth).text) for name in names]
+        if action.evaluate is self.asked:
+            member = terms.per_action(np.isin(np.arange(len(self.actions)), indices))
+        else:
+            member = terms.joined([self._is(index, action, same=True) for index in indices], stop=True)
         return Term("truth", terms.mapped(np.logical_not, member) if isinstance(op, ast.NotIn) else member)
 
     def _is(self, index: int, action: Term, *, same: bool) -> Evaluate:

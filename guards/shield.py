@@ -88,7 +88,8 @@ class Shield:
 
     def check(self, context: Context, actions: Integers) -> Booleans:
         """Whether each row's final action[N] passes, worked out anew from the context and not from the mask."""
-        passes: Booleans = (actions >= 0) & (actions < self._actions)
+        # Read as unsigned, a negative index is beyond every action too.
+        passes: Booleans = actions.view(np.uint64) < self._actions
         if np.count_nonzero(passes) < len(passes):
             actions = np.where(passes, actions, 0)
         if context.mask is not None:

@@ -124,14 +124,14 @@ def _context(plane: Plane, flight: Flight) -> Context:
     """What the guards see of the flight."""
     rows = flight.rows
     names = plane.schema.facts
-    told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows]
+    told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows] if names else None
     mask = None
     if any(row.mask is not None for row in rows):
         everything = [True] * len(plane.schema.actions)
         mask = np.array([everything if row.mask is None else row.mask for row in rows], dtype=np.bool_)
     return Context(
         observation=flight.observation,
-        facts=np.array(told, dtype=np.float64),
+        facts=np.empty((len(rows), 0)) if told is None else np.array(told, dtype=np.float64),
         mask=mask,
         now=np.array([row.now for row in rows]),
         histories=[row.entry.history for row in rows if row.entry is not None],

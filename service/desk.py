@@ -10,7 +10,7 @@ from service.errors import NoSafeActionLeft
 from service.intake import Intake
 from service.records import Decision, Refused
 from service.repeats import Repeats
-from service.requests import Outcome, Request
+from service.requests import Outcome, Request, Waiter
 from service.schemas import Answer
 from service.turn import Turn
 
@@ -52,11 +52,17 @@ class Desk:
 
     def ask(self, body: bytes | msgspec.Raw) -> "asyncio.Future[Outcome]":
         """Have one body decided; raises RequestRefused where it cannot be."""
-        request = self._intake.request(body)
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.take(body, answer)
+        return answer
+
+    def take(self, body: bytes | msgspec.Raw, waiter: Waiter) -> None:
+        """Have one body decided for somebody who waits; raises RequestRefused where it cannot be."""
+        request = self._intake.request(body, waiter)
         if request.options is not None and "request_id" in request.options:
-            return self._ask_once(request, bytes(body))
-        self._turn.submit(request)
-        return request.answer
+            self._take_once(request, bytes(body), waiter)
+        else:
+            self._turn.submit(request)
 
     def answer(self, outcome: Outcome) -> tuple[int, bytes]:
         """Status and body of an outcome."""
@@ -85,12 +91,13 @@ class Desk:
             answer.reason = record.reason
         return answer
 
-    def _ask_once(self, request: Request, body: bytes) -> "asyncio.Future[Outcome]":
-        """Several callers may wait for one answer: each gets a future of its own, so that none can cancel another's."""
+    def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
+        """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
         request_id, now = str((request.options or {})["request_id"]), self._clock()
-        shared = self._repeats.earlier(request.session, request_id, body, now)
-        if shared is None:
-            shared = request.answer
-            self._repeats.remember(request.session, request_id, body, shared, now)
+        outcome = self._repeats.earlier(request.session, request_id, body, now)
+        if outcome is None:
+            outcome = asyncio.get_running_loop().create_future()
+            request.answer = outcome
+            self._repeats.remember(request.session, request_id, body, outcome, now)
             self._turn.submit(request)
-        return asyncio.shield(shared)
+        outcome.add_done_callback(lambda done: None if waiter.done() else waiter.set_result(done.result()))

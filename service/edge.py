@@ -5,7 +5,7 @@ to arrive, status and length. What the bytes mean is the intake's to say.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from service.desk import Desk
@@ -55,16 +55,7 @@ class Edge:
 
 async def read_body(scope: Scope, receive: Receive, cap: int) -> bytes | None:
     """The whole body; None where the client has left. Raises WrongMediaType, TooLarge or TooSlow."""
-    typed = False
-    for name, value in scope["headers"]:
-        if name == b"content-type":
-            typed = value[:16].lower() == b"application/json"
-        elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
-            raise TooLarge(f"is larger than expected: at most {cap} bytes")
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            raise WrongMediaType("is compressed, expected plain JSON", "content-encoding")
-    if not typed:
-        raise WrongMediaType("is not declared as JSON, expected application/json", "content-type")
+    check_headers(scope["headers"], cap)
     message = await receive()
     if message["type"] != "http.request":
         return None
@@ -97,3 +88,20 @@ async def _read_slowly(first: bytes, receive: Receive, cap: int) -> bytes | None
     if size > cap:
         raise TooLarge(f"has {size} bytes, expected at most {cap}")
     return b"".join(parts)
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
+    """Refuse a body by what is said of it: raises WrongMediaType or TooLarge."""
+    typed = False
+    for name, value in headers:
+        if name == b"content-type":
+            typed = value[:16].lower() == b"application/json"
+        elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
+            msg = f"is larger than expected: at most {cap} bytes"
+            raise TooLarge(msg)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            msg = "is compressed, expected plain JSON"
+            raise WrongMediaType(msg, "content-encoding")
+    if not typed:
+        msg = "is not declared as JSON, expected application/json"
+        raise WrongMediaType(msg, "content-type")

@@ -17,6 +17,10 @@ from export.spec.spaces import Frozen
 from guards.records import Booleans, Floats, Integers
 
 
+_LITTLE = np.dtype("<u8")
+_TOP = np.uint64(11)
+
+
 @dataclass(frozen=True, slots=True)
 class Draw:
     """For each of N rows: the proposed action, the one to execute, the probability of executing it, and whether it is
@@ -30,8 +34,9 @@ class Draw:
 
 def uniforms(digests: bytes) -> Floats:
     """Numbers[N, 4] in [0, 1) from N digests of 32 bytes: the top 53 bits of each 8, little-endian."""
-    bits = np.frombuffer(digests, dtype="<u8").reshape(-1, 4)
-    return (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    bits = np.frombuffer(digests, dtype=_LITTLE).reshape(-1, 4)
+    uniform: Floats = np.multiply(bits >> _TOP, 2.0**-53, dtype=np.float64)
+    return uniform
 
 
 class Explorer(Frozen, ABC):

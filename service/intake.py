@@ -1,6 +1,5 @@
 """The intake: bytes of a request's body in, a checked request or one clear error out. Nothing is echoed."""
 
-import asyncio
 import re
 import time
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from service.config import Config
 from service.errors import DoesNotFit, NotJson, RequestRefused
 from service.ids import Keyring
 from service.records import Feedback, Numbers, listed
-from service.requests import Request
+from service.requests import Request, Waiter
 from service.schemas import Wire
 
 _AT = re.compile(r"\A(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
@@ -44,8 +43,8 @@ class Intake:
         self._wall = wall
         self._last_wall = 0.0
 
-    def request(self, body: bytes | msgspec.Raw) -> Request:
-        """The request in a body; raises NotJson or DoesNotFit."""
+    def request(self, body: bytes | msgspec.Raw, answer: Waiter) -> Request:
+        """The request in a body, whose outcome ``answer`` waits for; raises NotJson or DoesNotFit."""
         act = decoded(self._wire.decode_act, body)
         arrived = self._clock()
         at = self.now()
@@ -76,7 +75,7 @@ class Intake:
             observed_at=observed_at,
             arrived=arrived,
             deadline=arrived + deadline_s,
-            answer=asyncio.get_running_loop().create_future(),
+            answer=answer,
         )
 
     def feedback(self, body: bytes | msgspec.Raw) -> Feedback | None:

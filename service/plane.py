@@ -54,6 +54,7 @@ class DataPlane:
     tally: Tally
     landing: Landing
     started: float
+    desk: Desk
     edge: Edge = field(init=False)
     stopping: bool = False
 
@@ -181,6 +182,7 @@ def assemble(config: Config, data: Path) -> DataPlane:
         tally=tally,
         landing=landing,
         started=time.monotonic(),
+        desk=desk,
     )
     parts = Parts(
         wire=wire,

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from functools import partial
 from pathlib import Path
 
 import uvicorn
@@ -17,6 +18,7 @@ from service.engine import VersionRefused
 from service.ids import KeyringInvalid
 from service.journal import JournalUnavailable
 from service.plane import DataPlane, assemble
+from service.protocol import ActProtocol
 
 # What a process ends with when starting it again cannot help.
 MISCONFIGURED = 2
@@ -43,10 +45,14 @@ def run(config_path: Path, data: Path, descriptor: int) -> int:
 async def serve(plane: DataPlane, listening: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
     # Everything that is said is said by the records; one access line a decision would cost more than deciding.
+    protocol = partial(
+        ActProtocol, desk=plane.desk, refused=plane.tally.refuse, body_bytes=plane.config.limits.body_bytes
+    )
     config = uvicorn.Config(
         plane.edge,
         loop="uvloop",
-        http="httptools",
+        http=protocol,  # type: ignore[arg-type]  # whatever makes a protocol serves
+        proxy_headers=False,
         access_log=False,
         log_config=None,
         server_header=False,

@@ -1,7 +1,7 @@
 """A request on its way through the data plane."""
 
-import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -10,6 +10,16 @@ from service.records import Decision, Feedback, Refused
 from service.sessions import Moment, Sessions
 
 Outcome = Decision | Refused | RequestRefused
+
+
+class Waiter(Protocol):
+    """Who waits for an outcome: a future, or a connection that writes the answer itself."""
+
+    def done(self) -> bool:
+        """Whether it has its outcome, or waits no longer."""
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Take the outcome."""
 
 
 class Request(Struct, kw_only=True):
@@ -34,7 +44,7 @@ class Request(Struct, kw_only=True):
     observed_at: float | None
     arrived: float
     deadline: float
-    answer: asyncio.Future[Outcome]
+    answer: Waiter
     entry: Moment | None = None
 
     def enter(self, sessions: Sessions) -> Moment:

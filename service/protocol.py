@@ -1,0 +1,183 @@
+"""The wire protocol: ``POST /act`` straight from the HTTP parser to the desk, everything else to uvicorn.
+
+The ASGI edge answers ``/act`` under any server. Under ours, most of what a decision costs would be the ASGI machinery
+itself (a scope, a task and an event a request, two messages to answer), so this subclass of uvicorn's protocol leaves
+it out for the one call that is hot. Pipelined requests and ``Expect: 100-continue`` take the ASGI way. See
+docs/decisions/0001-act-below-asgi.md.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.desk import Desk
+from service.edge import RECEIVE_DEADLINE_S, check_headers
+from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
+from service.requests import Outcome
+
+_log = logging.getLogger(__name__)
+
+
+class _Ignored(asyncio.Event):
+    """Nobody waits for more of an exchange's body."""
+
+
+class Exchange:
+    """One ``POST /act``: collects its body, and writes the answer when the outcome is here.
+
+    To uvicorn it is the connection's current cycle: it is told through ``keep_alive`` to close after the answer, and
+    through ``disconnected`` that the client has left.
+    """
+
+    message_event = _Ignored()
+
+    __slots__ = ("_protocol", "_timer", "body", "disconnected", "keep_alive", "response_complete")
+
+    def __init__(self, protocol: "ActProtocol", keep_alive: bool) -> None:
+        self._protocol = protocol
+        self._timer: asyncio.TimerHandle | None = None
+        self.body = b""
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+
+    def done(self) -> bool:
+        return self.response_complete or self.disconnected
+
+    def expect_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The body is not all here: it has to be before the deadline."""
+        if self._timer is None:
+            late = TooSlow(f"did not arrive within {RECEIVE_DEADLINE_S:g} s")
+            self._timer = loop.call_later(RECEIVE_DEADLINE_S, self.refuse, late)
+
+    def complete(self, desk: Desk) -> None:
+        """The body is all here: have it decided."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            desk.take(self.body, self)
+        except RequestRefused as error:
+            self._protocol.refused(error)
+            self.set_result(error)
+        except Exception:  # noqa: BLE001 - the parser would take a fault of ours for the client's
+            _log.exception("a request could not be taken")
+            self.set_result(InternalFault("the service has a fault, which is in its log; nothing was decided"))
+
+    def refuse(self, error: RequestRefused) -> None:
+        """Answer before the body is all here; the rest of it has nowhere to go, so the connection ends."""
+        self.keep_alive = False
+        self._protocol.refused(error)
+        self.set_result(error)
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Write the answer."""
+        if self.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._protocol.write_answer(outcome, self.keep_alive)
+        self.response_complete = True
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+
+class ActProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a short way for ``POST /act``."""
+
+    _common: tuple[list[tuple[bytes, bytes]] | None, bytes] = (None, b"")
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        desk: Desk,
+        refused: Callable[[RequestRefused], None],
+        body_bytes: int,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.refused = refused
+        self._desk = desk
+        self._cap = body_bytes
+        self._exchange: Exchange | None = None
+
+    def on_message_begin(self) -> None:
+        """A request begins; the scope that uvicorn would make now is made where it is needed."""
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        self._exchange = None
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is here: the short way or uvicorn's."""
+        parser, cycle = self.parser, self.cycle
+        if (
+            self.url != b"/act"
+            or parser.get_method() != b"POST"
+            or self.expect_100_continue
+            or parser.should_upgrade()
+            or (cycle is not None and not cycle.response_complete)
+        ):
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.url, self.expect_100_continue = url, expects
+            self.headers.extend(headers)
+            super().on_headers_complete()
+            return
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        # To uvicorn an exchange is a cycle: it has all of what is asked of one from outside.
+        self.cycle = self._exchange = Exchange(self, keep_alive)  # type: ignore[assignment]
+        try:
+            check_headers(self.headers, self._cap)
+        except RequestRefused as error:
+            self._exchange.refuse(error)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().on_body(body)
+        elif not exchange.done():
+            exchange.body = exchange.body + body if exchange.body else body
+            if len(exchange.body) > self._cap:
+                exchange.refuse(TooLarge(f"has more than {self._cap} bytes, expected at most so many"))
+
+    def on_message_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().on_message_complete()
+        elif not exchange.done():
+            self._exchange = None
+            exchange.complete(self._desk)
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self._exchange is not None and not self._exchange.done():
+            self._exchange.expect_soon(self.loop)
+
+    def write_answer(self, outcome: Outcome, keep_alive: bool) -> None:
+        """Write status, headers and body in one piece."""
+        status, content = self._desk.answer(outcome)
+        defaults = self.server_state.default_headers
+        if ActProtocol._common[0] is not defaults:
+            # A new list once a second, when the date changes.
+            text = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            ActProtocol._common = (defaults, text + b"content-type: application/json\r\n")
+        self.transport.write(
+            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (
+                STATUS_LINE[status],
+                ActProtocol._common[1],
+                b"" if keep_alive else b"connection: close\r\n",
+                b"retry-after: 1\r\n" if status == 503 else b"",
+                len(content),
+                content,
+            )
+        )
