@@ -59,7 +59,12 @@ class Shield:
                 msg = f"the name {constraint.name!r} is taken, expected a name of its own for each constraint"
                 raise GuardMisconfigured(msg)
             names.append(constraint.name)
-            self._bound.append((constraint.name, constraint.mode, constraint.bind(schema)))
+            try:
+                forbids = constraint.bind(schema)
+            except GuardMisconfigured as error:
+                msg = f"{constraint.name!r}: {error}"
+                raise type(error)(msg) from error
+            self._bound.append((constraint.name, constraint.mode, forbids))
             tracked |= constraint.tracks(schema)
         self.tracked = frozenset(tracked)
         self._actions = len(schema.actions)

@@ -16,7 +16,6 @@ from pydantic import Field
 from export.spec.spaces import Frozen
 from guards.records import Booleans, Floats, Integers
 
-
 _LITTLE = np.dtype("<u8")
 _TOP = np.uint64(11)
 

@@ -34,6 +34,7 @@ from service.sessions import Sessions
 from service.state import Lease, read_page
 from service.tally import Tally
 from service.turn import Turn
+from service.warmup import warm_up
 
 PAGE_POLL_S = 0.5
 POOL_THREADS = 2
@@ -159,6 +160,7 @@ def assemble(config: Config, data: Path) -> DataPlane:
     schema = Schema.of(engine.manifest, config.facts)
     keyring = deployment_keyring(data)
     common = _bound(config, schema, keyring)
+    warm_up(common, engine)
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
 
@@ -221,16 +223,21 @@ def _engine(config: Config) -> Engine:
 def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
     """The guards bound to the schema; the writer is not known yet."""
     try:
-        return Plane(
-            schema=schema,
-            shield=Shield(config.constraints, schema),
-            explorer=config.explore,
-            baseline=config.baseline.bind(schema),
-            last_resort=config.baseline.last(schema),
-            key=keyring.current,
-            writer=b"",
-            config=config.digest,
-            durability=config.durability,
-        )
+        shield = Shield(config.constraints, schema)
     except GuardMisconfigured as error:
-        raise ConfigInvalid(str(error)) from error
+        raise ConfigInvalid(f"constraints: {error}") from error
+    try:
+        propose, last_resort = config.baseline.bind(schema), config.baseline.last(schema)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"baseline: {error}") from error
+    return Plane(
+        schema=schema,
+        shield=shield,
+        explorer=config.explore,
+        baseline=propose,
+        last_resort=last_resort,
+        key=keyring.current,
+        writer=bytes(8),
+        config=config.digest,
+        durability=config.durability,
+    )

@@ -1,0 +1,78 @@
+"""The warm-up: decides rows that nobody asked for, so that the first caller does not pay for first calls."""
+
+import asyncio
+
+import numpy as np
+
+from guards.errors import InferenceFailed
+from guards.records import History
+from service.decide import Flight, Plane, decide
+from service.engine import Engine
+from service.records import encode_record
+from service.requests import Request
+from service.sessions import Moment
+
+_SIZES = (1, 2, 4, 8, 16)
+
+
+def warm_up(plane: Plane, engine: Engine) -> None:
+    """Decide the artefact's golden rows, by the policy and by the baseline; nothing is journalled or counted."""
+    golden = engine.manifest.golden
+    inputs, heads = golden.inputs["obs"].array(), golden.outputs[engine.manifest.head].array()
+    for n in _SIZES:
+        observation = np.resize(inputs, (n, *inputs.shape[1:])).astype(np.float64)
+        head = np.resize(heads, (n, *heads.shape[1:])).astype(np.float32)
+        if engine.inline:
+            head = engine.infer(engine.inputs(observation))
+        flight = _flight(engine, observation)
+        for outcome in (head, InferenceFailed()):
+            for record in decide(plane, flight, outcome):
+                encode_record(record)
+
+
+def _flight(engine: Engine, observation: np.ndarray) -> Flight:
+    rows = [
+        Request(
+            session=f"warm-up {i}",
+            observation=[],
+            previous=None,
+            begins=True,
+            feedback=None,
+            facts=None,
+            mask=None,
+            explore=True,
+            options=None,
+            at=0.0,
+            now=0.0,
+            observed_at=None,
+            arrived=0.0,
+            deadline=0.0,
+            answer=_Nobody(),
+            entry=Moment(None, None, History(known=True, since=0.0)),
+        )
+        for i in range(len(observation))
+    ]
+    return Flight(
+        rows=rows,
+        observation=observation,
+        version=engine.label,
+        digest=engine.digest,
+        track="stable",
+        track_probability=1.0,
+        seq=1,
+        ms=0,
+        generation=0,
+        may_explore=True,
+        departed=0.0,
+        infer_us=0,
+    )
+
+
+class _Nobody:
+    """Waits for no outcome."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, outcome: object, /) -> None:
+        raise asyncio.InvalidStateError(outcome)
