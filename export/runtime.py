@@ -1,0 +1,71 @@
+"""ONNX Runtime as the exporter uses it: one thread, and no messages of its own."""
+
+import threading
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+from export.errors import VerificationFailed
+
+# ONNX Runtime's errors share no parent but Exception.
+_ERRORS = (
+    states.EPFail,
+    states.EngineError,
+    states.Fail,
+    states.InvalidArgument,
+    states.InvalidGraph,
+    states.InvalidProtobuf,
+    states.NotImplemented,
+    states.RuntimeException,
+    RuntimeError,
+)
+_FATAL_ONLY = 4
+
+
+class Session:
+    """An ONNX model, ready to be asked."""
+
+    def __init__(self, data: bytes, deadline_s: float = 60.0) -> None:
+        """Load the bytes of a model, of which no run may take longer than the deadline.
+
+        Raises VerificationFailed where ONNX Runtime does not take them.
+        """
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        options.log_severity_level = _FATAL_ONLY
+        try:
+            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        except _ERRORS as error:
+            msg = f"ONNX Runtime cannot load the graph: {_sentence(error)}"
+            raise VerificationFailed(msg) from error
+        self._deadline_s = deadline_s
+        self.outputs = tuple(output.name for output in self._session.get_outputs())
+
+    def __repr__(self) -> str:
+        return f"<Session outputs={','.join(self.outputs)}>"
+
+    def run(self, observations: NDArray[np.generic], chunk: int = 64) -> dict[str, NDArray[np.generic]]:
+        """Give every output ``[N, ...]`` for ``observations[N, ...]``, asked in batches of at most ``chunk``."""
+        options = onnxruntime.RunOptions()
+        options.log_severity_level = _FATAL_ONLY
+        # A graph with a loop in it may never come to an end by itself.
+        watchdog = threading.Timer(self._deadline_s, setattr, (options, "terminate", True))
+        watchdog.daemon = True
+        watchdog.start()
+        try:
+            parts = [
+                self._session.run(self.outputs, {"obs": observations[at : at + chunk]}, options)
+                for at in range(0, len(observations), chunk)
+            ]
+        except _ERRORS as error:
+            msg = f"ONNX Runtime cannot run the graph: {_sentence(error)}"
+            raise VerificationFailed(msg) from error
+        finally:
+            watchdog.cancel()
+        return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(self.outputs)}
+
+
+def _sentence(error: BaseException) -> str:
+    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -1,0 +1,1 @@
+"""The tests mirror the source: one file a module, under the same names."""
