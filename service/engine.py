@@ -19,7 +19,6 @@ from guards.records import Floats, Schema
 
 INLINE_BUDGET_S = 0.001
 _PROBE_ROWS = 8
-_PROBE_TOLERANCE = 1e-5
 _LOAD_DEADLINE_S = 10.0
 _LARGEST_CHUNK = 256
 _RNG_SEED = 0
@@ -115,14 +114,14 @@ class Engine:
         except InferenceFailed as error:
             msg = f"{self.label}: its golden rows cannot be run ({error})"
             raise VersionRefused(msg) from error
-        tolerance = self.manifest.parity.tolerance
-        if found.shape != expected.shape or not _close(found, expected, tolerance):
+        close = self.manifest.parity.close
+        if found.shape != expected.shape or not close(expected, found).all():
             msg = f"{self.label}: its golden rows give other outputs than the file says"
             raise VersionRefused(msg)
         if not np.array_equal(again, self.run(probe, options)):
             msg = f"{self.label}: two runs on the same input differ; a policy has to be deterministic"
             raise VersionRefused(msg)
-        if not _close(alone, again, max(tolerance, _PROBE_TOLERANCE)):
+        if not close(again, alone).all():
             msg = f"{self.label}: a row's output depends on the other rows of its batch"
             raise VersionRefused(msg)
 
@@ -197,12 +196,6 @@ def _columns(artefact: Artefact, schema: Schema) -> np.ndarray | None:
     if manifest.fields == schema.fields:
         return None
     return np.array([schema.fields.index(name) for name in manifest.fields])
-
-
-def _close(found: np.ndarray, expected: np.ndarray, tolerance: float) -> bool:
-    """Whether two heads agree, relative to the head's scale but at least absolutely; NaN agrees with nothing."""
-    scale = max(1.0, float(np.abs(expected).max(initial=0.0)))
-    return bool(np.allclose(found, expected, rtol=0, atol=tolerance * scale))
 
 
 def _first_line(error: Exception) -> str:
