@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -25,6 +26,10 @@ class Violation:
     mode: Mode = "deny"
 
 
+# One object for each that can be: they are the same in every record.
+violation = cache(Violation)
+
+
 @dataclass(frozen=True, slots=True)
 class Ruling:
     """What a batch may do: ``allowed[N, A]``, and what each constraint forbids, broadcastable to [N, A]."""
@@ -34,8 +39,13 @@ class Ruling:
 
     def against(self, row: int, action: int) -> list[tuple[str, Mode]]:
         """The constraints that forbid an action of a row."""
+        told = self.forbidding(np.array([row]), np.array([action]))
+        return [(name, mode) for name, mode, hits in told if hits[0]]
+
+    def forbidding(self, rows: Integers, actions: Integers) -> list[tuple[str, Mode, Booleans]]:
+        """For each constraint, which of some rows[M] it forbids their actions[M]."""
         shape = self.allowed.shape
-        return [(name, mode) for name, mode, cells in self.forbidden if np.broadcast_to(cells, shape)[row, action]]
+        return [(name, mode, np.broadcast_to(cells, shape)[rows, actions]) for name, mode, cells in self.forbidden]
 
     def reported(self, actions: Integers) -> Booleans:
         """Rows[N] whose executed action a warning or auditing constraint forbids."""

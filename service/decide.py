@@ -19,7 +19,7 @@ from msgspec import Struct
 from guards.baselines import Propose
 from guards.errors import CheckFailed, InvalidOutput, NoSafeAction, PolicyUnavailable
 from guards.records import NO_ACTION, Booleans, Context, Floats, Integers, Schema
-from guards.shield import Ruling, Shield, Violation
+from guards.shield import Ruling, Shield, Violation, violation
 from service.explore import GREEDY, Draw, Explorer, mixed, uniforms
 from service.ids import Key, body_of, body_prefix, public_id
 from service.records import (
@@ -326,21 +326,25 @@ def _decision(
 
 def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[Violation]]:
     """What the constraints have to say of each row: of proposals that they masked, and of what was executed."""
-    speak = choice.proposed != choice.action
+    masked = choice.proposed != choice.action
+    speak = masked
     if choice.why:
         # A last resort may be the very action that was refused: then it was executed against a constraint.
-        speak |= np.array([source == "last_resort" for source in choice.source])
+        speak = speak | np.array([source == "last_resort" for source in choice.source])
     if plane.shield.reports:
-        speak |= ruling.reported(np.maximum(choice.action, 0))
+        speak = speak | ruling.reported(np.maximum(choice.action, 0))
     if not np.count_nonzero(speak):
         return {}
-    said: dict[int, list[Violation]] = {}
-    for i in np.flatnonzero(speak).tolist():
-        proposed, action = int(choice.proposed[i]), int(choice.action[i])
-        spoken = []
-        if proposed not in (action, NO_ACTION):
-            spoken += [Violation(n, "prevented", m) for n, m in ruling.against(i, proposed) if m == "deny"]
-        if action != NO_ACTION:
-            spoken += [Violation(n, "executed" if m == "deny" else "reported", m) for n, m in ruling.against(i, action)]
-        said[i] = spoken
+    rows = np.flatnonzero(speak)
+    said: dict[int, list[Violation]] = {i: [] for i in rows.tolist()}
+    meant = masked[rows] & (choice.proposed[rows] != NO_ACTION)
+    for name, mode, hits in ruling.forbidding(rows, np.maximum(choice.proposed[rows], 0)):
+        if mode == "deny":
+            for i in rows[hits & meant].tolist():
+                said[i].append(violation(name, "prevented", mode))
+    if choice.why or plane.shield.reports:
+        done = choice.action[rows] != NO_ACTION
+        for name, mode, hits in ruling.forbidding(rows, np.maximum(choice.action[rows], 0)):
+            for i in rows[hits & done].tolist():
+                said[i].append(violation(name, "executed" if mode == "deny" else "reported", mode))
     return said
