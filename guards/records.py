@@ -77,6 +77,8 @@ class Context:
     mask: Booleans | None
     now: Floats
     histories: Sequence[History]
+    # What was read out of the histories so far: a context does not change, and the mask and the check both ask.
+    _uses: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -112,8 +114,10 @@ class Context:
 
     def seconds_since_use(self, actions: Sequence[int]) -> Floats:
         """Seconds[N] since any of ``actions`` was executed: the worst that is possible where history is unknown."""
-        last = np.array([_last_use(history, actions) for history in self.histories])
-        ago: Floats = self.now - last
+        key = tuple(actions)
+        ago = self._uses.get(key)
+        if ago is None:
+            ago = self._uses[key] = self.now - np.array([_last_use(history, key) for history in self.histories])
         return ago
 
 
