@@ -102,6 +102,7 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
             try:
                 parts.landing.note(notes, parts.intake.now())
             except JournalUnavailable as error:
+                # Items that did reach the journal are told twice when the caller tries again: that is harmless.
                 raise NotDurable(f"the feedback was not taken: {error}") from error
         results = [result for _, result in taken]
         parts.tally.feedback.update(result.status for result in results)

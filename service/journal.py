@@ -8,6 +8,7 @@ number. Other processes read with ``read_segment``; they never write here.
 
 import fcntl
 import os
+import re
 import secrets
 import zlib
 from collections.abc import Callable, Iterator
@@ -22,10 +23,15 @@ from service.records import AnyRecord, decode_record
 CHAIN_START = b"0" * 32
 SEGMENT_BYTES = 64 * 1024 * 1024
 _PREFIX = 8 + 1 + 32 + 1
+_START = re.compile(rb"[0-9a-f]{8} [0-9a-f]{32} \{")
 
 
 class JournalUnavailable(Exception):
-    """Records could not be made durable."""
+    """Records could not be made durable; ``kept`` says how many of them, the first ones, are in the journal anyway."""
+
+    def __init__(self, message: str, kept: int = 0) -> None:
+        super().__init__(message)
+        self.kept = kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +61,21 @@ class Journal:
         self.folder = folder / self.writer.hex()
         self.next_seq = 1
         self.last_ms = 0
-        self.unsynced = 0
         self._segment_bytes = segment_bytes
         self._write = write
         self._chain = CHAIN_START
         self._file = -1
         self._size = 0
+        self._torn = False
+        # Made under another name, so that nobody finds the folder before its lock is held.
+        draft = folder / f".{self.writer.hex()}"
         try:
-            self.folder.mkdir(parents=True)
+            draft.mkdir(parents=True)
             # Held as long as this process lives, and let go by the kernel however it dies: how others know.
-            self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = os.open(draft / "lock", os.O_RDWR | os.O_CREAT, 0o600)
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            self._open_segment()
+            self._open_segment(draft)
+            draft.rename(self.folder)
         except OSError as error:
             msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
             raise JournalUnavailable(msg) from error
@@ -74,39 +83,37 @@ class Journal:
     def append(self, texts: list[bytes], ms: int) -> None:
         """Append records of consecutive sequence numbers, the first of which is ``next_seq``.
 
-        After it they survive any crash of this process. On failure nothing of them stays, the sequence has not moved,
-        and JournalUnavailable is raised.
+        After it they survive any crash of this process. Raises JournalUnavailable; whole lines that had reached the
+        file stay, because others may have read them, and the sequence goes on after them.
         """
         chain = self._chain
         lines = []
         for text in texts:
             rest = chain + b" " + text
             line = b"%08x %b\n" % (zlib.crc32(rest), rest)
-            chain = blake2b(line, digest_size=16).hexdigest().encode()
+            chain = chain_of(line)
             lines.append(line)
         data = b"".join(lines)
+        written = 0
         try:
-            if self._size + len(data) > self._segment_bytes and self._size:
-                self._open_segment()
-            written = self._write(self._file, data)
+            if self._torn or (self._size and self._size + len(data) > self._segment_bytes):
+                self._open_segment(self.folder)
+            while written < len(data):
+                written += self._write(self._file, data[written:] if written else data)
         except OSError as error:
-            self._cut_back()
+            kept = self._keep_whole(lines, written)
+            self.last_ms = ms if kept else self.last_ms
             msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
-            raise JournalUnavailable(msg) from error
-        if written != len(data):
-            self._cut_back()
-            msg = f"{self.folder}: only {written} of {len(data)} bytes could be written"
-            raise JournalUnavailable(msg)
+            raise JournalUnavailable(msg, kept) from error
         self._size += len(data)
         self._chain = chain
         self.next_seq += len(texts)
         self.last_ms = ms
-        self.unsynced += 1
 
     def sync(self) -> None:
         """Make what was appended survive a power loss; may be called from another thread."""
         try:
-            getattr(os, "fdatasync", os.fsync)(self._file)
+            _sync(self._file)
         except OSError as error:
             msg = f"{self.folder}: the journal cannot be synced ({error.strerror})"
             raise JournalUnavailable(msg) from error
@@ -116,25 +123,42 @@ class Journal:
         os.close(self._file)
         os.close(self._lock)
 
-    def _open_segment(self) -> None:
-        path = self.folder / f"{self.next_seq:020d}.log"
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        opened = os.open(path, flags, 0o600)
+    def _open_segment(self, folder: Path) -> None:
+        path = folder / f"{self.next_seq:020d}.log"
+        opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         if self._file >= 0:
-            self.sync()
+            try:
+                _sync(self._file)
+            except OSError:
+                os.close(opened)
+                raise
             os.close(self._file)
-        self._file, self._size = opened, os.fstat(opened).st_size
+        self._file, self._size, self._torn = opened, os.fstat(opened).st_size, False
 
-    def _cut_back(self) -> None:
-        """Take a torn tail away, so that the next record begins on a line of its own."""
+    def _keep_whole(self, lines: list[bytes], written: int) -> int:
+        """Keep the whole lines of what was written and cut the torn one away; how many stay."""
+        kept = 0
+        while kept < len(lines) and written >= len(lines[kept]):
+            written -= len(lines[kept])
+            self._size += len(lines[kept])
+            kept += 1
+        if kept:
+            self._chain = chain_of(lines[kept - 1])
+            self.next_seq += kept
         try:
             os.ftruncate(self._file, self._size)
         except OSError:
-            # The torn line stays and shows itself by its CRC; a new segment keeps the next line whole.
-            os.lseek(self._file, 0, os.SEEK_END)
+            # The torn line stays where it is and shows itself; what comes next begins a segment of its own.
+            self._torn = True
+        return kept
 
     def __repr__(self) -> str:
         return f"<Journal {self.writer.hex()} next {self.next_seq}, {self._size} bytes in segment>"
+
+
+def _sync(descriptor: int) -> None:
+    """fdatasync where there is one (macOS has none)."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
 
 
 def segments(folder: Path) -> list[Path]:
@@ -167,13 +191,25 @@ def read_segment(data: bytes, start: int = 0) -> Iterator[Line]:
         stop = data.find(b"\n", start)
         if stop < 0:
             return
-        yield _line(data[start : stop + 1], stop + 1)
+        yield from _lines(data[start : stop + 1], stop + 1)
         start = stop + 1
 
 
 def chain_of(line: bytes) -> bytes:
     """What the line after this one says as its CHAIN."""
     return blake2b(line, digest_size=16).hexdigest().encode()
+
+
+def _lines(line: bytes, end: int) -> Iterator[Line]:
+    """The record of a line; where a damaged newline joined two, the bad one and what is whole after it."""
+    first = _line(line, end)
+    yield first
+    if first.record is None:
+        for match in _START.finditer(line, 1):
+            rest = _line(line[match.start() :], end)
+            if rest.record is not None:
+                yield rest
+                return
 
 
 def _line(line: bytes, end: int) -> Line:

@@ -114,9 +114,14 @@ class Landing:
         try:
             journal.append([encode_record(record) for record in (*feedback, *records)], ms)
         except JournalUnavailable as error:
-            for request in requests:
+            # What reached the journal was decided and is answered; the rest was not.
+            kept = max(0, error.kept - len(feedback))
+            for request in requests[kept:]:
                 request.settle(NotDurable(f"the decision was not made: {error}"))
-            return
+            feedback, requests, records = feedback[: error.kept], requests[:kept], records[:kept]
+            observation = observation[:kept]
+            if not records:
+                return
         self._remember(requests, records)
         landed = Landed(
             version=engine.label,

@@ -1,0 +1,106 @@
+"""The agent's admin port, for operators: is it alive, does it reach the store, the ledger, and single decisions."""
+
+import contextlib
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import msgspec
+import uvicorn
+from fastapi import FastAPI, Response
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from service.agent.ledger import Ledger
+from service.agent.stores import START, Position, Store, StoreUnavailable
+from service.ids import Place
+from service.records import Decision, decode_record
+
+_CODES = {404: "not_found", 405: "method_not_allowed"}
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """What the admin port reads from."""
+
+    store: Store
+    place: Callable[[str], Place | None]
+    ledger: Callable[[], Ledger]
+
+
+class Server(uvicorn.Server):
+    """A server that leaves signals to the agent whose loop it runs in."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def create_server(app: FastAPI) -> Server:
+    """A server of an app, to be run with ``serve(sockets=[...])`` and ended with ``should_exit``."""
+    return Server(
+        uvicorn.Config(
+            app, log_level="warning", access_log=False, lifespan="off", ws="none", timeout_graceful_shutdown=1
+        )
+    )
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 is any free one. Raises OSError."""
+    return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+
+
+def create_app(desk: Desk) -> FastAPI:
+    """The admin app with all its routes."""
+    app = FastAPI(title="actd agent", version="0.1.0", summary="Looks after what was logged.", redoc_url=None)
+    app.add_exception_handler(HTTPException, _http_error)
+
+    @app.get("/live", summary="The process runs")
+    async def live() -> dict[str, bool]:
+        return {"live": True}
+
+    @app.get("/ready", summary="The store can be reached", responses={503: {"description": "It cannot"}})
+    async def ready() -> Response:
+        try:
+            await desk.store.joined()
+        except StoreUnavailable as error:
+            return _error(503, "store_unavailable", "", str(error))
+        return _json({"ready": True, "store": desk.store.kind})
+
+    @app.get("/ledger", response_model=None, summary="What became of every record and every decision")
+    async def ledger() -> Response:
+        return _json(desk.ledger())
+
+    @app.get("/decisions/{decision_id}", response_model=None, summary="A decision's record, by its id")
+    async def decision(decision_id: str) -> Response:
+        return await _decision(desk, decision_id)
+
+    return app
+
+
+async def _decision(desk: Desk, decision_id: str) -> Response:
+    place = desk.place(decision_id)
+    if place is None:
+        return _error(422, "not_an_id", "decision_id", "is not a decision id of this deployment")
+    try:
+        found = await desk.store.read(place.writer, Position(place.ms, place.seq - 1), 1)
+        joined = (await desk.store.joined()).get(place.writer, START)
+    except StoreUnavailable as error:
+        return _error(503, "store_unavailable", "", str(error))
+    if not found or found[0].seq != place.seq or not isinstance(decode_record(found[0].text), Decision):
+        return _error(404, "not_found", "decision_id", "the store has no such decision (or has not got it yet)")
+    return _json({"closed": joined.seq >= place.seq, "decision": msgspec.Raw(found[0].text)})
+
+
+def _json(content: object, status: int = 200) -> Response:
+    headers = {"retry-after": "1"} if status == 503 else None
+    return Response(msgspec.json.encode(content), status, media_type="application/json", headers=headers)
+
+
+def _error(status: int, code: str, path: str, message: str) -> Response:
+    return _json({"error": {"code": code, "path": path, "message": message}}, status)
+
+
+async def _http_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler is registered for nothing else
+    return _error(error.status_code, _CODES.get(error.status_code, "refused"), "", str(error.detail).lower())

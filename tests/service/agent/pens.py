@@ -1,0 +1,63 @@
+"""Journals written by hand: a pen writes the records of one writer, into its log where it has one."""
+
+from pathlib import Path
+from typing import Any
+
+from guards.records import History
+from service.ids import Key, Keyring, body_of, body_prefix
+from service.journal import Journal
+from service.records import AnyRecord, Decision, Feedback, Heartbeat, encode_record
+
+KEY = Key(1, b"k" * 32)
+KEYRING = Keyring({1: KEY})
+
+
+class Pen:
+    """One writer: each call makes its next record."""
+
+    def __init__(self, name: int, folder: Path | None = None, **options: Any) -> None:
+        self.writer = name.to_bytes(8, "big")
+        self.name = self.writer.hex()
+        self.records: list[AnyRecord] = []
+        self.journal = Journal(folder, writer=self.writer, **options) if folder else None
+
+    def decision(self, ms: int, session: str = "s", previous: Decision | None = None, **told: Any) -> Decision:
+        """A decision; its observation is its time, so that tests can tell whose it is."""
+        seq = len(self.records) + 1
+        token = KEY.token(body_of(body_prefix(KEY, self.writer), ms, seq, told.get("track", "stable")))
+        known: dict[str, Any] = {
+            "episode": None, "step": None, "at": ms / 1000, "observed_at": None, "track": "stable",
+            "track_probability": 1.0, "version": "p-1", "digest": "d" * 64, "observation": [float(ms)], "facts": None,
+            "mask": None, "options": None, "head": None, "allowed": [True, True], "config": "c" * 64,
+            "explorer": "greedy", "key": 1, "proposed": 1, "action": 1, "propensity": 0.75, "measure": "mass",
+            "propensity_ok": True, "why_not_ok": None, "source": "policy", "reason": None, "violations": [],
+            "explored": False, "generation": 1, "durations": {}, "durability": "journal",
+            "state": History(known=True, since=0.0),
+        }  # fmt: skip
+        before = previous.id if previous else None
+        record = Decision(seq=seq, ms=ms, id=token, session=session, previous=before, **{**known, **told})
+        self._write(record)
+        return record
+
+    def feedback(self, ms: int, decision: Decision, reward: float | None = None, **told: Any) -> Feedback:
+        """What came of a decision."""
+        seq = len(self.records) + 1
+        record = Feedback(seq=seq, ms=ms, decision_id=decision.id, at=ms / 1000, reward=reward, **told)
+        self._write(record)
+        return record
+
+    def beat(self, ms: int) -> Heartbeat:
+        """A sign of life."""
+        record = Heartbeat(seq=len(self.records) + 1, ms=ms)
+        self._write(record)
+        return record
+
+    def close(self) -> None:
+        """The writer dies."""
+        if self.journal is not None:
+            self.journal.close()
+
+    def _write(self, record: AnyRecord) -> None:
+        self.records.append(record)
+        if self.journal is not None:
+            self.journal.append([encode_record(record)], record.ms)

@@ -1,0 +1,142 @@
+"""The agent in this process, where time and failures are the test's, and how it ends."""
+
+import asyncio
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from service.agent.__main__ import main
+from service.agent.agent import KeyMismatch
+from service.agent.backoff import FIRST_S, LONGEST_S, Backoff
+from service.agent.stores.redis_streams import RedisStreams
+from tests.redis_server import RedisServer
+from tests.service.agent.agents import CONFIG, page_after, running, seen
+from tests.service.agent.pens import Pen
+
+
+class TestLoop:
+    """The same in this process, where time and failures are the test's."""
+
+    async def test_it_beats_only_while_it_reaches_its_store(self, redis_server: RedisServer, tmp_path: Path) -> None:
+        """Exploration and canaries need a state that is younger than the lease, so they end with Redis."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        pen.feedback(1001, pen.decision(1000), 0.5, terminated=True)
+        async with running(store, tmp_path) as one:
+            page = await seen(lambda: page_after(tmp_path, 0))
+            await seen(lambda: one.ledger().joiner.transitions == {"episode_end": 1})
+            redis_server.kill()
+            await seen(lambda: not one.ledger().reachable)
+            pen.beat(2000)
+            await seen(lambda: one.ledger().journal.journaled == 1)
+            redis_server.start()
+            await seen(lambda: one.ledger().reachable and one.ledger().journal.delivered == 3)
+            await seen(lambda: page_after(tmp_path, page.heartbeat))
+
+            assert one.ledger().journal.accepted == 3
+            assert "svc" in repr(one)
+        await store.close()
+        pen.close()
+
+    async def test_a_foreign_store_is_refused_before_anything_is_shipped(
+        self, redis_server: RedisServer, tmp_path: Path
+    ) -> None:
+        """And the fingerprints are named, the keys are not."""
+        store = RedisStreams(redis_server.url, "svc")
+        await store.claim_key("another")
+        pen = Pen(1, tmp_path / "journal")
+        pen.beat(1)
+        with pytest.raises(KeyMismatch, match="another"):
+            async with running(store, tmp_path) as one:
+                await one._stop.wait()
+
+        assert await store.writers() == {}
+        await store.close()
+        pen.close()
+
+    async def test_told_to_stop_before_the_store_ever_answered_it_ends(
+        self, redis_server: RedisServer, tmp_path: Path
+    ) -> None:
+        """At once, with nothing shipped to a store of which nothing is known."""
+        redis_server.kill()
+        store = RedisStreams(redis_server.url, "svc")
+        async with asyncio.timeout(5), running(store, tmp_path) as one:
+            await seen(lambda: one._failing)
+        assert page_after(tmp_path, 0) is None
+        await store.close()
+
+    async def test_the_last_round_is_cut_short_where_the_store_is_away(
+        self, redis_server: RedisServer, tmp_path: Path
+    ) -> None:
+        """What was not shipped stays in the journal."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        async with asyncio.timeout(10), running(store, tmp_path) as one:
+            await seen(lambda: page_after(tmp_path, 0))
+            redis_server.kill()
+            pen.beat(1)
+            await seen(lambda: not one.ledger().reachable)
+        assert one.ledger().journal.journaled == 1
+        await store.close()
+        pen.close()
+
+
+def test_waits_grow_to_a_bound_and_begin_anew() -> None:
+    """Uniformly between nothing and a bound that doubles, so that many agents do not try at once."""
+    backoff = Backoff(Random(7))  # noqa: S311 - jitter
+    waits = [backoff.failed() for _ in range(200)]
+    assert all(wait <= FIRST_S * 2**n for n, wait in enumerate(waits[:5]))
+    assert 0.4 * LONGEST_S < sum(waits[50:]) / 150 < 0.6 * LONGEST_S
+    backoff.worked()
+
+    assert backoff.failed() <= FIRST_S
+    assert repr(backoff) == "<Backoff after 1 failures>"
+
+
+class TestMistakes:
+    """What an operator may get wrong."""
+
+    @pytest.mark.parametrize(
+        ("broken", "url", "said"),
+        [
+            ("policy.toml", "", "policy.toml"),
+            ("keyring.json", "", "keyring.json"),
+            ("", "mailto:x:s3cret@y", "REDIS_URL"),
+            ("state", "", "state"),
+        ],
+    )
+    def test_end_it_with_2_and_one_sentence(
+        self,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+        broken: str,
+        url: str,
+        said: str,
+    ) -> None:
+        """The thing, what it was, what was expected; no traceback, no secret."""
+        monkeypatch.setenv("REDIS_URL", url)
+        monkeypatch.delenv("ACTD_KEYRING", raising=False)
+        (tmp_path / "policy.toml").write_text(CONFIG)
+        if broken:
+            (tmp_path / broken).write_text("nonsense")
+        status = main(["--config", str(tmp_path / "policy.toml"), "--data", str(tmp_path)])
+        told = capsys.readouterr().err
+
+        assert status == 2
+        assert told.count("\n") == 1
+        assert said in told
+        assert "s3cret" not in told
+
+    def test_a_named_keyring_has_to_be_there(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """None is made where one was promised."""
+        monkeypatch.delenv("REDIS_URL", raising=False)
+        monkeypatch.setenv("ACTD_KEYRING", str(tmp_path / "missing.json"))
+        (tmp_path / "policy.toml").write_text(CONFIG)
+
+        assert main(["--config", str(tmp_path / "policy.toml"), "--data", str(tmp_path)]) == 2
+        assert "missing.json" in capsys.readouterr().err
+        assert not (tmp_path / "missing.json").exists()
