@@ -44,6 +44,15 @@ def run(config_path: Path, data: Path, descriptor: int) -> int:
 
 async def serve(plane: DataPlane, listening: socket.socket) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
+    server = server_of(plane, listening)
+    loop = asyncio.get_running_loop()
+    if not sys.stdin.isatty():
+        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
+    await server.serve(sockets=[listening])
+
+
+def server_of(plane: DataPlane, listening: socket.socket) -> "_Server":
+    """The HTTP server of a data plane, with the short way for ``POST /act``."""
     # Everything that is said is said by the records; one access line a decision would cost more than deciding.
     protocol = partial(
         ActProtocol, desk=plane.desk, refused=plane.tally.refuse, body_bytes=plane.config.limits.body_bytes
@@ -59,11 +68,7 @@ async def serve(plane: DataPlane, listening: socket.socket) -> None:
         lifespan="on",
         timeout_graceful_shutdown=DRAIN_S,
     )
-    server = _Server(config, plane, listening)
-    loop = asyncio.get_running_loop()
-    if not sys.stdin.isatty():
-        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
-    await server.serve(sockets=[listening])
+    return _Server(config, plane, listening)
 
 
 class _Server(uvicorn.Server):

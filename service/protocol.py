@@ -20,6 +20,9 @@ from service.edge import RECEIVE_DEADLINE_S, check_headers
 from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
 from service.requests import Outcome
 
+# How long the rest of a refused body may take to come.
+LINGER_S = 1.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -69,10 +72,18 @@ class Exchange:
             self.set_result(InternalFault("the service has a fault, which is in its log; nothing was decided"))
 
     def refuse(self, error: RequestRefused) -> None:
-        """Answer before the body is all here; the rest of it has nowhere to go, so the connection ends."""
+        """Answer before the body is all here, and end the connection once the rest of it has come or had its time.
+
+        Closed at once, a connection with unread bytes is reset, and the client may never see its answer.
+        """
+        protocol = self._protocol
         self.keep_alive = False
-        self._protocol.refused(error)
-        self.set_result(error)
+        protocol.refused(error)
+        protocol.write_answer(error, keep_alive=False)
+        self.response_complete = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = protocol.loop.call_later(LINGER_S, protocol.transport.close)
 
     def set_result(self, outcome: Outcome, /) -> None:
         """Write the answer."""
@@ -153,7 +164,9 @@ class ActProtocol(HttpToolsProtocol):
         exchange = self._exchange
         if exchange is None:
             super().on_message_complete()
-        elif not exchange.done():
+        elif exchange.response_complete:
+            self.transport.close()
+        elif not exchange.disconnected:
             self._exchange = None
             exchange.complete(self._desk)
 

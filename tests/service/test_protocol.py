@@ -1,0 +1,209 @@
+"""The wire protocol: the short way to the desk answers exactly as the ASGI way does."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import service.protocol
+from service.process import server_of
+from tests.in_process import Reply, Serving, asking, serving
+
+BODY = json.dumps(asking("s", explore=False)).encode()
+
+
+@asynccontextmanager
+async def listening(served: Serving) -> AsyncIterator[int]:
+    """The data plane under the real server, on any free port."""
+    with socket.create_server(("127.0.0.1", 0)) as opened:
+        server = server_of(served.plane, opened)
+        task = asyncio.create_task(server.serve(sockets=[opened]))
+        while not server.started:
+            await asyncio.sleep(0.005)
+        try:
+            yield opened.getsockname()[1]
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def talk(port: int, *parts: bytes) -> bytes:
+    """Send bytes over one connection, part by part, and read until the server closes or the parts are answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0.01)  # so that parts arrive apart; nothing depends on it
+        return await asyncio.wait_for(reader.read(), 10)
+    finally:
+        writer.close()
+
+
+def post(body: bytes, *headers: bytes, path: bytes = b"/act", version: bytes = b"1.1") -> bytes:
+    """One request that ends its connection."""
+    told = headers or (b"content-type: application/json", b"content-length: %d" % len(body), b"connection: close")
+    return b"POST %b HTTP/%b\r\nhost: x\r\n%b\r\n\r\n%b" % (path, version, b"\r\n".join(told), body)
+
+
+def replies(data: bytes) -> list[Reply]:
+    """The answers in what a server sent."""
+    found = []
+    while data:
+        head, _, data = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value for name, _, value in (line.partition(": ") for line in lines)}
+        size = int(headers.get("content-length", 0))
+        found.append(Reply(int(first.split()[1]), headers, data[:size]))
+        data = data[size:]
+    return found
+
+
+def without_ids(reply: Reply) -> Any:
+    """What was answered, less what differs from decision to decision."""
+    told = reply.json()
+    told.pop("decision_id", None)
+    return reply.status, told
+
+
+QUESTIONS = {
+    "a decision": BODY,
+    "another session": json.dumps(asking("t", explore=False)).encode(),
+    "a mask": json.dumps(asking("u", allowed=["hold"], explore=False)).encode(),
+    "not json": b"{",
+    "nothing": b"",
+    "an unknown field": b'{"session": "s", "observation": [0, 0, 0], "x": 1}',
+    "too short": b'{"session": "s", "observation": [0]}',
+    "not utf-8": b'{"session": "\xff", "observation": [0, 0, 0]}',
+    "nested": b"[" * 10_000,
+    "too large": BODY + b" " * 300_000,
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+async def test_both_ways_answer_alike(tmp_path: Path, name: str) -> None:
+    """Straight from the parser and through ASGI, the same body gets the same status and the same answer."""
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            (direct,) = replies(await talk(port, post(QUESTIONS[name])))
+        through = await served.call("POST", "/act", QUESTIONS[name])
+
+    assert direct.status == through.status
+    if direct.status == 200:
+        assert without_ids(direct)[1].keys() == without_ids(through)[1].keys()
+    else:
+        assert (direct.error["code"], direct.error["path"]) == (through.error["code"], through.error["path"])
+    assert direct.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ([b"content-length: %d" % len(BODY)], 415),
+        ([b"content-type: text/plain", b"content-length: %d" % len(BODY)], 415),
+        ([b"content-type: application/json", b"content-encoding: gzip", b"content-length: %d" % len(BODY)], 415),
+        ([b"content-type: application/json", b"content-length: 999999"], 413),
+        ([b"content-type: application/json", b"content-length: %d" % len(BODY), b"connection: close"], 200),
+    ],
+)
+async def test_headers_decide_before_the_body(tmp_path: Path, headers: list[bytes], status: int) -> None:
+    """A body is refused by what is said of it, at once, and the connection ends."""
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            (reply,) = replies(await talk(port, post(BODY, *headers)))
+
+    assert reply.status == status
+    assert reply.headers["connection"] == "close"
+
+
+async def test_a_connection_serves_many_requests(tmp_path: Path) -> None:
+    """Kept alive, a connection gets one answer for each request in turn, hot and cold ones mixed."""
+    kept = (b"content-type: application/json", b"content-length: %d" % len(BODY))
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            parts = [post(BODY, *kept), b"GET /live HTTP/1.1\r\nhost: x\r\n\r\n", post(BODY, *kept), post(BODY)]
+            found = replies(await talk(port, *parts))
+
+    assert [reply.status for reply in found] == [200, 200, 200, 200]
+    assert found[1].json() == {"live": True}
+    assert len(served.decisions()) == 3
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    """Several requests in one piece are each decided once and answered in the order they came."""
+    kept = (b"content-type: application/json", b"content-length: %d" % len(BODY))
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            found = replies(await talk(port, post(BODY, *kept) * 4 + post(BODY)))
+
+    assert [reply.status for reply in found] == [200] * 5
+    assert [reply.json()["decision_id"] for reply in found] == [record.id for record in served.decisions()]
+
+
+async def test_a_body_in_pieces_is_whole_again(tmp_path: Path) -> None:
+    """A body that comes byte by byte, or chunked, is the same body."""
+    chunked = (b"content-type: application/json", b"transfer-encoding: chunked", b"connection: close")
+    pieces = b"".join(b"1\r\n%c\r\n" % byte for byte in BODY) + b"0\r\n\r\n"
+    whole = post(BODY)
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            (first,) = replies(await talk(port, whole[:-40], whole[-40:-3], whole[-3:]))
+            (second,) = replies(await talk(port, post(pieces, *chunked)))
+
+    assert (first.status, second.status) == (200, 200)
+
+
+async def test_a_chunked_body_over_the_cap_is_cut_off(tmp_path: Path) -> None:
+    """A body without a length is refused as soon as it is over the cap."""
+    chunked = (b"content-type: application/json", b"transfer-encoding: chunked")
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            data = await talk(port, post(b"", *chunked), *[b"10000\r\n" + b" " * 65536 + b"\r\n"] * 5)
+            (reply,) = replies(data)
+
+    assert (reply.status, reply.error["code"]) == (413, "too_large")
+
+
+async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that stops sending gets 408, and its connection ends."""
+    monkeypatch.setattr(service.protocol, "RECEIVE_DEADLINE_S", 0.05)
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            (reply,) = replies(await talk(port, post(BODY)[:-10]))
+
+    assert (reply.status, reply.error["code"]) == (408, "too_slow")
+
+
+async def test_other_ways_of_asking_work(tmp_path: Path) -> None:
+    """HTTP/1.0, a query string, and an expectation of 100-continue are answered too."""
+    expects = (
+        b"content-type: application/json",
+        b"content-length: %d" % len(BODY),
+        b"expect: 100-continue",
+        b"connection: close",
+    )
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            (old,) = replies(await talk(port, post(BODY, version=b"1.0")))
+            (queried,) = replies(await talk(port, post(BODY, path=b"/act?x=1")))
+            interim, expected = replies(await talk(port, post(BODY, *expects)))
+
+    assert (old.status, queried.status, interim.status, expected.status) == (200, 200, 100, 200)
+
+
+async def test_a_client_that_leaves_harms_nobody(tmp_path: Path) -> None:
+    """A connection that is closed before its answer is forgotten; the decision is in the journal all the same."""
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(post(BODY))
+            writer.transport.abort()
+            (reply,) = replies(await talk(port, post(BODY)))
+
+    assert reply.status == 200
+    assert 1 <= len(served.decisions()) <= 2
