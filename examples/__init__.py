@@ -1,0 +1,1 @@
+"""Worked examples: each folder trains a policy and drives the service with it."""
