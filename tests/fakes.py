@@ -1,0 +1,165 @@
+"""Fakes: small stand-ins for what stands around a decision, and short ways to make what it is made from."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from export.spec import Field, Fields
+from guards.baselines import Baseline, Constant
+from guards.constraints import Constraint, Forbids
+from guards.records import Booleans, Context, Floats, History, Integers, Schema
+from guards.shield import Shield
+from service.decide import Flight, Plane
+from service.engine import Heads
+from service.explore import Explorer, Greedy
+from service.ids import Key
+from service.requests import Outcome, Request
+from service.sessions import Moment
+
+NOW = 1_700_000_000.0
+KEY = Key(1, b"fakes" * 8)
+WRITER = bytes(range(8))
+
+
+def schema_of(fields: Sequence[str], actions: Sequence[str], facts: Sequence[str] = ()) -> Schema:
+    """A schema of these names."""
+    space = Fields(fields=tuple(Field(name=name) for name in fields))
+    return Schema(observation=space, actions=tuple(actions), facts=tuple(facts))
+
+
+SCHEMA = schema_of(
+    fields=("load", "lag", "pods"),
+    actions=("hold", "up", "down", "jump", "rest", "drop"),
+    facts=("budget", "price"),
+)
+
+
+def context_of(
+    observation: Sequence[Sequence[float]],
+    *,
+    facts: Sequence[Sequence[float]] | None = None,
+    mask: Sequence[Sequence[bool]] | None = None,
+    now: Sequence[float] | None = None,
+    histories: Sequence[History] | None = None,
+) -> Context:
+    """A batch under ``SCHEMA`` whose rows begin an episode with no facts told, unless something else is said."""
+    n = len(observation)
+    return Context(
+        observation=np.array(observation, dtype=np.float64).reshape(n, -1),
+        facts=np.full((n, 2), np.nan) if facts is None else np.array(facts, dtype=np.float64),
+        mask=None if mask is None else np.array(mask, dtype=np.bool_),
+        now=np.full(n, NOW) if now is None else np.array(now),
+        histories=[History(known=True, since=NOW)] * n if histories is None else histories,
+    )
+
+
+class Answer:
+    """Who waits for an outcome, and keeps it."""
+
+    def __init__(self) -> None:
+        self.outcome: Outcome | None = None
+
+    def done(self) -> bool:
+        return self.outcome is not None
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        self.outcome = outcome
+
+
+def asked(**changes: Any) -> Request:
+    """A request that begins an episode and may explore, with some of it changed; what it continues is found."""
+    plain: dict[str, Any] = {
+        "session": "s",
+        "observation": (0.5, 0.0, 3.0),
+        "previous": None,
+        "begins": True,
+        "feedback": None,
+        "facts": None,
+        "mask": None,
+        "explore": True,
+        "options": None,
+        "at": NOW,
+        "now": NOW,
+        "observed_at": None,
+        "arrived": 10.0,
+        "deadline": 11.0,
+        "answer": Answer(),
+        "entry": Moment(None, None, History(known=True, since=NOW)),
+    }
+    return Request(**(plain | changes))
+
+
+def flight_of(rows: Sequence[Request], **changes: Any) -> Flight:
+    """A flight of these requests that may explore, with some of it changed."""
+    plain: dict[str, Any] = {
+        "rows": rows,
+        "observation": np.array([row.observation for row in rows], dtype=np.float64),
+        "version": "fake-1",
+        "digest": "d" * 64,
+        "track": "stable",
+        "track_probability": 1.0,
+        "seq": 1,
+        "ms": int(NOW * 1000),
+        "generation": 7,
+        "may_explore": True,
+        "departed": 10.001,
+        "infer_us": 42,
+    }
+    return Flight(**(plain | changes))
+
+
+def plane_of(
+    constraints: Sequence[Constraint] = (),
+    *,
+    explorer: Explorer | None = None,
+    baseline: Baseline | None = None,
+    schema: Schema = SCHEMA,
+    key: Key = KEY,
+) -> Plane:
+    """A plane that is greedy and holds where the policy cannot decide, unless something else is said."""
+    proposer = baseline or Constant(action=schema.actions[0])
+    return Plane(
+        schema=schema,
+        shield=Shield(constraints, schema),
+        explorer=explorer or Greedy(),
+        baseline=proposer.bind(schema),
+        last_resort=proposer.last(schema),
+        key=key,
+        writer=WRITER,
+        config="c" * 64,
+        durability="journal",
+    )
+
+
+class Fickle(Constraint):
+    """A constraint with a fault: it forbids an action only when asked about it alone, so the mask lets it through."""
+
+    kind: Literal["fickle"] = "fickle"
+    action: int
+
+    def bind(self, schema: Schema) -> Forbids:  # noqa: ARG002 - it knows its action by index
+        def forbids(context: Context, choice: Integers | None) -> Booleans:
+            nothing = np.zeros((len(context), 1), dtype=np.bool_)
+            return nothing if choice is None else choice == self.action
+
+        return forbids
+
+
+class FakeEngine:
+    """An engine that runs inline and answers every row with the same head."""
+
+    label = "fake-1"
+    digest = "d" * 64
+    inline = True
+
+    def __init__(self, head: Sequence[float]) -> None:
+        self._head = np.array(head, dtype=np.float32)
+        self.batches: list[int] = []
+
+    def inputs(self, observation: Floats) -> np.ndarray:
+        return observation.astype(np.float32)
+
+    def infer(self, inputs: np.ndarray) -> Heads:
+        self.batches.append(len(inputs))
+        return np.tile(self._head, (len(inputs), 1))

@@ -1,0 +1,351 @@
+"""Rule expressions: what parses, what it means, and that it means what Python means."""
+
+from typing import Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from guards.errors import ExpressionInvalid
+from guards.expressions import MAX_DEPTH, MAX_LENGTH, MAX_PARTS, compile_expression
+from guards.records import NO_ACTION, UNKNOWN_ACTION, Context, History, Integers, Schema
+from guards.terms import Result
+from tests.fakes import NOW, SCHEMA, context_of, schema_of
+from tests.guards.strategies import contexts, numbers, truths
+
+REFUSED = {
+    # It is no expression.
+    "": (1, "is not an expression"),
+    "load = 1": (6, "is not an expression"),
+    "import os": (1, "is not an expression"),
+    "load > 1; lag > 1": (9, "is not an expression"),
+    "load\0 > 1": (1, "is not an expression"),
+    "load > '\ud800": (1, "is not an expression"),
+    # It is too large.
+    "load" + " + load" * 200 + " > 1": (1, f"has 806 parts, expected at most {MAX_PARTS}"),
+    "not " * (MAX_DEPTH + 1) + "True": (4 * MAX_DEPTH + 1, f"is nested deeper than {MAX_DEPTH}"),
+    # It is Python, and no part of the rule language.
+    "load ** 2 > 1": (1, "BinOp is not part of the rule language"),
+    "1 < load // 2": (5, "BinOp is not part of the rule language"),
+    "load @ lag > 1": (1, "BinOp is not part of the rule language"),
+    "load << 2 > 1": (1, "BinOp is not part of the rule language"),
+    "1 > load | lag": (5, "BinOp is not part of the rule language"),
+    "1 > +load": (5, "UnaryOp is not part of the rule language"),
+    "1 > ~load": (5, "UnaryOp is not part of the rule language"),
+    "load.real > 1": (1, "Attribute is not part of the rule language"),
+    "load[0] > 1": (1, "Subscript is not part of the rule language"),
+    "(lambda: True)()": (1, "Call is not part of the rule language"),
+    "lambda: True": (1, "Lambda is not part of the rule language"),
+    "load.is_integer()": (1, "Call is not part of the rule language"),
+    "1 > max(load, lag, key=abs)": (5, "Call is not part of the rule language"),
+    "1 > max(load, *lag)": (15, "Starred is not part of the rule language"),
+    "(x := load) > 1": (2, "NamedExpr is not part of the rule language"),
+    "[load for load in lag]": (1, "ListComp is not part of the rule language"),
+    "all(x for x in pods)": (1, "all() of 1 values is not known"),
+    "f'{load}' == action": (1, "JoinedStr is not part of the rule language"),
+    "{'up': 1} == action": (1, "Dict is not part of the rule language"),
+    "(load, lag) == action": (1, "Tuple is not part of the rule language"),
+    "load is lag": (1, "Is is not part of the rule language"),
+    "1 < load in lag": (1, "In is not part of the rule language"),
+    "await load": (1, "Await is not part of the rule language"),
+    # It calls what is not there, or not like that.
+    "1 > round(load)": (5, "round() of 1 values is not known"),
+    "1 > abs(load, lag)": (5, "abs() of 2 values is not known"),
+    "1 > abs()": (5, "abs() of 0 values is not known"),
+    "1 > max(load)": (5, "max() of 1 values is not known"),
+    "1 > min()": (5, "min() of 0 values is not known"),
+    "eval('1')": (1, "eval() of 1 values is not known"),
+    # It has a constant that is nothing a rule knows.
+    "load > 1e999": (8, "is a number that is not finite"),
+    "load > 1" + "0" * 400: (8, "is a number that is not finite"),
+    "load > 1j": (8, "1j is not a number, a condition or the name of an action"),
+    "action == None": (11, "None is not a number"),
+    "action == b'up'": (11, "b'up' is not a number"),
+    "load > ...": (8, "Ellipsis is not a number"),
+    # It has a part of another kind than that place needs.
+    "load": (1, "is a number, expected a condition"),
+    "action": (1, "is an action, expected a condition"),
+    "'up'": (1, "is a string, expected a condition"),
+    "not load": (5, "is a number, expected a condition"),
+    "load > 1 and lag": (14, "is a number, expected a condition"),
+    "action or load > 1": (1, "is an action, expected a condition"),
+    "1 > -(load > 1)": (7, "is a condition, expected a number"),
+    "1 > load + action": (12, "is an action, expected a number"),
+    "1 > 'up' * 2": (5, "is a string, expected a number"),
+    "1 > abs(action)": (9, "is an action, expected a number"),
+    "1 > max(load, True)": (15, "is a condition, expected a number"),
+    "1 > (load if lag else pods)": (14, "is a number, expected a condition"),
+    "1 > (load if lag > 1 else True)": (27, "is a condition, expected a number"),
+    "action == ('up' if lag > 1 else 'down')": (12, "is a string, expected a number or a condition"),
+    "(action if lag > 1 else action) == 'up'": (2, "is an action, expected a number or a condition"),
+    # It compares what cannot be compared.
+    "load == 'up'": (1, "compares a number with a string, expected two numbers or an action"),
+    "action == 1": (1, "compares an action with a number"),
+    "'up' == 'up'": (1, "compares a string with a string"),
+    "(load > 1) == (lag > 1)": (2, "compares a condition with a condition"),
+    "load < 1 < action": (8, "compares a number with an action"),
+    "action < 'up'": (1, "orders actions, expected == or != between them"),
+    "previous_action >= action": (1, "orders actions"),
+    "load in ('up', 'down')": (1, "is a number, expected an action"),
+    "action in 'up'": (11, "is not a list of actions, expected ('one', 'other')"),
+    "action in ()": (11, "is not a list of actions"),
+    "action in load": (11, "is not a list of actions"),
+    "action in {'up'}": (11, "is not a list of actions"),
+    "action in ('up', load)": (18, "is a number, expected a string"),
+    # It names what is not there.
+    "cpu > 1": (
+        1,
+        "the name 'cpu' is not known, expected one of load, lag, pods, budget, price, action, ",
+    ),
+    "1 > __import__": (5, "the name '__import__' is not known"),
+    "action == 'fly'": (11, "the action 'fly' is not known, expected one of hold, up, down, jump, rest, drop"),
+    "'fly' != action": (1, "the action 'fly' is not known"),
+    "action not in ('up', 'fly')": (22, "the action 'fly' is not known"),
+}
+
+# Expressions over actions and the row of `load` 0.5, `lag` 0, `pods` -3, and what they are for each of the actions.
+MEANINGS = {
+    "True": [1, 1, 1, 1, 1, 1],
+    "not True": [0, 0, 0, 0, 0, 0],
+    "load < 0.5": [0, 0, 0, 0, 0, 0],
+    "load <= 0.5": [1, 1, 1, 1, 1, 1],
+    "load > 0.4": [1, 1, 1, 1, 1, 1],
+    "load >= 0.6": [0, 0, 0, 0, 0, 0],
+    "load == 0.5": [1, 1, 1, 1, 1, 1],
+    "load != 0.5": [0, 0, 0, 0, 0, 0],
+    "0 <= lag < load < 1": [1, 1, 1, 1, 1, 1],
+    "0 < lag < 1": [0, 0, 0, 0, 0, 0],
+    "load + pods == -2.5": [1, 1, 1, 1, 1, 1],
+    "load - pods == 3.5": [1, 1, 1, 1, 1, 1],
+    "load * pods == -1.5": [1, 1, 1, 1, 1, 1],
+    "pods / load == -6": [1, 1, 1, 1, 1, 1],
+    "pods % 2 == 1": [1, 1, 1, 1, 1, 1],
+    "-pods == abs(pods)": [1, 1, 1, 1, 1, 1],
+    "min(load, lag, pods) == pods": [1, 1, 1, 1, 1, 1],
+    "max(load, lag, pods) == load": [1, 1, 1, 1, 1, 1],
+    "(load if lag > 0 else pods) == pods": [1, 1, 1, 1, 1, 1],
+    "action == 'up' if lag == 0 else False": [0, 1, 0, 0, 0, 0],
+    "action == 'up'": [0, 1, 0, 0, 0, 0],
+    "'up' == action": [0, 1, 0, 0, 0, 0],
+    "action != 'up'": [1, 0, 1, 1, 1, 1],
+    "action in ('up', 'drop')": [0, 1, 0, 0, 0, 1],
+    "action in ['up']": [0, 1, 0, 0, 0, 0],
+    "action not in ('up', 'drop')": [1, 0, 1, 1, 1, 0],
+    "action == previous_action": [0, 0, 1, 0, 0, 0],
+    "action != previous_action": [1, 1, 0, 1, 1, 1],
+    "previous_action == 'down'": [1, 1, 1, 1, 1, 1],
+    "previous_action in ('up', 'hold')": [0, 0, 0, 0, 0, 0],
+    "previous_action not in ('up', 'hold')": [1, 1, 1, 1, 1, 1],
+    "'down' == previous_action == action": [0, 0, 1, 0, 0, 0],
+    "action == action": [1, 1, 1, 1, 1, 1],
+    "action == 'up' or action == 'drop' and load > 1": [0, 1, 0, 0, 0, 0],
+    "(action == 'up' or action == 'drop') and load < 1": [0, 1, 0, 0, 0, 1],
+    "step == 2 and seconds_since_change == 4": [1, 1, 1, 1, 1, 1],
+    "budget - price > 1": [1, 1, 1, 1, 1, 1],
+}
+
+FAILURES = {
+    "1 / lag > 3": True,
+    "1 % lag > 3": True,
+    "lag / lag == 1": True,
+    "1e308 * 10 * load > 1": True,
+    "-(1 / lag) < 0": True,
+    "abs(1 / lag) < 0": True,
+    "min(1, 1 / lag) < 0": True,
+    "not 1 / lag > 0": True,
+    "lag != 0 and 1 / lag > 3": False,
+    "1 / lag > 3 and lag != 0": True,
+    "lag == 0 or 1 / lag > 3": False,
+    "lag != 0 or 1 / lag > 3": True,
+    "lag > 0 and 1 / lag > 3 and load > 1": False,
+    "(1 / lag if lag != 0 else 0) > 3": False,
+    "(1 / lag if lag == 0 else 0) > 3": True,
+    "(0 if 1 / lag > 3 else 0) > 3": True,
+    "1 < lag < 1 / lag": False,
+    "-1 < lag < 1 / lag": True,
+    "price > 3": True,
+    "price > 3 or True": True,
+    "True or price > 3": False,
+    "budget > 3": False,
+}
+
+
+def evaluated(source: str, context: Context, choice: Integers | None = None, schema: Schema = SCHEMA) -> np.ndarray:
+    """Evaluate a condition that does not fail anywhere."""
+    value, failed = compile_expression(source, schema, "truth").evaluate(context, choice)
+
+    assert failed is None or not failed.any()
+    return value
+
+
+@pytest.mark.parametrize("source", REFUSED)
+def test_a_refusal_points_at_the_column(source: str) -> None:
+    """Whoever wrote the rule reads what is wrong, and where."""
+    column, problem = REFUSED[source]
+
+    with pytest.raises(ExpressionInvalid) as refusal:
+        compile_expression(source, SCHEMA, "truth")
+
+    assert str(refusal.value).startswith(f"expression {source!r}, column {column}: ")
+    assert problem in str(refusal.value)
+
+
+def test_a_source_that_is_too_long_is_not_even_parsed() -> None:
+    """It is not repeated in the message either."""
+    with pytest.raises(ExpressionInvalid, match=rf"^an expression has {MAX_LENGTH + 1} characters, expected at most"):
+        compile_expression("1" * (MAX_LENGTH + 1), SCHEMA, "truth")
+
+
+def test_a_source_at_the_limits_compiles() -> None:
+    """The limits themselves are allowed."""
+    deep = "not " * (MAX_DEPTH - 1) + "True"
+    long = "load > 1".ljust(MAX_LENGTH)
+
+    assert not evaluated(deep, context_of([[1, 0, 0]])).all()
+    assert not evaluated(long, context_of([[1, 0, 0]])).all()
+
+
+@pytest.mark.parametrize("opening", ["(", "-", "not ", "[", "abs("])
+def test_a_source_that_would_exhaust_the_parser_is_refused(opening: str) -> None:
+    """Deep nesting is a mistake in a file, not a crash of the process."""
+    source = (opening * MAX_LENGTH)[: MAX_LENGTH - 1] + "x"
+
+    with pytest.raises(ExpressionInvalid):
+        compile_expression(source, SCHEMA, "truth")
+
+
+def test_a_number_may_be_asked_for() -> None:
+    """A bound's quantity is a number, and a condition is none."""
+    value, failed = compile_expression("load * 2", SCHEMA, "number").evaluate(context_of([[1, 0, 0], [2, 0, 0]]), None)
+
+    assert value.tolist() == [[2], [4]]
+    assert failed is None
+    with pytest.raises(ExpressionInvalid, match="is a condition, expected a number"):
+        compile_expression("load > 2", SCHEMA, "number")
+
+
+def test_a_compiled_expression_keeps_what_people_wrote() -> None:
+    """Reports show the source."""
+    assert compile_expression("load > 2", SCHEMA, "truth").source == "load > 2"
+
+
+@pytest.mark.parametrize("source", MEANINGS)
+def test_an_expression_means_what_it_says(source: str) -> None:
+    """For every action, whether all are asked about at once or each alone."""
+    history = History(known=True, since=NOW - 9, step=2, action=2, changed_at=NOW - 4)
+    context = context_of([[0.5, 0, -3]], facts=[[3, 1]], histories=[history])
+    expected = [bool(truth) for truth in MEANINGS[source]]
+
+    assert np.broadcast_to(evaluated(source, context), (1, 6))[0].tolist() == expected
+    for action, truth in enumerate(expected):
+        assert evaluated(source, context, np.array([action])).tolist() == [truth]
+
+
+@pytest.mark.parametrize("source", FAILURES)
+def test_a_failure_counts_where_python_would_have_met_it(source: str) -> None:
+    """``and``, ``or``, conditionals and chains stop where Python stops."""
+    context = context_of([[0.5, 0, 3]], facts=[[3, np.nan]])
+
+    _, failed = compile_expression(source, SCHEMA, "truth").evaluate(context, None)
+
+    assert bool(np.any(failed)) is FAILURES[source]
+
+
+def test_a_failure_is_of_its_own_cell() -> None:
+    """The other rows of the batch are unharmed."""
+    context = context_of([[1, 0, 0], [1, 0.25, 0]])
+
+    value, failed = compile_expression("load / lag > 3", SCHEMA, "truth").evaluate(context, None)
+
+    assert failed is not None
+    assert failed.tolist() == [[True], [False]]
+    assert value[1].tolist() == [True]
+
+
+@pytest.mark.parametrize("source", ["previous_action == 'up'", "step > 3", "action == previous_action"])
+def test_history_that_is_not_here_fails(source: str) -> None:
+    """It is not assumed: a rule about it cannot be evaluated."""
+    context = context_of([[0, 0, 0]], histories=[History(known=False, since=NOW)])
+
+    _, failed = compile_expression(source, SCHEMA, "truth").evaluate(context, None)
+
+    assert failed is not None
+    assert failed.all()
+
+
+def test_before_the_first_decision_no_action_is_the_previous_one() -> None:
+    """It equals none of them, and that is known."""
+    context = context_of([[0, 0, 0]])
+
+    assert not evaluated("previous_action == action", context).any()
+    assert evaluated("previous_action != action", context).all()
+    assert evaluated("seconds_since_change > 86400 and step == 0", context).all()
+
+
+def test_a_field_named_like_something_of_ours_is_the_field() -> None:
+    """What the policy observes is not renamed by what this service remembers."""
+    schema = schema_of(("step",), ("a", "b"))
+
+    assert evaluated("step == 7", context_of([[7]]), schema=schema).all()
+
+
+def python_says(source: str, context: Context, row: int, action: int) -> float | bool | str:
+    """What Python's own evaluation gives for a row and an action; "failed" where it, or a name in it, has no value."""
+    told = Told(context, row, action)
+    try:
+        value: float | bool = eval(source, {"__builtins__": {"abs": abs, "min": min, "max": max}}, told)  # noqa: S307
+    except (ZeroDivisionError, NameError):
+        return "failed"
+    return value
+
+
+class Told(dict[str, float | str | None]):
+    """The names of a row as Python values; what is not known raises when it is asked for."""
+
+    def __init__(self, context: Context, row: int, action: int) -> None:
+        names = (*SCHEMA.fields, *SCHEMA.facts)
+        values = (*context.observation[row].tolist(), *context.facts[row].tolist())
+        super().__init__((name, value) for name, value in zip(names, values, strict=True) if not np.isnan(value))
+        history = context.histories[row]
+        self["action"] = SCHEMA.actions[action]
+        self["seconds_since_change"] = context.seconds_since_change()[row].item()
+        if history.known:
+            self["step"] = history.step
+        previous = context.previous_action()[row]
+        if previous != UNKNOWN_ACTION:
+            self["previous_action"] = None if previous == NO_ACTION else SCHEMA.actions[previous]
+
+
+def compare(source: str, kind: Literal["truth", "number"], context: Context) -> None:
+    """Compare a batch with Python cell by cell: all actions at once, and one a row."""
+    shape = n, actions = len(context), len(SCHEMA.actions)
+    expression = compile_expression(source, SCHEMA, kind)
+    said = [[python_says(source, context, row, action) for action in range(actions)] for row in range(n)]
+
+    assert found(expression.evaluate(context, None), shape) == said
+    for action in range(actions):
+        one = found(expression.evaluate(context, np.full(n, action)), (n,))
+        assert one == [row[action] for row in said]
+
+
+def found(result: Result, shape: tuple[int, ...]) -> list[object]:
+    """A result as nested lists, "failed" where it failed."""
+    value, failed = result
+    cells = np.broadcast_to(value, shape).astype(object)
+    cells[np.broadcast_to(False if failed is None else failed, shape)] = "failed"
+    told: list[object] = cells.tolist()
+    return told
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(truths(), contexts())
+def test_conditions_mean_what_python_means(source: str, context: Context) -> None:
+    """Every cell of the batch is what Python's own evaluation gives, and fails where that has no value."""
+    compare(source, "truth", context)
+
+
+@settings(max_examples=250, deadline=None, derandomize=True)
+@given(numbers(), contexts())
+def test_numbers_mean_what_python_means(source: str, context: Context) -> None:
+    """Bit for bit: both count in IEEE doubles."""
+    compare(source, "number", context)

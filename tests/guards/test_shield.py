@@ -1,0 +1,166 @@
+"""The shield: all constraints together as a mask, and the check that does not trust the mask."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from guards.constraints import Constraint, Cooldown, Mode, Rule
+from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.records import Context, History
+from guards.shield import Shield, Violation, violation
+from tests.fakes import NOW, SCHEMA, Fickle, context_of
+from tests.guards.strategies import constraints, contexts
+
+ACTIONS = range(len(SCHEMA.actions))
+ROW = context_of([[0, 0, 0]])
+NO_UP = Rule(name="no up", forbid="action == 'up'")
+NO_DOWN = Rule(name="no down", forbid="action in ('up', 'down') and load >= 0")
+
+
+def allowed(shield: Shield, context: Context) -> list[list[str]]:
+    """The names of the allowed actions of each row."""
+    return [
+        [name for name, yes in zip(SCHEMA.actions, row, strict=True) if yes] for row in shield.judge(context).allowed
+    ]
+
+
+def test_without_constraints_everything_is_allowed() -> None:
+    """The whole mask is there all the same, one row a decision."""
+    shield = Shield([], SCHEMA)
+
+    assert allowed(shield, context_of([[0, 0, 0]] * 2)) == [list(SCHEMA.actions)] * 2
+    assert shield.judge(ROW).forbidden == ()
+
+
+def test_what_any_constraint_denies_is_not_allowed() -> None:
+    """Constraints and the request's own mask add up."""
+    mask = [[True, True, True, True, False, True]]
+
+    assert allowed(Shield([NO_UP, NO_DOWN], SCHEMA), context_of([[0, 0, 0]], mask=mask)) == [["hold", "jump", "drop"]]
+
+
+@pytest.mark.parametrize("mode", ["warn", "audit"])
+def test_what_only_reports_denies_nothing(mode: Mode) -> None:
+    """It is counted where it would have spoken, and the check lets it pass."""
+    shield = Shield([NO_UP.model_copy(update={"mode": mode})], SCHEMA)
+
+    ruling = shield.judge(ROW)
+
+    assert shield.reports
+    assert ruling.allowed.all()
+    assert shield.check(ROW, np.array([1])).tolist() == [True]
+    assert ruling.reported(np.array([1])).tolist() == [True]
+    assert ruling.reported(np.array([2])).tolist() == [False]
+
+
+def test_what_denies_does_not_report() -> None:
+    """It prevents: there is nothing left to report."""
+    shield = Shield([NO_UP], SCHEMA)
+
+    assert not shield.reports
+    assert shield.judge(ROW).reported(np.array([1])).tolist() == [False]
+
+
+def test_a_ruling_names_who_is_against_an_action() -> None:
+    """The request's mask, every constraint and its mode, in the order of the configuration, row by row."""
+    audit = Rule(name="audit", forbid="True", mode="audit")
+    mask = [[True, False, True, True, True, True]] * 3
+
+    ruling = Shield([NO_UP, audit, NO_DOWN], SCHEMA).judge(context_of([[0, 0, 0], [0, 0, 0], [-1, 0, 0]], mask=mask))
+
+    against = ruling.forbidding(np.array([2, 0]), np.array([2, 1]))
+    assert [(name, mode, hits.tolist()) for name, mode, hits in against] == [
+        ("allowed", "deny", [False, True]),
+        ("no up", "deny", [False, True]),
+        ("audit", "audit", [True, True]),
+        ("no down", "deny", [False, True]),
+    ]
+    assert ruling.against(0, 1) == [("allowed", "deny"), ("no up", "deny"), ("audit", "audit"), ("no down", "deny")]
+    assert ruling.against(2, 2) == [("audit", "audit")]
+
+
+def test_one_violation_is_made_of_each_that_can_be() -> None:
+    """Records share it: they are many, and it cannot change."""
+    assert violation("a", "prevented", "deny") is violation("a", "prevented", "deny")
+    assert violation("a", "prevented", "deny") == Violation("a", "prevented")
+
+
+def test_a_constraint_that_cannot_be_bound_is_named() -> None:
+    """The error keeps its kind: what is wrong with an expression still points at the column."""
+    with pytest.raises(ExpressionInvalid, match=r"^'no cpu': expression 'cpu > 1', column 1: "):
+        Shield([Rule(name="no cpu", forbid="cpu > 1")], SCHEMA)
+
+
+@pytest.mark.parametrize("names", [("same", "same"), ("allowed",)])
+def test_a_name_is_taken_once(names: tuple[str, ...]) -> None:
+    """Violations are told apart by it; the request's mask has one too."""
+    same = [Rule(name=name, forbid="False") for name in names]
+
+    with pytest.raises(GuardMisconfigured, match=f"^the name '{names[0]}' is taken"):
+        Shield(same, SCHEMA)
+
+
+def test_it_tracks_what_its_constraints_need() -> None:
+    """Uses of other actions are not remembered."""
+    cooldowns = [Cooldown(name=name, actions=(name, "up"), seconds=1) for name in ("jump", "drop")]
+
+    assert Shield([*cooldowns, NO_UP], SCHEMA).tracked == {1, 3, 5}
+
+
+def test_it_reads_like_a_status_line() -> None:
+    """How much there is of what it has."""
+    shield = Shield([NO_UP, Cooldown(name="c", actions=("up", "down"), seconds=1)], SCHEMA)
+
+    assert repr(shield) == "<Shield 2 constraints, 2 tracked actions>"
+
+
+@pytest.mark.parametrize("action", [-2, -1, 6, 7])
+def test_what_is_no_action_does_not_pass(action: int) -> None:
+    """No index wraps around to another action, in no row."""
+    context = context_of([[0, 0, 0]] * 2, mask=[[True] * 6] * 2)
+
+    assert Shield([NO_UP], SCHEMA).check(context, np.array([action, 0])).tolist() == [False, True]
+
+
+def test_the_check_does_not_trust_the_mask() -> None:
+    """A constraint that the mask missed is found by asking it anew."""
+    shield = Shield([Fickle(name="f", action=1)], SCHEMA)
+
+    assert shield.judge(ROW).allowed.all()
+    assert [shield.check(ROW, np.array([action])).item() for action in (0, 1)] == [True, False]
+
+
+def test_a_cooldown_holds_in_a_batch_of_sessions() -> None:
+    """Each row goes by its own history."""
+    histories = [History(known=True, since=NOW, used={1: NOW - ago}) for ago in (1, 100)]
+    shield = Shield([Cooldown(name="c", actions=("up",), seconds=60)], SCHEMA)
+
+    assert shield.check(context_of([[0, 0, 0]] * 2, histories=histories), np.array([1, 1])).tolist() == [False, True]
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(constraints(), contexts())
+def test_the_check_agrees_with_the_mask(some: list[Constraint], context: Context) -> None:
+    """For every action of every row, whatever the constraints, their modes and the request's mask."""
+    shield = Shield(some, SCHEMA)
+
+    mask = shield.judge(context).allowed
+
+    for action in ACTIONS:
+        assert shield.check(context, np.full(len(context), action)).tolist() == mask[:, action].tolist()
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(constraints(), contexts())
+def test_an_action_is_allowed_where_nobody_who_denies_is_against_it(some: list[Constraint], context: Context) -> None:
+    """Every action that is masked has a constraint to name, and reports are of the other modes."""
+    ruling = Shield(some, SCHEMA).judge(context)
+
+    rows = np.arange(len(context))
+    for action in ACTIONS:
+        actions = np.full(len(context), action)
+        against = ruling.forbidding(rows, actions)
+        denied = np.any([hits for _, mode, hits in against if mode == "deny"], axis=0)
+        reported = np.any([hits for _, mode, hits in against if mode != "deny"], axis=0)
+        assert np.array_equal(ruling.allowed[:, action], np.broadcast_to(~denied, rows.shape))
+        assert np.array_equal(ruling.reported(actions), np.broadcast_to(reported, rows.shape))

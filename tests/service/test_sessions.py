@@ -1,0 +1,279 @@
+"""Sessions: what a request continues, and that two rows of one session never see the same past."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from guards.constraints import Cooldown
+from guards.records import NEVER, History
+from service.engine import Engine
+from service.journal import Journal
+from service.landing import Landing
+from service.records import Decision
+from service.requests import Request
+from service.router import Router
+from service.sessions import KEPT, Moment, Sessions
+from service.state import Lease
+from service.turn import Turn
+from tests.fakes import NOW, Answer, FakeEngine, asked, context_of, plane_of
+
+UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
+
+
+class Told:
+    """A session told step by step: each decision is remembered as the landing does it."""
+
+    def __init__(self, limit: int = 100) -> None:
+        self.sessions = Sessions(limit)
+
+    def decided(self, name: str, before: Moment, action: int = 0, at: float = NOW, session: str = "s") -> Moment:
+        after = Moment(name, before.episode or "episode", before.history.advanced(action, at, TRACKED))
+        self.sessions.advance(session, before, after)
+        return after
+
+
+class TestContinuing:
+    """What a request continues."""
+
+    def test_a_session_never_seen_has_no_known_history(self) -> None:
+        """It may have acted elsewhere: nothing is assumed."""
+        assert Sessions(9).remembered("s", NOW) == Moment(None, None, History(known=False, since=NOW))
+
+    def test_an_episode_that_starts_has_a_known_history(self) -> None:
+        """The controller says that nothing came before."""
+        assert Sessions(9).begun(NOW) == Moment(None, None, History(known=True, since=NOW))
+
+    def test_a_session_is_continued_after_its_last_decision(self) -> None:
+        """Where the request names none."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP)
+        second = told.decided("second", first, DOWN, NOW + 1)
+
+        assert told.sessions.remembered("s", NOW + 2) == second
+        assert (second.history.step, second.history.used) == (2, {UP: NOW, DOWN: NOW + 1})
+
+    def test_the_last_decision_named_is_the_last_decision(self) -> None:
+        """Naming it changes nothing."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP)
+
+        assert told.sessions.following("s", "first", NOW + 2) == first
+
+    def test_a_decision_that_is_not_here_has_no_known_history(self) -> None:
+        """Whether the session is known here or not; the name is kept for the log."""
+        told = Told()
+        told.decided("first", told.sessions.begun(NOW))
+
+        for session in ("s", "another"):
+            found = told.sessions.following(session, "elsewhere", NOW + 2)
+            assert found == Moment("elsewhere", None, History(known=False, since=NOW + 2))
+
+    def test_the_decision_of_another_session_is_not_here(self) -> None:
+        """Histories are not shared between sessions."""
+        told = Told()
+        told.decided("first", told.sessions.begun(NOW), session="another")
+
+        assert not told.sessions.following("s", "first", NOW).history.known
+
+    @pytest.mark.parametrize(
+        ("changes", "expected"),
+        [
+            ({"begins": True, "previous": None}, (None, True)),
+            ({"begins": False, "previous": "first"}, ("first", True)),
+            ({"begins": False, "previous": "elsewhere"}, ("elsewhere", False)),
+            ({"begins": False, "previous": None}, ("first", True)),
+        ],
+    )
+    def test_a_request_says_which_of_them_it_means(self, changes: dict[str, Any], expected: tuple[str, bool]) -> None:
+        """``previous`` null, named, or left out."""
+        told = Told()
+        told.decided("first", told.sessions.begun(NOW))
+        request = asked(entry=None, **changes)
+
+        found = request.enter(told.sessions)
+
+        assert request.entry is found
+        assert (found.decision_id, found.history.known) == expected
+
+    def test_a_new_episode_forgets_the_last_one(self) -> None:
+        """There is no stepping back into it."""
+        told = Told()
+        told.decided("old", told.sessions.begun(NOW), UP)
+        told.decided("new", told.sessions.begun(NOW + 1), DOWN, NOW + 1)
+
+        assert told.sessions.remembered("s", NOW).history.used == {DOWN: NOW + 1}
+        assert not told.sessions.following("s", "old", NOW + 2).history.known
+
+
+class TestSteppingBack:
+    """A controller that did not carry out the last decisions."""
+
+    def test_it_may_step_back_a_few_decisions(self) -> None:
+        """The history is of the one it names; those too long ago are not here."""
+        told = Told()
+        moment = told.sessions.begun(NOW)
+        for i in range(KEPT + 1):
+            moment = told.decided(f"d{i}", moment, at=NOW + i)
+
+        steps = [told.sessions.following("s", f"d{i}", NOW + 9).history.step for i in range(1, KEPT + 1)]
+
+        assert steps == list(range(2, KEPT + 2))
+        assert not told.sessions.following("s", "d0", NOW + 9).history.known
+
+    def test_uses_of_the_skipped_decisions_count(self) -> None:
+        """They may have been carried out before the controller said otherwise: constraints go by the worst of both."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP, NOW)
+        told.decided("skipped", first, DOWN, NOW + 1)
+
+        history = told.sessions.following("s", "first", NOW + 2).history
+
+        assert (history.step, history.action) == (1, UP)
+        assert history.used == {UP: NOW, DOWN: NOW + 1}
+        assert history.changed_at == NOW + 1
+
+    def test_the_latest_use_and_change_count(self) -> None:
+        """Also where the decision that is named has some of its own."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP, NOW)
+        second = told.decided("second", first, DOWN, NOW + 1)
+        told.decided("skipped", second, UP, NOW + 2)
+
+        history = told.sessions.following("s", "second", NOW + 3).history
+
+        assert (history.step, history.action) == (2, DOWN)
+        assert history.used == {UP: NOW + 2, DOWN: NOW + 1}
+        assert history.changed_at == NOW + 2
+
+    def test_without_changes_nothing_has_changed(self) -> None:
+        """The same action throughout."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW))
+        told.decided("skipped", first)
+
+        history = told.sessions.following("s", "first", NOW + 3).history
+
+        assert context_of([[0, 0, 0]], histories=[history]).seconds_since_change().tolist() == [NEVER]
+
+    def test_stepping_back_again_and_again_forgets_nothing(self) -> None:
+        """Each branch goes on from the worst of those before."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW))
+        told.decided("one", first, UP, NOW + 1)
+        told.decided("two", told.sessions.following("s", "first", NOW + 2), DOWN, NOW + 2)
+
+        history = told.sessions.following("s", "first", NOW + 3).history
+
+        assert history.used == {UP: NOW + 1, DOWN: NOW + 2}
+
+    @pytest.mark.xfail(strict=True, reason="_cautious takes the uses of the latest moment alone")
+    def test_a_decision_after_one_that_was_elsewhere_forgets_nothing(self) -> None:
+        """The branch with an unknown history has fewer uses than the decision stepped back to."""
+        told = Told()
+        told.decided("first", told.sessions.begun(NOW), UP, NOW)
+        told.decided("lost", told.sessions.following("s", "elsewhere", NOW + 1), at=NOW + 1)
+
+        history = told.sessions.following("s", "first", NOW + 2).history
+
+        assert history.used == {UP: NOW}
+
+
+class TestLimit:
+    """As many sessions as are kept."""
+
+    def test_the_session_used_longest_ago_leaves_first(self) -> None:
+        """A session that goes on stays."""
+        told = Told(limit=2)
+        first = told.decided("a1", told.sessions.begun(NOW), session="a")
+        told.decided("b1", told.sessions.begun(NOW), session="b")
+        told.decided("a2", first, session="a")
+        told.decided("c1", told.sessions.begun(NOW), session="c")
+
+        assert len(told.sessions) == 2
+        assert repr(told.sessions) == "<Sessions 2 of at most 2>"
+        known = [told.sessions.remembered(session, NOW).history.known for session in "abc"]
+        assert known == [True, False, True]
+
+
+class Serving:
+    """A turn over a fake engine and a real journal; the greedy policy wants up before down before all others."""
+
+    def __init__(self, folder: Path) -> None:
+        cooldown = Cooldown(name="c", actions=("up",), seconds=60)
+        self.journal = Journal(folder)
+        sessions = Sessions(100)
+        plane = plane_of([cooldown])
+        landing = Landing(plane, self.journal, sessions, Lease(), lambda _: None)
+        self.engine = FakeEngine([0, 5, 3, 2, 1, 0])
+        self.turn = Turn(Router("fake-1"), {"fake-1": cast("Engine", self.engine)}, sessions, landing)
+
+    async def answered(self, *requests: Request) -> list[Decision]:
+        """Submit requests in one turn of the loop, and wait for their decisions."""
+        for request in requests:
+            self.turn.submit(request)
+        await asyncio.sleep(0)
+        outcomes = [answer.outcome for request in requests if isinstance(answer := request.answer, Answer)]
+        return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
+
+
+@pytest.fixture
+def serving(tmp_path: Path) -> Iterator[Serving]:
+    """Serve, and let the journal go afterwards."""
+    served = Serving(tmp_path)
+    yield served
+    served.journal.close()
+
+
+def asks(**changes: Any) -> Request:
+    """A request of a session that goes on, and whose deadline is far away."""
+    return asked(entry=None, deadline=float("inf"), **({"begins": False} | changes))
+
+
+class TestWaves:
+    """Rows of one session that arrive together."""
+
+    async def test_a_cooldown_holds_between_rows_of_one_turn(self, serving: Serving) -> None:
+        """The second row of a session sees the first in its history."""
+        first, second, third = await serving.answered(asks(begins=True), asks(), asks())
+
+        assert [d.action for d in (first, second, third)] == [UP, DOWN, DOWN]
+        assert [d.previous for d in (first, second, third)] == [None, first.id, second.id]
+        assert [d.step for d in (first, second, third)] == [0, 1, 2]
+        assert {d.episode for d in (first, second, third)} == {first.episode}
+
+    async def test_a_wave_has_one_row_of_each_session(self, serving: Serving) -> None:
+        """In the order of arrival; the others wait for the next wave, each for its own session."""
+        sessions = ("a", "b", "a", "a", "b", "c")
+
+        decisions = await serving.answered(*(asks(session=session) for session in sessions))
+
+        assert serving.engine.batches == [3, 2, 1]
+        assert [d.session for d in sorted(decisions, key=lambda d: d.seq)] == ["a", "b", "c", "a", "b", "a"]
+
+    async def test_sessions_do_not_share_a_cooldown(self, serving: Serving) -> None:
+        """Each has a history of its own."""
+        decisions = await serving.answered(asks(session="a", begins=True), asks(session="b", begins=True))
+
+        assert [d.action for d in decisions] == [UP, UP]
+        assert serving.engine.batches == [2]
+
+    async def test_stepping_back_does_not_lift_a_cooldown(self, serving: Serving) -> None:
+        """The skipped decision may have been carried out."""
+        mask = [True, False, True, True, True, True]
+        (start,) = await serving.answered(asks(begins=True, mask=mask))
+        (skipped,) = await serving.answered(asks(previous=start.id))
+
+        (again,) = await serving.answered(asks(previous=start.id))
+
+        assert [start.action, skipped.action, again.action] == [DOWN, UP, DOWN]
+        assert (again.step, again.previous) == (1, start.id)
+
+    async def test_unknown_history_is_on_the_record(self, serving: Serving) -> None:
+        """A session never seen has no step, and its cooldown takes the worst state."""
+        (lost,) = await serving.answered(asks())
+
+        assert (lost.step, lost.action, lost.state.known) == (None, DOWN, False)
+        assert lost.state.since == NOW
