@@ -60,7 +60,8 @@ class Rules(Baseline):
 
     def bind(self, schema: Schema) -> Propose:
         compiled = [
-            (compile_expression(rule.when, schema, "truth"), action_index(rule.action, schema)) for rule in self.rules
+            (compile_expression(rule.when, schema, "truth", about_action=False), action_index(rule.action, schema))
+            for rule in self.rules
         ]
         otherwise = action_index(self.otherwise, schema)
 
@@ -68,7 +69,6 @@ class Rules(Baseline):
             none = np.full(len(context), NO_ACTION, dtype=np.int64)
             proposal = np.full(len(context), otherwise, dtype=np.int64)
             for condition, action in reversed(compiled):
-                # No action is asked about: `action` in a baseline's condition would have no meaning.
                 holds, failed = condition.evaluate(context, none)
                 proposal = np.where(holds, action, proposal)
                 if failed is not None:

@@ -14,15 +14,12 @@ import numpy as np
 
 from guards import terms
 from guards.errors import ExpressionInvalid
-from guards.records import Context, Integers, Schema
+from guards.records import HISTORY_NAMES, Context, Integers, Schema
 from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term
 
 MAX_LENGTH = 2000
 MAX_PARTS = 400
 MAX_DEPTH = 32
-
-# Names of the session's history that every expression may use, beside the fields, the facts and `action`.
-HISTORY_NAMES = ("previous_action", "seconds_since_change", "step")
 
 _ARITHMETIC: dict[type[ast.AST], Operator] = {
     ast.Add: np.add,
@@ -55,9 +52,14 @@ class Expression:
         return self.term.evaluate(Scene(context, choice))
 
 
-def compile_expression(source: str, schema: Schema, wanted: Literal["truth", "number"]) -> Expression:
-    """Parse and check an expression against the schema; raises ExpressionInvalid, which points at the column."""
-    compiler = _Compiler(source, schema)
+def compile_expression(
+    source: str, schema: Schema, wanted: Literal["truth", "number"], *, about_action: bool = True
+) -> Expression:
+    """Parse and check an expression against the schema; raises ExpressionInvalid, which points at the column.
+
+    ``about_action`` is false where no action is asked about: then ``action`` is not a name.
+    """
+    compiler = _Compiler(source, schema, about_action=about_action)
     term = compiler.wanted(compiler.parsed(), wanted, 0)
     return Expression(source=source, term=term)
 
@@ -65,8 +67,9 @@ def compile_expression(source: str, schema: Schema, wanted: Literal["truth", "nu
 class _Compiler:
     """One pass over the syntax tree; every refusal names the column."""
 
-    def __init__(self, source: str, schema: Schema) -> None:
+    def __init__(self, source: str, schema: Schema, *, about_action: bool) -> None:
         self.source = source
+        self.about_action = about_action
         self.fields = {name: i for i, name in enumerate(schema.fields)}
         self.facts = {name: i for i, name in enumerate(schema.facts)}
         self.actions = {name: i for i, name in enumerate(schema.actions)}
@@ -146,7 +149,7 @@ class _Compiler:
         if name in self.facts:
             index = self.facts[name]
             return Term("number", terms.fallible(lambda context: context.facts[:, index]))
-        if name == "action":
+        if name == "action" and self.about_action:
             return Term("action", self.asked)
         if name == "previous_action":
             return Term("action", terms.previous_action)
@@ -154,7 +157,8 @@ class _Compiler:
             return Term("number", terms.fallible(Context.seconds_since_change))
         if name == "step":
             return Term("number", terms.fallible(Context.step))
-        known = ", ".join([*self.fields, *self.facts, "action", *HISTORY_NAMES])
+        asked = ["action"] if self.about_action else []
+        known = ", ".join([*self.fields, *self.facts, *asked, *HISTORY_NAMES])
         raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
 
     def _conditional(self, node: ast.IfExp, depth: int) -> Term:

@@ -7,11 +7,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.spec import Fields, Manifest, ObservationSpace
+from guards.errors import GuardMisconfigured
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 
+# Names that expressions know beside fields and facts.
+HISTORY_NAMES = ("previous_action", "seconds_since_change", "step")
+RESERVED = ("action", *HISTORY_NAMES)
 NO_ACTION = -1  # before the first decision of an episode
 UNKNOWN_ACTION = -2  # the history is not here
 NEVER = 1e9  # seconds (some 31 years): the time since something that has not happened, finite so that rules can add
@@ -24,6 +28,12 @@ class Schema:
     observation: ObservationSpace
     actions: tuple[str, ...]
     facts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in self.facts:
+            if name in self.fields or name in RESERVED or self.facts.count(name) > 1:
+                msg = f"the fact {name!r} has a name that is taken, expected one that rules do not know already"
+                raise GuardMisconfigured(msg)
 
     @classmethod
     def of(cls, manifest: Manifest, facts: tuple[str, ...] = ()) -> "Schema":

@@ -37,11 +37,6 @@ class Ruling:
     allowed: Booleans
     forbidden: tuple[tuple[str, Mode, Booleans], ...]
 
-    def against(self, row: int, action: int) -> list[tuple[str, Mode]]:
-        """The constraints that forbid an action of a row."""
-        told = self.forbidding(np.array([row]), np.array([action]))
-        return [(name, mode) for name, mode, hits in told if hits[0]]
-
     def forbidding(self, rows: Integers, actions: Integers) -> list[tuple[str, Mode, Booleans]]:
         """For each constraint, which of some rows[M] it forbids their actions[M]."""
         shape = self.allowed.shape

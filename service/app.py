@@ -1,7 +1,8 @@
 """The HTTP face: an ordinary FastAPI app, whose schema also declares ``/act``, which the edge answers before it."""
 
+import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any
@@ -78,35 +79,14 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
         body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
-        rows = decoded(parts.wire.decode_batch, body).requests
-        if body.count(b'"requests"') > 1:
-            _refuse_repeated_keys(body, "$")
-        if len(rows) > parts.limits.batch_rows:
-            raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
-        answers: list[bytes] = []
-        for at in range(0, len(rows), CHUNK):
-            waiting = [_attempted(parts, rows[i], i) for i in range(at, min(at + CHUNK, len(rows)))]
-            answers += [parts.desk.answer(one if isinstance(one, RequestRefused) else await one)[1] for one in waiting]
-        return _json(b'{"decisions":[' + b",".join(answers) + b"]}")
+        return _json(await _decided(parts, body))
 
     @app.post("/feedback", response_model=None, openapi_extra=schema["feedback"], summary="Tell what came of it")
     async def feedback(request: Request) -> Response:
         body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
-        many = body.lstrip()[:1] == b"["
-        items = decoded(_decode_items, body) if many else [decoded(_decode_item, body)]
-        taken = [_received(parts, item, f"$[{i}]" if many else "$") for i, item in enumerate(items)]
-        notes = [told for told, _ in taken if told is not None]
-        if notes:
-            try:
-                parts.landing.note(notes, parts.intake.now())
-            except JournalUnavailable as error:
-                # Items that did reach the journal are told twice when the caller tries again: that is harmless.
-                raise NotDurable(f"the feedback was not taken: {error}") from error
-        results = [result for _, result in taken]
-        parts.tally.feedback.update(result.status for result in results)
-        return _json(msgspec.json.encode({"results": results}))
+        return _json(await _noted(parts, body))
 
 
 def _add_readings(app: FastAPI, parts: Parts) -> None:
@@ -132,6 +112,40 @@ def _add_readings(app: FastAPI, parts: Parts) -> None:
         state = parts.ready()
         response.status_code = 200 if state["ready"] else 503
         return state
+
+
+async def _decided(parts: Parts, body: bytes) -> bytes:
+    """A batch's answers, row by row; others have their turn after every chunk of rows."""
+    rows = decoded(parts.wire.decode_batch, body).requests
+    if body.count(b'"requests"') > 1:
+        _refuse_repeated_keys(body, "$")
+    if len(rows) > parts.limits.batch_rows:
+        raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
+    answers: list[bytes] = []
+    for at in range(0, len(rows), CHUNK):
+        waiting = [_attempted(parts, rows[i], i) for i in range(at, min(at + CHUNK, len(rows)))]
+        answers += [parts.desk.answer(one if isinstance(one, RequestRefused) else await one)[1] for one in waiting]
+        await asyncio.sleep(0)
+    return b'{"decisions":[' + b",".join(answers) + b"]}"
+
+
+async def _noted(parts: Parts, body: bytes) -> bytes:
+    """What became of one item of feedback or a list; others have their turn after every chunk."""
+    many = body.lstrip()[:1] == b"["
+    items = decoded(_decode_items, body) if many else [decoded(_decode_item, body)]
+    results: list[FeedbackResult] = []
+    for at in range(0, len(items), CHUNK):
+        part = range(at, min(at + CHUNK, len(items)))
+        taken = [_received(parts, items[i], f"$[{i}]" if many else "$") for i in part]
+        try:
+            parts.landing.note([told for told, _ in taken if told is not None], parts.intake.now())
+        except JournalUnavailable as error:
+            # Items that did reach the journal are told twice when the caller tries again: that is harmless.
+            raise NotDurable(f"not all of the feedback was taken: {error}") from error
+        results += [result for _, result in taken]
+        await asyncio.sleep(0)
+    parts.tally.feedback.update(result.status for result in results)
+    return msgspec.json.encode({"results": results})
 
 
 def _attempted(parts: Parts, row: msgspec.Raw, i: int) -> "Awaitable[Outcome] | RequestRefused":
@@ -199,6 +213,3 @@ async def _http_error(_: Request, error: Exception) -> Response:
     return Response(
         msgspec.json.encode({"error": told}), error.status_code, media_type="application/json", headers=error.headers
     )
-
-
-Lifespan = AsyncIterator[None]

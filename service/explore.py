@@ -94,8 +94,8 @@ class Softmax(Explorer):
 
     def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
         rows = np.arange(len(head))
-        proposed = _pick(_softmax(head / self.temperature), uniform[:, 1])
-        within = _softmax(np.where(allowed, head / self.temperature, -np.inf))
+        proposed = _pick(self._pmf(head), uniform[:, 1])
+        within = self._pmf(np.where(allowed, head, -np.inf))
         kept = allowed[rows, proposed]
         action = proposed if kept.all() else np.where(kept, proposed, _pick(within, uniform[:, 2]))
         # Keeping an allowed proposal and redrawing a masked one is the same as drawing from the renormalised rest.
@@ -105,6 +105,13 @@ class Softmax(Explorer):
             propensity=within[rows, action],
             explored=action != _best(head, allowed),
         )
+
+    def _pmf(self, scores: Floats) -> Floats:
+        """Probabilities[N, A]; the largest score is taken away first, so that nothing overflows."""
+        with np.errstate(over="ignore"):  # far below the largest, a quotient may be minus infinity: that is zero
+            weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
+        pmf: Floats = weights / weights.sum(axis=1, keepdims=True)
+        return pmf
 
 
 def mixed(explorer: Explorer, exploring: Sequence[bool], head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
@@ -127,12 +134,6 @@ def mixed(explorer: Explorer, exploring: Sequence[bool], head: Floats, allowed: 
 def _best(head: Floats, allowed: Booleans) -> Integers:
     best: Integers = np.where(allowed, head, -np.inf).argmax(axis=1)
     return best
-
-
-def _softmax(scores: Floats) -> Floats:
-    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    total: Floats = weights / weights.sum(axis=1, keepdims=True)
-    return total
 
 
 def _pick(pmf: Floats, uniform: Floats) -> Integers:

@@ -83,7 +83,8 @@ class Keyring:
 
     def place(self, token: str) -> Place | None:
         """The place a token names; None where it is not a token of this deployment."""
-        if len(token) != TOKEN_LENGTH:
+        # The decoder takes the other alphabet's two signs besides; a decision has one name.
+        if len(token) != TOKEN_LENGTH or "+" in token or "/" in token:
             return None
         try:
             raw = base64.b64decode(token, altchars=b"-_", validate=True)
@@ -127,7 +128,7 @@ def load_keyring(path: Path) -> Keyring:
         told = json.loads(path.read_text("utf-8"))["keys"]
         keys = {int(number): Key(int(number), bytes.fromhex(secret)) for number, secret in told.items()}
         short = [number for number, secret in told.items() if len(bytes.fromhex(secret)) < 32]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         msg = f'{path}: is not a keyring ({type(error).__name__}), expected {{"keys": {{"1": "64 hex digits"}}}}'
         raise KeyringInvalid(msg) from error
     if not keys or short or any(not 0 < number < 256 for number in keys):
@@ -140,8 +141,8 @@ def make_keyring(path: Path) -> Keyring:
     """Read the keyring of a data folder, or make one with a new secret that only its owner can read."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump({"keys": {"1": secrets.token_hex(32)}}, file)
             file.flush()

@@ -14,9 +14,10 @@ import msgspec
 import numpy as np
 
 from guards.errors import PolicyUnavailable
-from service.decide import Flight, Plane, decide
+from service.decide import decide
 from service.engine import Engine
 from service.errors import InternalFault, NotDurable
+from service.flight import Flight, Plane
 from service.journal import Journal, JournalUnavailable
 from service.records import Decision, Feedback, Refused, encode_record
 from service.requests import Request
@@ -76,10 +77,10 @@ class Landing:
         try:
             self._land(requests, assignment, engine, observation, head, departed)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-            # A fault of ours must not leave anybody waiting; nothing was journalled of a flight that raised.
+            # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
             _log.exception("a flight of %d requests failed", len(requests))
             for request in requests:
-                request.settle(InternalFault("the service has a fault, which is in its log; nothing was decided"))
+                request.settle(InternalFault("the service has a fault, which is in its log"))
 
     def _land(
         self,
@@ -92,7 +93,6 @@ class Landing:
     ) -> None:
         journal = self._journal
         began = self._clock()
-        infer_us = round((began - departed) * 1e6)
         ms = max(journal.last_ms, int(requests[-1].at * 1000))
         feedback = self._feedback(requests, ms)
         flight = Flight(
@@ -107,29 +107,19 @@ class Landing:
             generation=self._lease.generation,
             may_explore=self._lease.holds(began),
             departed=departed,
-            infer_us=infer_us,
+            infer_us=round((began - departed) * 1e6),
         )
         records = decide(self._plane, flight, head)
         decided = self._clock()
-        try:
-            journal.append([encode_record(record) for record in (*feedback, *records)], ms)
-        except JournalUnavailable as error:
-            # What reached the journal was decided and is answered; the rest was not.
-            kept = max(0, error.kept - len(feedback))
-            for request in requests[kept:]:
-                request.settle(NotDurable(f"the decision was not made: {error}"))
-            feedback, requests, records = feedback[: error.kept], requests[:kept], records[:kept]
-            observation = observation[:kept]
-            if not records:
-                return
-        self._remember(requests, records)
+        kept = self._append(requests, feedback, records, ms)
+        self._remember(requests[:kept], records[:kept])
         landed = Landed(
             version=engine.label,
-            records=records,
-            requests=requests,
+            records=records[:kept],
+            requests=requests[:kept],
             feedback=feedback,
-            observation=observation,
-            infer_us=infer_us,
+            observation=observation[:kept],
+            infer_us=flight.infer_us,
             decide_us=round((decided - began) * 1e6),
             journal_us=round((self._clock() - decided) * 1e6),
         )
@@ -140,8 +130,25 @@ class Landing:
         else:
             self._answer(landed)
 
+    def _append(
+        self, requests: list[Request], feedback: list[Feedback], records: list[Decision | Refused], ms: int
+    ) -> int:
+        """Journal a flight; how many of its decisions are in the journal. The others are answered that they are not."""
+        try:
+            self._journal.append([encode_record(record) for record in (*feedback, *records)], ms)
+        except JournalUnavailable as error:
+            # What reached the journal was decided and is answered; the rest was not.
+            kept = max(0, error.kept - len(feedback))
+            for request in requests[kept:]:
+                request.settle(NotDurable(f"the decision was not made: {error}"))
+            del feedback[error.kept :]
+            return kept
+        return len(records)
+
     def note(self, feedback: Sequence[Feedback], at: float) -> None:
         """Journal feedback that came alone; raises JournalUnavailable."""
+        if not feedback:
+            return
         ms = max(self._journal.last_ms, int(at * 1000))
         first = self._journal.next_seq
         placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]

@@ -18,14 +18,14 @@ from guards.shield import Shield
 from service import report as reports
 from service.app import Parts, create_app
 from service.config import Config, ConfigInvalid
-from service.decide import Plane
 from service.desk import Desk
 from service.edge import Edge
 from service.engine import Engine, load_version
+from service.flight import Plane
 from service.ids import Keyring, load_keyring, make_keyring
 from service.intake import Intake
 from service.journal import Journal, JournalUnavailable
-from service.landing import Landed, Landing
+from service.landing import Landing
 from service.metrics import Exposition
 from service.records import Heartbeat, Writer, encode_record
 from service.router import Router
@@ -164,14 +164,16 @@ def assemble(config: Config, data: Path) -> DataPlane:
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
 
-    def observe(landed: Landed) -> None:
-        tally.landed(landed, time.monotonic())
-
-    landing = Landing(replace(common, writer=journal.writer), journal, sessions, lease, observe)
+    landing = Landing(
+        replace(common, writer=journal.writer),
+        journal,
+        sessions,
+        lease,
+        lambda one: tally.landed(one, time.monotonic()),
+    )
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing)
     wire = Wire(schema)
     intake = Intake(wire, config, keyring)
-    desk = Desk(intake, turn, policy=config.name, actions=schema.actions)
     running = DataPlane(
         config=config,
         data=data,
@@ -184,24 +186,30 @@ def assemble(config: Config, data: Path) -> DataPlane:
         tally=tally,
         landing=landing,
         started=time.monotonic(),
-        desk=desk,
+        desk=Desk(intake, turn, policy=config.name, actions=schema.actions),
     )
-    parts = Parts(
+    running.edge = Edge(
+        create_app(_parts(running, wire, intake)), running.desk, tally.refuse, body_bytes=config.limits.body_bytes
+    )
+    running.introduce()
+    return running
+
+
+def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
+    """What the routes are made of."""
+    return Parts(
         wire=wire,
-        desk=desk,
+        desk=running.desk,
         intake=intake,
-        landing=landing,
-        tally=tally,
-        exposition=Exposition(tally, schema.actions, config.name, running.gauges),
-        limits=config.limits,
+        landing=running.landing,
+        tally=running.tally,
+        exposition=Exposition(running.tally, running.schema.actions, running.config.name, running.gauges),
+        limits=running.config.limits,
         report=running.report,
         policy=running.describe,
         ready=running.ready,
         lifespan=lambda _: running.alive(),
     )
-    running.edge = Edge(create_app(parts), desk, tally.refuse, body_bytes=config.limits.body_bytes)
-    running.introduce()
-    return running
 
 
 def deployment_keyring(data: Path) -> Keyring:
@@ -217,7 +225,10 @@ def _engine(config: Config) -> Engine:
         msg = f"policy: {config.policy} cannot be read ({error.strerror}), expected an artefact of actd-export"
         raise ConfigInvalid(msg) from error
     pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="infer")
-    return load_version(artefact, None, pool, config.facts)
+    try:
+        return load_version(artefact, None, pool, config.facts)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"facts: {error}") from error
 
 
 def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:

@@ -51,40 +51,8 @@ class Wire:
         self.schema = schema
         observation, self._named = _observation_type(schema)
         self.observation_type = observation
-        self.outcome_type: Any = msgspec.defstruct(
-            "Feedback",
-            [
-                ("decision_id", Token | UnsetType, UNSET),
-                ("reward", float | None, None),
-                ("next_observation", observation | None, None),
-                ("final_observation", observation | None, None),
-                ("terminated", bool, False),
-                ("truncated", bool, False),
-                ("executed_action", Annotated[int, Meta(ge=0, lt=len(schema.actions))] | str | None, None),
-                ("activated", bool | None, None),
-            ],
-            kw_only=True,
-            forbid_unknown_fields=True,
-            gc=False,
-        )
-        self.act_type: Any = msgspec.defstruct(
-            "Act",
-            [
-                ("session", Name),
-                ("observation", observation),
-                ("previous", Token | None | UnsetType, UNSET),
-                ("feedback", self.outcome_type | UnsetType, UNSET),
-                ("allowed", Annotated[list[bool | str], Meta(max_length=len(schema.actions))] | None, None),
-                ("facts", dict[str, float] | None, None),
-                ("observed_at", Moment | None, None),
-                ("deadline_ms", Annotated[float, Meta(gt=0, le=60_000)] | None, None),
-                ("request_id", Name | None, None),
-                ("explore", bool, True),
-            ],
-            kw_only=True,
-            forbid_unknown_fields=True,
-            gc=False,
-        )
+        self.outcome_type = _outcome_type(schema, observation)
+        self.act_type = _act_type(schema, observation, self.outcome_type)
         self.decode_act = msgspec.json.Decoder(self.act_type).decode
         self.decode_outcome = msgspec.json.Decoder(self.outcome_type).decode
         self.decode_batch = msgspec.json.Decoder(
@@ -94,6 +62,48 @@ class Wire:
     def numbers(self, observation: Any) -> Sequence[Any]:
         """A decoded observation in the schema's order."""
         return observation if self._named is None or type(observation) is list else msgspec.structs.astuple(observation)
+
+
+def _outcome_type(schema: Schema, observation: Any) -> Any:
+    """What came of a decision; on ``/act`` it means ``previous`` unless it names another."""
+    return msgspec.defstruct(
+        "Feedback",
+        [
+            ("decision_id", Token | UnsetType, UNSET),
+            ("reward", float | None, None),
+            ("next_observation", observation | None, None),
+            ("final_observation", observation | None, None),
+            ("terminated", bool, False),
+            ("truncated", bool, False),
+            ("executed_action", Annotated[int, Meta(ge=0, lt=len(schema.actions))] | str | None, None),
+            ("activated", bool | None, None),
+        ],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
+
+
+def _act_type(schema: Schema, observation: Any, outcome: Any) -> Any:
+    """A request for a decision."""
+    return msgspec.defstruct(
+        "Act",
+        [
+            ("session", Name),
+            ("observation", observation),
+            ("previous", Token | None | UnsetType, UNSET),
+            ("feedback", outcome | UnsetType, UNSET),
+            ("allowed", Annotated[list[bool | str], Meta(max_length=len(schema.actions))] | None, None),
+            ("facts", dict[str, float] | None, None),
+            ("observed_at", Moment | None, None),
+            ("deadline_ms", Annotated[float, Meta(gt=0, le=60_000)] | None, None),
+            ("request_id", Name | None, None),
+            ("explore", bool, True),
+        ],
+        kw_only=True,
+        forbid_unknown_fields=True,
+        gc=False,
+    )
 
 
 def _observation_type(schema: Schema) -> tuple[Any, Any]:

@@ -67,6 +67,12 @@ def _cautious(history: History, latest: History) -> History:
     """
     if history is latest:
         return history
-    used = {a: max(history.used.get(a, at), at) for a, at in latest.used.items()}
+    used = {**history.used, **{a: max(history.used.get(a, at), at) for a, at in latest.used.items()}}
     changes = [at for at in (history.changed_at, latest.changed_at) if at is not None]
-    return replace(history, used=used, changed_at=max(changes, default=None))
+    return replace(
+        history,
+        known=history.known and latest.known,
+        since=max(history.since, latest.since),
+        used=used,
+        changed_at=max(changes, default=None),
+    )

@@ -6,8 +6,9 @@ import numpy as np
 
 from guards.errors import InferenceFailed
 from guards.records import History
-from service.decide import Flight, Plane, decide
+from service.decide import decide
 from service.engine import Engine
+from service.flight import Flight, Plane
 from service.records import encode_record
 from service.requests import Request
 from service.sessions import Moment

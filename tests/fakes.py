@@ -10,9 +10,9 @@ from guards.baselines import Baseline, Constant
 from guards.constraints import Constraint, Forbids
 from guards.records import Booleans, Context, Floats, History, Integers, Schema
 from guards.shield import Shield
-from service.decide import Flight, Plane
 from service.engine import Heads
 from service.explore import Explorer, Greedy
+from service.flight import Flight, Plane
 from service.ids import Key
 from service.requests import Outcome, Request
 from service.sessions import Moment

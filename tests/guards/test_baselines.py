@@ -113,7 +113,6 @@ class TestRules:
         """No rules at all are a constant."""
         assert proposals(Rules(rules=(), otherwise="rest"), context_of([[0, 0, 0]] * 2)) == ["rest", "rest"]
 
-    @pytest.mark.xfail(strict=True, reason="compile_expression knows `action` in a baseline's condition too")
     def test_a_condition_about_the_action_asked_about_is_refused(self) -> None:
         """A proposer is asked about none: the condition would have no meaning."""
         with pytest.raises(ExpressionInvalid, match="'action'"):

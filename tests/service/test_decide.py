@@ -10,8 +10,9 @@ from guards.constraints import Constraint, Cooldown, Rule
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import History
 from guards.shield import Violation
-from service.decide import Flight, Plane, decide
+from service.decide import decide
 from service.explore import EpsilonGreedy, Greedy
+from service.flight import Flight, Plane
 from service.ids import Keyring, public_id
 from service.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
 from service.sessions import Moment

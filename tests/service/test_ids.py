@@ -131,7 +131,6 @@ class TestToken:
         """It comes from outside: nothing in it raises."""
         assert KEYRING.place(token) is None
 
-    @pytest.mark.xfail(strict=True, reason="b64decode takes `+` and `/` for `-` and `_` besides")
     def test_a_token_has_one_spelling(self) -> None:
         """Its text is the decision's name: what is compared as text has to be the same text."""
         tokens = [KEY.token(_body(i)) for i in range(100)]
@@ -303,7 +302,6 @@ class TestMaking:
         assert len(found[0]) == 20
         assert found[0] == found[1] == found[2]
 
-    @pytest.mark.xfail(strict=False, reason="the draft is named by the process id, which threads and containers share")
     def test_threads_that_start_together_get_the_same(self, tmp_path: Path) -> None:
         """As do processes of the same id: two containers on one volume."""
         together = threading.Barrier(4)

@@ -17,8 +17,9 @@ from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyU
 from guards.records import NO_ACTION, Context, History, Schema
 from guards.shield import Ruling, Shield, Violation
 from service.config import Config
-from service.decide import Plane, decide
+from service.decide import decide
 from service.explore import AnyExplorer, EpsilonGreedy, Greedy, Softmax, uniforms
+from service.flight import Plane
 from service.ids import Key, Keyring, body_of_token
 from service.records import Decision, Refused, decode_record, encode_record, unlisted
 from service.requests import Request

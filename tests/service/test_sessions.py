@@ -169,7 +169,6 @@ class TestSteppingBack:
 
         assert history.used == {UP: NOW + 1, DOWN: NOW + 2}
 
-    @pytest.mark.xfail(strict=True, reason="_cautious takes the uses of the latest moment alone")
     def test_a_decision_after_one_that_was_elsewhere_forgets_nothing(self) -> None:
         """The branch with an unknown history has fewer uses than the decision stepped back to."""
         told = Told()
