@@ -1,0 +1,1 @@
+"""Load on a running service: `make bench` measures it beside simpler servers, the locustfile plays its controllers."""
