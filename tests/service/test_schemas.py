@@ -1,0 +1,243 @@
+"""The wire's types: what the decoders of a pinned schema take, and in which order they hand it on."""
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from export.spec import Array, Field, Fields, ObservationSpace
+from guards.records import Schema
+from service.schemas import FLOAT32_MAX, INT64_MAX, Answer, FeedbackResult, Wire
+
+TOKEN = "A" * 52
+
+
+def wire_of(space: ObservationSpace, actions: tuple[str, ...] = ("stay", "go")) -> Wire:
+    """The wire of a schema with this observation."""
+    return Wire(Schema(observation=space, actions=actions, facts=("price",)))
+
+
+def fields(*names: str, dtype: str = "float32", low: float | None = None, high: float | None = None) -> Fields:
+    """A space of named numbers, all with the same bounds."""
+    return Fields.model_validate(
+        {"fields": [{"name": name, "low": low, "high": high} for name in names], "dtype": dtype}
+    )
+
+
+def seen(wire: Wire, observation: object) -> list[Any]:
+    """An observation as it comes out of the decoder, in the schema's order."""
+    act: Any = wire.decode_act(json.dumps({"session": "s", "observation": observation}).encode())
+    return list(wire.numbers(act.observation))
+
+
+def test_a_named_observation_comes_out_in_the_order_of_the_schema() -> None:
+    """The order of an object's fields is nobody's concern."""
+    wire = wire_of(fields("b", "a", "c"))
+
+    assert seen(wire, {"a": 1, "c": 2, "b": 3}) == [3, 1, 2]
+    assert seen(wire, [3, 1, 2]) == [3, 1, 2]
+
+
+def test_field_names_that_are_keywords_of_a_language_are_fine() -> None:
+    """A field may be called what a struct could not."""
+    wire = wire_of(fields("class", "f1", "f0", "self", "__init__"))
+
+    assert seen(wire, {"class": 0, "f1": 1, "f0": 2, "self": 3, "__init__": 4}) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "given", [[1, 2], [1, 2, 3, 4], [], {"a": 1, "b": 2}, {"a": 1, "b": 2, "c": 3, "d": 4}, 1, None]
+)
+def test_an_observation_of_another_size_is_refused(given: object) -> None:
+    """Too few numbers, too many, a field that is missing or not known, and what is no collection."""
+    with pytest.raises(msgspec.ValidationError):
+        seen(wire_of(fields("a", "b", "c")), given)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "fine", "wrong"),
+    [
+        ("float32", [-FLOAT32_MAX, FLOAT32_MAX, -0.0, 5e-324, 1], [FLOAT32_MAX * 1.01, -1e39, True, "1", None]),
+        ("float64", [-1.7e308, 1e39, 1], [False, "1", None, [1]]),
+        ("uint8", [0, 255], [-1, 256, 1.5, True, "1"]),
+        ("int64", [-INT64_MAX, INT64_MAX, 7], [INT64_MAX + 1, -INT64_MAX - 1, 10**30, 0.5, True]),
+    ],
+)
+def test_numbers_fit_the_dtype_of_the_network(dtype: str, fine: list[Any], wrong: list[Any]) -> None:
+    """A number that the network's dtype cannot hold is refused, in a list and by name."""
+    wire = wire_of(fields("a", "b", dtype=dtype))
+
+    for number in fine:
+        assert seen(wire, [number, number]) == seen(wire, {"a": number, "b": number}) == [number, number]
+    for number in wrong:
+        for observation in ([0, number], {"a": 0, "b": number}):
+            with pytest.raises(msgspec.ValidationError):
+                seen(wire, observation)
+
+
+def test_floats_may_stray_from_their_bounds_and_indices_may_not() -> None:
+    """A measurement out of range is answered; an index out of range names a row that does not exist."""
+    measured, indexed = fields("x", low=0, high=1), fields("x", dtype="int64", low=0, high=3)
+
+    assert seen(wire_of(measured), [7]) == [7]
+    assert seen(wire_of(indexed), [3]) == [3]
+    for observation in ([4], [-1], {"x": 4}):
+        with pytest.raises(msgspec.ValidationError):
+            seen(wire_of(indexed), observation)
+
+
+@pytest.mark.parametrize("given", [[3, 1], {"a": 3, "b": 1}])
+def test_integer_fields_may_have_bounds_of_their_own(given: object) -> None:
+    """Indices into tables of different sizes are all right together."""
+    space = Fields(fields=(Field(name="a", low=0, high=3), Field(name="b", low=0, high=1)), dtype="int64")
+
+    assert seen(wire_of(space), given) == [3, 1]
+
+
+def test_a_named_integer_is_held_to_its_own_bounds() -> None:
+    """By name, each index is checked against its own table."""
+    space = Fields(fields=(Field(name="a", low=0, high=3), Field(name="b", low=0, high=1)), dtype="int64")
+
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.observation\.b"):
+        seen(wire_of(space), {"a": 0, "b": 2})
+
+
+def test_an_array_is_nested_as_deep_as_its_shape() -> None:
+    """An image is a list of lists, each of its own length."""
+    wire = wire_of(Array(shape=(2, 3), dtype="uint8"))
+
+    assert seen(wire, [[0, 1, 2], [3, 4, 255]]) == [[0, 1, 2], [3, 4, 255]]
+    wrongs: list[object] = [[0] * 6, [[0, 1, 2]], [[0, 1], [2, 3], [4, 5]], [[0, 1, 2], [3, 4, 256]], [[[0]]], {}]
+    for wrong in wrongs:
+        with pytest.raises(msgspec.ValidationError):
+            seen(wire, wrong)
+
+
+@pytest.mark.parametrize("session", ["a", "~!/x:y", "x" * 128])
+def test_a_session_is_printable_ascii_without_spaces(session: str) -> None:
+    """What is printable, up to 128 characters, names a session."""
+    body = json.dumps({"session": session, "observation": [0]}).encode()
+
+    act: Any = wire_of(fields("x")).decode_act(body)
+
+    assert act.session == session
+
+
+@pytest.mark.parametrize(
+    "session", ["", "x" * 129, "a b", "a\n", "\n", "a\0", "\x1b[31m", "é", "\u202e", "\x7f", 1, None]
+)
+def test_other_sessions_are_refused(session: object) -> None:
+    """What could hide or move in a terminal or a log is no name, not even at the very end."""
+    body = json.dumps({"session": session, "observation": [0]}).encode()
+
+    with pytest.raises(msgspec.ValidationError):
+        wire_of(fields("x")).decode_act(body)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"previous": TOKEN},
+        {"previous": None},
+        {"feedback": {"reward": 1}},
+        {"feedback": {"decision_id": TOKEN, "reward": None, "next_observation": [1], "terminated": True}},
+        {"feedback": {"final_observation": {"x": 1}, "truncated": True, "executed_action": "go", "activated": False}},
+        {"feedback": {"executed_action": 1}},
+        {"allowed": [True, False]},
+        {"allowed": ["go"]},
+        {"allowed": None},
+        {"facts": {"price": -1e300}},
+        {"observed_at": 0},
+        {"observed_at": 1.7e9},
+        {"deadline_ms": 0.001},
+        {"deadline_ms": 60000},
+        {"request_id": "r"},
+        {"explore": False},
+    ],
+)
+def test_every_field_is_taken(told: dict[str, object]) -> None:
+    """Each field of a request, in each of its forms."""
+    body = json.dumps({"session": "s", "observation": [0], **told}).encode()
+    act = wire_of(fields("x")).decode_act(body)
+
+    assert all(getattr(act, name) is not msgspec.UNSET for name in told)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"previous": "A" * 51},
+        {"previous": "A" * 65},
+        {"previous": "A" * 51 + "="},
+        {"previous": 7},
+        {"feedback": None},
+        {"feedback": []},
+        {"feedback": {"reward": "1"}},
+        {"feedback": {"reward": True}},
+        {"feedback": {"rewards": 1}},
+        {"feedback": {"executed_action": 2}},
+        {"feedback": {"executed_action": -1}},
+        {"feedback": {"executed_action": 0.5}},
+        {"feedback": {"executed_action": True}},
+        {"feedback": {"terminated": 1}},
+        {"feedback": {"activated": "yes"}},
+        {"feedback": {"next_observation": [1, 2]}},
+        {"allowed": [1, 0]},
+        {"allowed": [True] * 3},
+        {"allowed": "go"},
+        {"allowed": {"go": True}},
+        {"facts": []},
+        {"facts": {"price": "1"}},
+        {"facts": {"price": None}},
+        {"observed_at": -1},
+        {"observed_at": 1e12},
+        {"observed_at": "2026-01-01"},
+        {"deadline_ms": 0},
+        {"deadline_ms": -1},
+        {"deadline_ms": 60001},
+        {"deadline_ms": True},
+        {"request_id": ""},
+        {"request_id": "a b"},
+        {"request_id": 5},
+        {"explore": None},
+        {"explore": 0},
+        {"Explore": True},
+        {"": 1},
+    ],
+)
+def test_every_field_has_a_type(told: dict[str, object]) -> None:
+    """A wrong type, length or range is refused at its place."""
+    body = json.dumps({"session": "s", "observation": [0], **told}).encode()
+
+    with pytest.raises(msgspec.ValidationError):
+        wire_of(fields("x")).decode_act(body)
+
+
+@pytest.mark.parametrize("missing", ["session", "observation"])
+def test_what_is_required_is_named_where_it_is_missing(missing: str) -> None:
+    """The refusal says which field is missing."""
+    told = {name: value for name, value in {"session": "s", "observation": [0]}.items() if name != missing}
+
+    with pytest.raises(msgspec.ValidationError, match=f"`{missing}`"):
+        wire_of(fields("x")).decode_act(json.dumps(told).encode())
+
+
+def test_answers_leave_out_what_there_is_nothing_to_say_of() -> None:
+    """A decision of the policy has no reason, and accepted feedback no error."""
+    answer = Answer(
+        decision_id="d",
+        action=0,
+        action_name="stay",
+        propensity=1.0,
+        propensity_ok=True,
+        policy="p",
+        version="p-1",
+        track="stable",
+        source="policy",
+        violations=[],
+        durability="journal",
+    )
+
+    assert "reason" not in json.loads(msgspec.json.encode(answer))
+    assert json.loads(msgspec.json.encode(FeedbackResult(status="forged"))) == {"status": "forged"}

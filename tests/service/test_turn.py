@@ -1,0 +1,314 @@
+"""The turn: one flight for what comes together, one row a session in it; only its own wait for a slow model."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.spec import Field, Fields
+from guards.errors import InferenceFailed
+from service.errors import DoesNotFit, InternalFault
+from service.journal import Journal
+from service.landing import Landed, Landing
+from service.records import Decision, Feedback
+from service.requests import Outcome, Request
+from service.router import Assignment, Router
+from service.sessions import Sessions
+from service.state import Lease
+from service.turn import Turn
+from tests import artefacts
+from tests.fakes import FakeEngine, asked, plane_of
+from tests.in_process import Serving, serving
+
+HEAD = (0.0, 5.0, 1.0, 0.0, 0.0, 0.0)
+COUNTING = artefacts.looping(
+    np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]),
+    observation=Fields(fields=(Field(name="cpu"), Field(name="spin"))),
+    actions=artefacts.ACTIONS,
+)
+# Trips of its loop: about a fifth of a second, and for ever.
+LONG, ENDLESS = 100_000, 4_000_000_000
+
+
+class ByName(Router):
+    """Sends each session to the version that its name begins with."""
+
+    def route(self, unit: str) -> Assignment:
+        return Assignment(track="stable", probability=1.0, version=unit.partition(" ")[0])
+
+
+class Table:
+    """A turn over fake engines, with a real landing and a real journal."""
+
+    def __init__(self, folder: Path, **engines: Any) -> None:
+        self.journal, self.sessions, self.landed = Journal(folder), Sessions(100), list[Landed]()
+        self.landing = Landing(plane_of(), self.journal, self.sessions, Lease(), self.landed.append)
+        self.engine = FakeEngine(HEAD)
+        self.now = 0.0
+        known: dict[str, Any] = {"fast": self.engine, **engines}
+        self.turn = Turn(ByName("fast"), known, self.sessions, self.landing, clock=lambda: self.now)
+
+    def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
+        """Ask for a decision in a session."""
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        told = {"begins": False, "arrived": self.now, "deadline": self.now + 60.0, "entry": None, **changed}
+        self.turn.submit(asked(session=session, answer=answer, **told))
+        return answer
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Iterator[Table]:
+    """A turn over one fast engine."""
+    table = Table(tmp_path)
+    yield table
+    table.journal.close()
+
+
+async def decided(*answers: "asyncio.Future[Outcome]") -> list[Decision]:
+    """The decisions that are waited for."""
+    async with asyncio.timeout(20):
+        outcomes = await asyncio.gather(*answers)
+    return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
+
+
+async def test_what_comes_together_is_one_flight(table: Table) -> None:
+    """One inference and one landing for all rows of a turn of the loop."""
+    records = await decided(*(table.submit(f"fast {i}") for i in range(5)))
+
+    assert table.engine.batches == [5]
+    assert [record.seq for record in records] == [1, 2, 3, 4, 5]
+    assert len(table.landed) == 1
+    assert repr(table.turn) == "<Turn 0 pending, 0 sessions in flight, <Flights 0 on the pool>>"
+
+
+async def test_a_session_has_one_row_in_a_wave(table: Table) -> None:
+    """Its second row sees the first, its third the second; other sessions do not wait for them."""
+    records = await decided(*(table.submit(f"fast {name}") for name in "aabacb"))
+    a = [record for record in records if record.session == "fast a"]
+
+    assert table.engine.batches == [3, 2, 1]
+    assert [record.previous for record in a] == [None, a[0].id, a[1].id]
+    assert [record.state.step for record in a] == [0, 1, 2]
+
+
+async def test_what_comes_later_is_another_turn(table: Table) -> None:
+    """Nothing waits for a batch to fill."""
+    await decided(table.submit("fast a"))
+    await decided(table.submit("fast b"))
+
+    assert table.engine.batches == [1, 1]
+
+
+async def test_rows_that_are_late_after_inference_take_the_baseline_alone(table: Table) -> None:
+    """What the others get is the policy's."""
+    infer = table.engine.infer
+
+    def slow(inputs: np.ndarray) -> Any:
+        table.now += 0.1
+        return infer(inputs)
+
+    table.engine.infer = slow  # type: ignore[method-assign]  # slower than it was
+    late, fine = table.submit("fast a", deadline=0.05), table.submit("fast b", deadline=0.2)
+    records = await decided(late, fine)
+
+    assert [(record.source, record.reason) for record in records] == [
+        ("baseline", "DeadlineExceeded"),
+        ("policy", None),
+    ]
+    assert [record.propensity_ok for record in records] == [False, True]
+    assert table.engine.batches == [2]
+
+
+async def test_an_engine_that_fails_is_a_reason(table: Table) -> None:
+    """All rows of the flight take the baseline."""
+
+    def fail(inputs: np.ndarray) -> Any:
+        raise InferenceFailed(f"no {inputs.shape}")
+
+    table.engine.infer = fail  # type: ignore[method-assign]  # it fails
+    records = await decided(table.submit("fast a"), table.submit("fast b"))
+
+    assert [(record.source, record.reason) for record in records] == [("baseline", "InferenceFailed")] * 2
+
+
+async def test_a_fault_leaves_nobody_waiting(table: Table) -> None:
+    """What no engine should raise is a 500 for its flight, and the next turn goes on."""
+
+    def fault(_: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table.engine, "inputs", fault)
+        answer = table.submit("fast a")
+        async with asyncio.timeout(2):
+            outcome = await answer
+    later = await decided(table.submit("fast a"))
+
+    assert isinstance(outcome, InternalFault)
+    assert later[0].source == "policy"
+
+
+async def test_feedback_of_nothing_before_is_refused_alone(table: Table) -> None:
+    """The row beside it is decided."""
+    told = Feedback(seq=0, ms=0, decision_id="", at=0.0, reward=1.0)
+    bad, fine = table.submit("fast a", feedback=told), table.submit("fast b")
+    outcomes = await asyncio.gather(bad, fine)
+    after = await asyncio.gather(table.submit("fast b", feedback=told))
+
+    assert isinstance(outcomes[0], DoesNotFit)
+    assert outcomes[0].path == "$.feedback"
+    assert isinstance(outcomes[1], Decision)
+    assert isinstance(after[0], Decision)
+    assert table.landed[1].feedback[0].decision_id == outcomes[1].id
+
+
+class Held:
+    """A slow engine: its runs end when the test says so."""
+
+    label, digest, inline = "slow-1", "e" * 64, False
+
+    def __init__(self) -> None:
+        self.dones: list[Any] = []
+
+    def inputs(self, observation: np.ndarray) -> np.ndarray:
+        return observation
+
+    def start(self, inputs: np.ndarray, done: Any) -> "Held":
+        self.dones.append(done)
+        self.rows = len(inputs)
+        return self
+
+    @property
+    def future(self) -> "asyncio.Future[np.ndarray]":
+        ended: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
+        ended.set_result(np.array([HEAD] * self.rows, dtype=np.float32))
+        return ended
+
+    def end(self) -> None:
+        self.dones.pop(0)(None)
+
+
+async def test_fast_rows_do_not_wait_for_a_slow_model(tmp_path: Path) -> None:
+    """Of one turn, the fast version's rows are answered while the slow version's run goes on."""
+    held = Held()
+    table = Table(tmp_path, slow=held)
+    slow, fast = table.submit("slow a"), table.submit("fast b")
+    records = await decided(fast)
+    waited_for = not slow.done()
+    held.end()
+    records += await decided(slow)
+    table.journal.close()
+
+    assert waited_for
+    assert [record.version for record in records] == ["fake-1", "slow-1"]
+    assert [record.seq for record in records] == [1, 2]
+
+
+async def test_a_session_s_next_rows_wait_behind_its_slow_one(tmp_path: Path) -> None:
+    """They are decided one by one, in the order in which they came, each seeing the one before."""
+    held = Held()
+    table = Table(tmp_path, slow=held)
+    answers = [table.submit("slow a") for _ in range(2)]
+    await asyncio.sleep(0)
+    answers.append(table.submit("slow a"))
+    await asyncio.sleep(0)
+    runs = []
+    for _ in answers:
+        runs.append(len(held.dones))
+        held.end()
+        for _ in range(4):
+            await asyncio.sleep(0)
+    records = await decided(*answers)
+    table.journal.close()
+
+    assert runs == [1, 1, 1]
+    assert [record.previous for record in records] == [None, records[0].id, records[1].id]
+
+
+async def test_what_waited_goes_before_what_comes_now(tmp_path: Path) -> None:
+    """A row that arrives in the very turn in which its session is free again stands behind those that waited."""
+    held = Held()
+    table = Table(tmp_path, slow=held)
+    first, second = table.submit("slow a"), table.submit("slow a")
+    await asyncio.sleep(0)
+    held.end()
+    third = table.submit("slow a")
+    for _ in range(12):
+        await asyncio.sleep(0)
+        if held.dones:
+            held.end()
+    records = await decided(first, second, third)
+    table.journal.close()
+
+    assert [record.seq for record in records] == [1, 2, 3]
+    assert [record.previous for record in records] == [None, records[0].id, records[1].id]
+
+
+@pytest.fixture
+def counting(tmp_path: Path) -> Iterator[Serving]:
+    """A real model that counts as far as the observation says, on the pool."""
+    with serving(tmp_path, COUNTING, limits={"deadline_ms": 30_000}) as served:
+        yield served
+
+
+async def test_of_a_slow_run_each_row_waits_until_its_own_deadline(counting: Serving) -> None:
+    """The hurried row is answered by the baseline at its deadline, the patient one by the policy when it is ready."""
+    order: list[str] = []
+
+    async def asking(name: str, **told: object) -> dict[str, Any]:
+        reply = await counting.act(name, [1.0, LONG], **told)
+        order.append(name)
+        answer: dict[str, Any] = reply.json()
+        return answer
+
+    hurried, patient = await asyncio.gather(asking("hurried", deadline_ms=20), asking("patient"))
+
+    assert order == ["hurried", "patient"]
+    assert (hurried["source"], hurried["reason"], hurried["propensity_ok"]) == ("baseline", "DeadlineExceeded", False)
+    assert (patient["source"], patient["action_name"], patient["propensity_ok"]) == ("policy", "scale_up", True)
+
+
+async def test_a_run_that_nobody_waits_for_frees_its_thread(counting: Serving) -> None:
+    """Endless runs on all threads are over at their deadline: the next request has the policy's answer."""
+    stuck = await asyncio.gather(*(counting.act(f"s{i}", [1.0, ENDLESS], deadline_ms=30) for i in range(3)))
+    more = [(await counting.act(f"t{i}", [1.0, ENDLESS], deadline_ms=30)).json() for i in range(3)]
+    began = time.monotonic()
+    fine = (await counting.act("u", [1.0, 0.0])).json()
+
+    assert {reply.json()["reason"] for reply in stuck} == {told["reason"] for told in more} == {"DeadlineExceeded"}
+    assert fine["source"] == "policy"
+    assert time.monotonic() - began < 10
+
+
+async def test_a_session_waits_for_its_own_slow_decision_alone(counting: Serving) -> None:
+    """While it runs, another session is answered; the same session's next request continues the slow one."""
+    order: list[str] = []
+
+    async def asking(name: str, session: str, spin: float) -> str:
+        reply = await counting.act(session, [1.0, spin])
+        order.append(name)
+        token: str = reply.json()["decision_id"]
+        return token
+
+    slow = asyncio.create_task(asking("slow", "a", LONG))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    tokens = await asyncio.gather(slow, asking("next", "a", 0.0), asking("other", "b", 0.0))
+    record = next(record for record in counting.decisions() if record.id == tokens[1])
+
+    assert order == ["other", "slow", "next"]
+    assert record.previous == tokens[0]
+
+
+def test_a_request_that_nobody_awaits_is_settled_without_harm() -> None:
+    """Who has gone gets no answer."""
+    request: Request = asked()
+    request.settle(InternalFault("first"))
+    request.settle(InternalFault("second"))
+
+    assert request.answer.done()
