@@ -59,15 +59,15 @@ class Shield:
         names = [MASK]
         self._bound: list[tuple[str, Mode, Forbids]] = []
         tracked: set[int] = set()
-        for constraint in constraints:
+        for i, constraint in enumerate(constraints):
             if constraint.name in names:
-                msg = f"the name {constraint.name!r} is taken, expected a name of its own for each constraint"
+                msg = f"{i}.name: {constraint.name!r} is taken, expected a name of its own for each constraint"
                 raise GuardMisconfigured(msg)
             names.append(constraint.name)
             try:
                 forbids = constraint.bind(schema)
             except GuardMisconfigured as error:
-                msg = f"{constraint.name!r}: {error}"
+                msg = f"{i}, {constraint.name!r}: {error}"
                 raise type(error)(msg) from error
             self._bound.append((constraint.name, constraint.mode, forbids))
             tracked |= constraint.tracks(schema)

@@ -125,6 +125,7 @@ async def serve(app: Any, name: str, listening: socket.socket) -> None:
         log_config=None,
         server_header=False,
         lifespan="on",
+        timeout_keep_alive=75,
         timeout_graceful_shutdown=5,
     )
     server = _Server(config, name, listening)

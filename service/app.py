@@ -117,14 +117,16 @@ def _add_readings(app: FastAPI, parts: Parts) -> None:
 async def _decided(parts: Parts, body: bytes) -> bytes:
     """A batch's answers, row by row; others have their turn after every chunk of rows."""
     rows = decoded(parts.wire.decode_batch, body).requests
-    if body.count(b'"requests"') > 1:
+    if body.count(b'"requests"') > 1 or b"\\u" in body:
         _refuse_repeated_keys(body, "$")
     if len(rows) > parts.limits.batch_rows:
         raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
     answers: list[bytes] = []
     for at in range(0, len(rows), CHUNK):
-        waiting = [_attempted(parts, rows[i], i) for i in range(at, min(at + CHUNK, len(rows)))]
-        answers += [parts.desk.answer(one if isinstance(one, RequestRefused) else await one)[1] for one in waiting]
+        waiting = [_attempted(parts, rows[i]) for i in range(at, min(at + CHUNK, len(rows)))]
+        for i, one in enumerate(waiting, start=at):
+            outcome = one if isinstance(one, RequestRefused) else await one
+            answers.append(parts.desk.answer(_of_row(outcome, i))[1])
         await asyncio.sleep(0)
     return b'{"decisions":[' + b",".join(answers) + b"]}"
 
@@ -133,33 +135,42 @@ async def _noted(parts: Parts, body: bytes) -> bytes:
     """What became of one item of feedback or a list; others have their turn after every chunk."""
     many = body.lstrip()[:1] == b"["
     items = decoded(_decode_items, body) if many else [decoded(_decode_item, body)]
+    if len(items) > parts.limits.batch_rows:
+        raise TooLarge(f"has {len(items)} items, expected at most {parts.limits.batch_rows}")
     results: list[FeedbackResult] = []
     for at in range(0, len(items), CHUNK):
         part = range(at, min(at + CHUNK, len(items)))
         taken = [_received(parts, items[i], f"$[{i}]" if many else "$") for i in part]
         try:
-            parts.landing.note([told for told, _ in taken if told is not None], parts.intake.now())
+            await parts.landing.note([told for told, _ in taken if told is not None], parts.intake.now())
         except JournalUnavailable as error:
             # Items that did reach the journal are told twice when the caller tries again: that is harmless.
-            raise NotDurable(f"not all of the feedback was taken: {error}") from error
+            raise NotDurable("the journal cannot be written, so not all of the feedback was taken") from error
         results += [result for _, result in taken]
         await asyncio.sleep(0)
     parts.tally.feedback.update(result.status for result in results)
     return msgspec.json.encode({"results": results})
 
 
-def _attempted(parts: Parts, row: msgspec.Raw, i: int) -> "Awaitable[Outcome] | RequestRefused":
+def _attempted(parts: Parts, row: msgspec.Raw) -> "Awaitable[Outcome] | RequestRefused":
     """A row of a batch on its way, or its own error: other rows are not harmed by it."""
-    path = f"$.requests[{i}]"
+    body = bytes(row)
     try:
-        if memoryview(row).nbytes > parts.limits.body_bytes:
-            raise TooLarge(f"is larger than expected: at most {parts.limits.body_bytes} bytes")
-        _refuse_repeated_keys(bytes(row), "$")
-        return parts.desk.ask(row)
+        if len(body) > parts.limits.body_bytes:
+            msg = f"is larger than expected: at most {parts.limits.body_bytes} bytes"
+            raise TooLarge(msg)
+        decoded(parts.wire.decode_act, body)
+        _refuse_repeated_keys(body, "$")
+        return parts.desk.ask(body)
     except RequestRefused as error:
-        error.path = path + error.path[1:]
-        parts.tally.refuse(error)
         return error
+
+
+def _of_row(outcome: Outcome, i: int) -> Outcome:
+    """An outcome with its place in the batch in its path."""
+    if isinstance(outcome, RequestRefused):
+        return type(outcome)(outcome.message, f"$.requests[{i}]{outcome.path[1:]}")
+    return outcome
 
 
 def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | None, FeedbackResult]:

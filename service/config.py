@@ -80,9 +80,10 @@ class Config(Frozen):
             msg = f"{path}: is not TOML ({error})"
             raise ConfigInvalid(msg) from error
         try:
-            config = cls.model_validate(told)
+            # Strict, and as JSON: "25" is no number and true is none either, while a list may still be a tuple.
+            config = cls.model_validate_json(json.dumps(told, default=str), strict=True)
         except ValidationError as error:
-            raise ConfigInvalid(f"{path}: {_first_problem(error)}") from error
+            raise ConfigInvalid(f"{path}: {_first_problem(error, told)}") from error
         return config.model_copy(update={"policy": path.parent / config.policy})
 
     def text(self) -> str:
@@ -96,13 +97,32 @@ class Config(Frozen):
         return hashlib.sha256(self.text().encode("ascii")).hexdigest()
 
 
-def _first_problem(error: ValidationError) -> str:
+def _first_problem(error: ValidationError, told: object) -> str:
     """One sentence: where, what it was, what was expected."""
     first = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    where = _path(first["loc"], told) or "the file"
     if first["type"] == "missing":
         return f"{where}: is missing ({first['msg'].lower()})"
     if first["type"] == "extra_forbidden":
         return f"{where}: is not a setting that exists here"
     shown = repr(first["input"])
     return f"{where}: was {shown if len(shown) <= 80 else shown[:77] + '...'}, expected: {first['msg']}"
+
+
+def _path(location: tuple[int | str, ...], told: object) -> str:
+    """Where in the file: pydantic puts the kind of a union's member into the path, where the file has none."""
+    parts: list[str] = []
+    skip = False
+    for part in location:
+        if skip:
+            skip = False
+            continue
+        parts.append(str(part))
+        if isinstance(told, dict):
+            told = told.get(part)
+        elif isinstance(told, list) and isinstance(part, int) and part < len(told):
+            told = told[part]
+        else:
+            told = None
+        skip = isinstance(told, dict) and isinstance(told.get("kind"), str)
+    return ".".join(parts)

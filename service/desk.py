@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from service.errors import NoSafeActionLeft
+from service.errors import NoSafeActionLeft, RequestRefused
 from service.intake import Intake
 from service.records import Decision, Refused
 from service.repeats import Repeats
@@ -41,12 +41,14 @@ class Desk:
         *,
         policy: str,
         actions: tuple[str, ...],
+        refused: Callable[[RequestRefused], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
         self._turn = turn
         self._policy = policy
         self._actions = actions
+        self._refused = refused
         self._repeats = Repeats()
         self._clock = clock
 
@@ -65,11 +67,13 @@ class Desk:
             self._turn.submit(request)
 
     def answer(self, outcome: Outcome) -> tuple[int, bytes]:
-        """Status and body of an outcome."""
+        """Status and body of an outcome that is answered now; errors that no record tells of are counted here."""
         if isinstance(outcome, Decision):
             return 200, _encode(self.told(outcome))
         if isinstance(outcome, Refused):
             outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
+        else:
+            self._refused(outcome)
         return STATUS[outcome.code], outcome.body()
 
     def told(self, record: Decision) -> Answer:
@@ -93,11 +97,15 @@ class Desk:
 
     def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
         """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
-        request_id, now = str((request.options or {})["request_id"]), self._clock()
-        outcome = self._repeats.earlier(request.session, request_id, body, now)
+        session, request_id, now = request.session, str((request.options or {})["request_id"]), self._clock()
+        outcome = self._repeats.earlier(session, request_id, body, now)
         if outcome is None:
             outcome = asyncio.get_running_loop().create_future()
             request.answer = outcome
-            self._repeats.remember(request.session, request_id, body, outcome, now)
+            self._repeats.remember(session, request_id, body, outcome, now)
+            # An error is no decision: who asks again may have one.
+            outcome.add_done_callback(
+                lambda done: None if isinstance(done.result(), Decision) else self._repeats.forget(session, request_id)
+            )
             self._turn.submit(request)
         outcome.add_done_callback(lambda done: None if waiter.done() else waiter.set_result(done.result()))

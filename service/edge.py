@@ -25,11 +25,9 @@ _RETRY = (b"retry-after", b"1")
 class Edge:
     """An ASGI app around the app."""
 
-    def __init__(self, app: App, desk: Desk, refused: Callable[[RequestRefused], None], *, body_bytes: int) -> None:
-        """``refused`` is told of every request that is answered with an error before it was decided."""
+    def __init__(self, app: App, desk: Desk, *, body_bytes: int) -> None:
         self._app = app
         self._desk = desk
-        self._refused = refused
         self._cap = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -43,7 +41,6 @@ class Edge:
                 return
             outcome = await self._desk.ask(body)
         except RequestRefused as error:
-            self._refused(error)
             outcome = error
         status, content = self._desk.answer(outcome)
         headers = [_JSON, (b"content-length", b"%d" % len(content))]
@@ -56,37 +53,28 @@ class Edge:
 async def read_body(scope: Scope, receive: Receive, cap: int) -> bytes | None:
     """The whole body; None where the client has left. Raises WrongMediaType, TooLarge or TooSlow."""
     check_headers(scope["headers"], cap)
-    message = await receive()
-    if message["type"] != "http.request":
-        return None
-    body: bytes = message["body"]
-    if message.get("more_body"):
-        return await _read_slowly(body, receive, cap)
-    if len(body) > cap:
-        raise TooLarge(f"has {len(body)} bytes, expected at most {cap}")
-    return body
-
-
-async def _read_slowly(first: bytes, receive: Receive, cap: int) -> bytes | None:
-    """The rest of a body that did not come in one piece."""
-    parts, size = [first], len(first)
     try:
         async with asyncio.timeout(RECEIVE_DEADLINE_S):
-            while True:
-                if size > cap:
-                    raise TooLarge(f"has more than {cap} bytes, expected at most so many")
-                message = await receive()
-                if message["type"] != "http.request":
-                    return None
-                part = message.get("body", b"")
-                parts.append(part)
-                size += len(part)
-                if not message.get("more_body"):
-                    break
+            return await _received(receive, cap)
     except TimeoutError:
-        raise TooSlow(f"did not arrive within {RECEIVE_DEADLINE_S:g} s") from None
-    if size > cap:
-        raise TooLarge(f"has {size} bytes, expected at most {cap}")
+        msg = f"did not arrive within {RECEIVE_DEADLINE_S:g} s"
+        raise TooSlow(msg) from None
+
+
+async def _received(receive: Receive, cap: int) -> bytes | None:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > cap:
+            msg = f"has more than {cap} bytes, expected at most so many"
+            raise TooLarge(msg)
+        more = message.get("more_body", False)
     return b"".join(parts)
 
 
@@ -95,7 +83,7 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
     typed = False
     for name, value in headers:
         if name == b"content-type":
-            typed = value[:16].lower() == b"application/json"
+            typed = value == b"application/json" or value.partition(b";")[0].strip().lower() == b"application/json"
         elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
             msg = f"is larger than expected: at most {cap} bytes"
             raise TooLarge(msg)

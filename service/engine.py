@@ -134,7 +134,11 @@ class Engine:
         chunk, rows = 0, 1
         while rows <= _LARGEST_CHUNK:
             inputs = np.resize(golden, (rows, *golden.shape[1:]))
-            best = min(self._timed(inputs, options) for _ in range(5))
+            try:
+                best = min(self._timed(inputs, options) for _ in range(5))
+            except InferenceFailed as error:
+                msg = f"{self.label}: a batch of {rows} rows cannot be run ({error})"
+                raise VersionRefused(msg) from error
             if best > INLINE_BUDGET_S:
                 break
             chunk, rows = rows, rows * 2

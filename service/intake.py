@@ -18,6 +18,13 @@ from service.schemas import Wire
 
 _AT = re.compile(r"\A(?P<what>.*?)(?: - at `(?P<path>[^`]*)`)?\Z", re.DOTALL)
 
+# Where objects stand in a body.
+_OBJECTS = frozenset(
+    f"$.{outer}{inner}".rstrip(".")
+    for outer in ("", "feedback.")
+    for inner in ("", "observation", "next_observation", "final_observation")
+)
+
 
 class Intake:
     """Decodes and checks against one pinned schema."""
@@ -167,8 +174,9 @@ def _misfit(message: str) -> RequestRefused:
     match = _AT.match(message)
     what, path = (match["what"], match["path"] or "$") if match else (message, "$")
     if "unknown field" in what:
-        # msgspec quotes the field; its name is the caller's text, so it stays out.
+        # msgspec quotes the field, whose name is the caller's text: it stays out, and so does any path made of it.
         what = "has a field that is not known here"
+        path = path if path in _OBJECTS else "$"
     return DoesNotFit(what[:1].lower() + what[1:], path)
 
 

@@ -6,10 +6,12 @@ with a folder of its own and a sequence from 1: nothing is ever continued. Segme
 number. Other processes read with ``read_segment``; they never write here.
 """
 
+import errno
 import fcntl
 import os
 import re
 import secrets
+import threading
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -67,6 +69,7 @@ class Journal:
         self._file = -1
         self._size = 0
         self._torn = False
+        self._turning = threading.Lock()  # a sync on another thread, or the change to another file
         # Made under another name, so that nobody finds the folder before its lock is held.
         draft = folder / f".{self.writer.hex()}"
         try:
@@ -76,6 +79,7 @@ class Journal:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._open_segment(draft)
             draft.rename(self.folder)
+            _sync_folder(folder)
         except OSError as error:
             msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
             raise JournalUnavailable(msg) from error
@@ -99,7 +103,7 @@ class Journal:
             if self._torn or (self._size and self._size + len(data) > self._segment_bytes):
                 self._open_segment(self.folder)
             while written < len(data):
-                written += self._write(self._file, data[written:] if written else data)
+                written += _some(self._write(self._file, data[written:] if written else data))
         except OSError as error:
             kept = self._keep_whole(lines, written)
             self.last_ms = ms if kept else self.last_ms
@@ -113,7 +117,8 @@ class Journal:
     def sync(self) -> None:
         """Make what was appended survive a power loss; may be called from another thread."""
         try:
-            _sync(self._file)
+            with self._turning:
+                _sync(self._file)
         except OSError as error:
             msg = f"{self.folder}: the journal cannot be synced ({error.strerror})"
             raise JournalUnavailable(msg) from error
@@ -126,14 +131,16 @@ class Journal:
     def _open_segment(self, folder: Path) -> None:
         path = folder / f"{self.next_seq:020d}.log"
         opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        if self._file >= 0:
-            try:
-                _sync(self._file)
-            except OSError:
-                os.close(opened)
-                raise
-            os.close(self._file)
-        self._file, self._size, self._torn = opened, os.fstat(opened).st_size, False
+        with self._turning:
+            if self._file >= 0:
+                try:
+                    _sync(self._file)
+                    _sync_folder(folder)
+                except OSError:
+                    os.close(opened)
+                    raise
+                os.close(self._file)
+            self._file, self._size, self._torn = opened, os.fstat(opened).st_size, False
 
     def _keep_whole(self, lines: list[bytes], written: int) -> int:
         """Keep the whole lines of what was written and cut the torn one away; how many stay."""
@@ -156,9 +163,25 @@ class Journal:
         return f"<Journal {self.writer.hex()} next {self.next_seq}, {self._size} bytes in segment>"
 
 
+def _some(written: int) -> int:
+    """What was written, which has to be something: a file that takes nothing is full, whatever it says."""
+    if written <= 0:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return written
+
+
 def _sync(descriptor: int) -> None:
     """fdatasync where there is one (macOS has none)."""
     getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the name of a new file survive a power loss too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def segments(folder: Path) -> list[Path]:

@@ -37,6 +37,7 @@ class Landed:
     requests: Sequence[Request]
     feedback: Sequence[Feedback]
     observation: np.ndarray
+    departed: float
     infer_us: int
     decide_us: int
     journal_us: int
@@ -61,6 +62,7 @@ class Landing:
         self._lease = lease
         self._observe = observe
         self._clock = clock
+        self._failing = False
         self._unsynced: list[Landed] = []
         self._syncing: asyncio.Future[None] | None = None
 
@@ -119,6 +121,7 @@ class Landing:
             requests=requests[:kept],
             feedback=feedback,
             observation=observation[:kept],
+            departed=departed,
             infer_us=flight.infer_us,
             decide_us=round((decided - began) * 1e6),
             journal_us=round((self._clock() - decided) * 1e6),
@@ -140,19 +143,25 @@ class Landing:
             # What reached the journal was decided and is answered; the rest was not.
             kept = max(0, error.kept - len(feedback))
             for request in requests[kept:]:
-                request.settle(NotDurable(f"the decision was not made: {error}"))
+                request.settle(NotDurable("the journal cannot be written, so the decision was not made"))
+            if not self._failing:
+                _log.error("%s", error)
+            self._failing = True
             del feedback[error.kept :]
             return kept
+        self._failing = False
         return len(records)
 
-    def note(self, feedback: Sequence[Feedback], at: float) -> None:
-        """Journal feedback that came alone; raises JournalUnavailable."""
+    async def note(self, feedback: Sequence[Feedback], at: float) -> None:
+        """Journal feedback that came alone, as durably as decisions; raises JournalUnavailable."""
         if not feedback:
             return
         ms = max(self._journal.last_ms, int(at * 1000))
         first = self._journal.next_seq
         placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
         self._journal.append([encode_record(told) for told in placed], ms)
+        if self._plane.durability == "disk":
+            await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
 
     async def settled(self) -> None:
         """Wait until what was appended is as durable as promised."""
@@ -183,12 +192,14 @@ class Landing:
     def _synced(self, group: list[Landed], done: "asyncio.Future[None]") -> None:
         self._syncing = None
         error = done.exception()
+        if error is not None:
+            _log.error("%s", error)
         for landed in group:
             if error is None:
                 self._answer(landed)
             else:
                 for request in landed.requests:
-                    request.settle(NotDurable(f"the decision may be lost with the power: {error}"))
+                    request.settle(NotDurable("the journal cannot be synced: the decision may be lost with the power"))
         if self._unsynced:
             self._sync()
 

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from guards.records import Schema
 from service.schemas import Answer, FeedbackResult, Wire
 
 _ERROR = {
@@ -33,6 +34,7 @@ def declared(wire: Wire) -> dict[str, dict[str, Any]]:
     act, answer, outcome, result = (
         _inlined(type_) for type_ in (wire.act_type, Answer, wire.outcome_type, FeedbackResult)
     )
+    _name(act, outcome, wire.schema)
     outcome = {**outcome, "required": ["decision_id"]}
     batch = _object(requests={"type": "array", "items": act})
     decisions = _object(decisions={"type": "array", "items": {"anyOf": [answer, _ERROR]}})
@@ -46,6 +48,22 @@ def declared(wire: Wire) -> dict[str, dict[str, Any]]:
 
 
 _BATCH = ("400", "408", "413", "415", "422")
+
+
+def _name(act: dict[str, Any], outcome: dict[str, Any], schema: Schema) -> None:
+    """Say which actions and facts there are: the decoder leaves that to the intake, which knows them by name."""
+    names = {"enum": list(schema.actions)}
+    truths = {"type": "array", "items": {"type": "boolean"}, "minItems": len(schema.actions)}
+    truths["maxItems"] = len(schema.actions)
+    listed = {"type": "array", "items": names, "minItems": 1, "maxItems": len(schema.actions)}
+    facts = {"type": "object", "properties": {name: {"type": "number"} for name in schema.facts}}
+    properties = act["properties"]
+    properties["allowed"] = {"anyOf": [truths, listed, {"type": "null"}], "default": None}
+    properties["facts"] = {"anyOf": [{**facts, "additionalProperties": False}, {"type": "null"}], "default": None}
+    executed = {"type": "integer", "minimum": 0, "maximum": len(schema.actions) - 1}
+    for told in (outcome, *(one for one in properties["feedback"].get("anyOf", [properties["feedback"]]))):
+        if "properties" in told:
+            told["properties"]["executed_action"] = {"anyOf": [executed, names, {"type": "null"}], "default": None}
 
 
 def _operation(body: dict[str, Any], answer: dict[str, Any], said: str, refusals: tuple[str, ...]) -> dict[str, Any]:
@@ -82,7 +100,8 @@ def _inlined(type_: Any) -> dict[str, Any]:
             return node
         if "$ref" in node:
             return resolved(parts[node["$ref"].rpartition("/")[2]])
-        return {key: resolved(value) for key, value in node.items()}
+        # Python's `\\Z` is everybody else's `$`.
+        return {key: value.replace("\\Z", "$") if key == "pattern" else resolved(value) for key, value in node.items()}
 
     inlined: dict[str, Any] = resolved(schema)
     return inlined

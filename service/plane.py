@@ -186,11 +186,9 @@ def assemble(config: Config, data: Path) -> DataPlane:
         tally=tally,
         landing=landing,
         started=time.monotonic(),
-        desk=Desk(intake, turn, policy=config.name, actions=schema.actions),
+        desk=Desk(intake, turn, policy=config.name, actions=schema.actions, refused=tally.refuse),
     )
-    running.edge = Edge(
-        create_app(_parts(running, wire, intake)), running.desk, tally.refuse, body_bytes=config.limits.body_bytes
-    )
+    running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
     running.introduce()
     return running
 
@@ -221,8 +219,9 @@ def deployment_keyring(data: Path) -> Keyring:
 def _engine(config: Config) -> Engine:
     try:
         artefact = config.policy.read_bytes()
-    except OSError as error:
-        msg = f"policy: {config.policy} cannot be read ({error.strerror}), expected an artefact of actd-export"
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
+        problem = getattr(error, "strerror", None) or error
+        msg = f"policy: {config.policy} cannot be read ({problem}), expected an artefact of actd-export"
         raise ConfigInvalid(msg) from error
     pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="infer")
     try:
@@ -236,7 +235,7 @@ def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
     try:
         shield = Shield(config.constraints, schema)
     except GuardMisconfigured as error:
-        raise ConfigInvalid(f"constraints: {error}") from error
+        raise ConfigInvalid(f"constraints.{error}") from error
     try:
         propose, last_resort = config.baseline.bind(schema), config.baseline.last(schema)
     except GuardMisconfigured as error:

@@ -23,6 +23,8 @@ from service.protocol import ActProtocol
 # What a process ends with when starting it again cannot help.
 MISCONFIGURED = 2
 DRAIN_S = 5
+# A controller with a period of a minute keeps its connection.
+KEEP_ALIVE_S = 75
 
 
 def run(config_path: Path, data: Path, descriptor: int) -> int:
@@ -54,9 +56,7 @@ async def serve(plane: DataPlane, listening: socket.socket) -> None:
 def server_of(plane: DataPlane, listening: socket.socket) -> "_Server":
     """The HTTP server of a data plane, with the short way for ``POST /act``."""
     # Everything that is said is said by the records; one access line a decision would cost more than deciding.
-    protocol = partial(
-        ActProtocol, desk=plane.desk, refused=plane.tally.refuse, body_bytes=plane.config.limits.body_bytes
-    )
+    protocol = partial(ActProtocol, desk=plane.desk, body_bytes=plane.config.limits.body_bytes)
     config = uvicorn.Config(
         plane.edge,
         loop="uvloop",
@@ -66,6 +66,7 @@ def server_of(plane: DataPlane, listening: socket.socket) -> "_Server":
         log_config=None,
         server_header=False,
         lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
     return _Server(config, plane, listening)

@@ -8,7 +8,6 @@ docs/decisions/0001-act-below-asgi.md.
 
 import asyncio
 import logging
-from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -58,6 +57,12 @@ class Exchange:
             late = TooSlow(f"did not arrive within {RECEIVE_DEADLINE_S:g} s")
             self._timer = loop.call_later(RECEIVE_DEADLINE_S, self.refuse, late)
 
+    def leave(self) -> None:
+        """The client has left before its body was all here."""
+        self.disconnected = True
+        if self._timer is not None:
+            self._timer.cancel()
+
     def complete(self, desk: Desk) -> None:
         """The body is all here: have it decided."""
         if self._timer is not None:
@@ -65,7 +70,6 @@ class Exchange:
         try:
             desk.take(self.body, self)
         except RequestRefused as error:
-            self._protocol.refused(error)
             self.set_result(error)
         except Exception:  # noqa: BLE001 - the parser would take a fault of ours for the client's
             _log.exception("a request could not be taken")
@@ -77,8 +81,10 @@ class Exchange:
         Closed at once, a connection with unread bytes is reset, and the client may never see its answer.
         """
         protocol = self._protocol
+        if self.done():
+            return
         self.keep_alive = False
-        protocol.refused(error)
+        protocol.over = True
         protocol.write_answer(error, keep_alive=False)
         self.response_complete = True
         if self._timer is not None:
@@ -111,11 +117,10 @@ class ActProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
         desk: Desk,
-        refused: Callable[[RequestRefused], None],
         body_bytes: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
-        self.refused = refused
+        self.over = False  # refused: what still comes is not read as requests
         self._desk = desk
         self._cap = body_bytes
         self._exchange: Exchange | None = None
@@ -125,11 +130,14 @@ class ActProtocol(HttpToolsProtocol):
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
-        self._exchange = None
+        if not self.over:
+            self._exchange = None
 
     def on_headers_complete(self) -> None:
         """The head of a request is here: the short way or uvicorn's."""
         parser, cycle = self.parser, self.cycle
+        if self.over:
+            return
         if (
             self.url != b"/act"
             or parser.get_method() != b"POST"
@@ -174,6 +182,11 @@ class ActProtocol(HttpToolsProtocol):
         super().data_received(data)
         if self._exchange is not None and not self._exchange.done():
             self._exchange.expect_soon(self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.leave()
 
     def write_answer(self, outcome: Outcome, keep_alive: bool) -> None:
         """Write status, headers and body in one piece."""

@@ -30,7 +30,7 @@ class Repeats:
 
         ``now`` in seconds, monotonic.
         """
-        self._forget(now)
+        self._expire(now)
         asked = self._asked.get((session, request_id))
         if asked is None:
             return None
@@ -46,7 +46,11 @@ class Repeats:
         if len(self._asked) > _LIMIT:
             self._asked.popitem(last=False)
 
-    def _forget(self, now: float) -> None:
+    def forget(self, session: str, request_id: str) -> None:
+        """Let a request's answer go."""
+        self._asked.pop((session, request_id), None)
+
+    def _expire(self, now: float) -> None:
         while self._asked:
             key, asked = next(iter(self._asked.items()))
             if asked.until > now:

@@ -15,7 +15,8 @@ from service.records import DecisionSource, Durability, Track
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 Token = Annotated[str, Meta(min_length=52, max_length=64, pattern=r"^[A-Za-z0-9_-]+\Z")]
 FLOAT32_MAX = 3.4028234663852886e38
-INT64_MAX = 2**63 - 1
+# Beyond it an integer is not the same as a float any more, and records are made of floats.
+INTEGER_MAX = 2**53
 Moment = Annotated[float, Meta(ge=0, le=1e11, description="seconds since 1970")]
 
 
@@ -61,7 +62,8 @@ class Wire:
 
     def numbers(self, observation: Any) -> Sequence[Any]:
         """A decoded observation in the schema's order."""
-        return observation if self._named is None or type(observation) is list else msgspec.structs.astuple(observation)
+        named = self._named is not None and type(observation) is self._named
+        return msgspec.structs.astuple(observation) if named else observation
 
 
 def _outcome_type(schema: Schema, observation: Any) -> Any:
@@ -116,11 +118,12 @@ def _observation_type(schema: Schema) -> tuple[Any, Any]:
         return inner, None
     numbers = [_number(space.dtype, field.low, field.high) for field in space.fields]
     count = len(numbers)
-    # A list has one type for all its items: the bounds of an integer field are checked where all fields share them,
-    # and by the named form always.
-    alike = all(number == numbers[0] for number in numbers)
-    item: Any = numbers[0] if alike else _number(space.dtype, None, None)
-    listed = Annotated[list[item], Meta(min_length=count, max_length=count)]
+    if all(number == numbers[0] for number in numbers):
+        item: Any = numbers[0]
+        listed: Any = Annotated[list[item], Meta(min_length=count, max_length=count)]
+    else:
+        # Made by a call: to a type checker `tuple[...]` is a type, and this one is not known before it runs.
+        listed = tuple.__class_getitem__(tuple(numbers))
     named = msgspec.defstruct(
         "Observation",
         [(f"f{i}", number) for i, number in enumerate(numbers)],
@@ -140,4 +143,5 @@ def _number(dtype: str, low: float | None, high: float | None) -> Any:
     if dtype == "uint8":
         return Annotated[int, Meta(ge=0, le=255)]
     # An index that does not exist is no stray measurement: there is nothing to look up.
-    return Annotated[int, Meta(ge=-INT64_MAX if low is None else int(low), le=INT64_MAX if high is None else int(high))]
+    least, most = -INTEGER_MAX if low is None else int(low), INTEGER_MAX if high is None else int(high)
+    return Annotated[int, Meta(ge=least, le=most)]

@@ -29,7 +29,7 @@ class Sketch:
         for bucket, times in zip(*(a.tolist() for a in np.unique(buckets, return_counts=True)), strict=True):
             self._counts[bucket] += times
         self.count += len(us)
-        self.total_us += int(us.sum())
+        self.total_us += round(float(us.sum()))
 
     def quantile_us(self, q: float) -> float | None:
         """The q-quantile in µs; None while nothing was counted."""

@@ -10,6 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from service.process import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
 _REST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-_STEADY_S = 10.0
+_STEADY_S = 5.0
 _PATIENCE_S = 10.0
 
 
@@ -29,31 +30,41 @@ class Child:
     name: str
     command: Sequence[str]
     descriptors: Sequence[int] = ()
-    failures: int = 0
     process: asyncio.subprocess.Process | None = None
-    stopping: bool = False
-    _born: float = field(default=0.0)
+    failures: int = 0
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self) -> int:
-        """Start it again each time it dies; returns once it is stopped, or with a status that starting cannot cure."""
-        while not self.stopping:
-            self._born = time.monotonic()
-            self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, pass_fds=self.descriptors
-            )
-            status = await self.process.wait()
-            if status in FATAL or self.stopping:
+        """Start it again each time it dies, until it is stopped.
+
+        Returns early where its first start shows that starting again cannot help. Once it has run, nothing is given up:
+        what is wrong then (a full disk, a port that somebody took) may pass, and the other process needs it not.
+        """
+        has_run = False
+        while not self.stopping.is_set():
+            born = time.monotonic()
+            process = await self._start()
+            if process is None:
+                break
+            status = await process.wait()
+            lived = time.monotonic() - born
+            if self.stopping.is_set() or (status in FATAL and not has_run and lived < _STEADY_S):
                 return status
-            self.failures = 0 if time.monotonic() - self._born > _STEADY_S else self.failures + 1
+            has_run = has_run or lived >= _STEADY_S
+            self.failures = 0 if lived >= _STEADY_S else self.failures + 1
             rest = _REST_S[min(self.failures, len(_REST_S) - 1)]
             sys.stderr.write(f"actd: the {self.name} ended with status {status}, starting it again in {rest:g} s\n")
-            await asyncio.sleep(rest)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest):
+                    await self.stopping.wait()
         return 0
 
     async def stop(self) -> None:
         """Ask it to end, and end it where it does not."""
-        self.stopping = True
-        process = self.process
+        self.stopping.set()
+        async with self._starting:
+            process = self.process
         if process is None or process.returncode is not None:
             return
         try:
@@ -65,6 +76,16 @@ class Child:
         except TimeoutError:
             sys.stderr.write(f"actd: the {self.name} did not stop within {_PATIENCE_S:g} s and was ended\n")
             process.kill()
+
+    async def _start(self) -> asyncio.subprocess.Process | None:
+        """Start it, unless it was stopped meanwhile; a stop waits until it is known which."""
+        async with self._starting:
+            if self.stopping.is_set():
+                return None
+            self.process = await asyncio.create_subprocess_exec(
+                *self.command, stdin=asyncio.subprocess.PIPE, pass_fds=self.descriptors
+            )
+            return self.process
 
 
 def listen(host: str, port: int) -> socket.socket:

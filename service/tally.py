@@ -83,10 +83,16 @@ class Tally:
             self.feedback.update("late" if told.late else "accepted" for told in landed.feedback)
         self.decisions.update(map(_labels, made))
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
-        waits = [now - request.arrived for landed, now in flights for request in landed.requests]
-        self.stages["total", version].add_all(np.array(waits) * 1e6)
-        self.stages["wait", version].add_all(np.array([record.durations["wait_us"] for record in made]))
-        rows = np.array([len(landed.records) for landed, _ in flights])
+        arrived = [
+            (now, landed.departed, request.arrived)
+            for landed, now in flights
+            for request, record in zip(landed.requests, landed.records, strict=True)
+            if isinstance(record, Decision)
+        ]
+        whole, waits = np.array([(now - at, departed - at) for now, departed, at in arrived]).reshape(-1, 2).T * 1e6
+        self.stages["total", version].add_all(whole)
+        self.stages["wait", version].add_all(waits)
+        rows = np.array([sum(isinstance(r, Decision) for r in landed.records) for landed, _ in flights])
         for stage, us in (
             ("infer", [landed.infer_us for landed, _ in flights]),
             ("decide", [landed.decide_us for landed, _ in flights]),

@@ -6,6 +6,7 @@ goes to the pool, and its sessions' next rows wait for it.
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -14,12 +15,14 @@ import numpy as np
 
 from guards.errors import DeadlineExceeded, PolicyUnavailable
 from service.engine import Engine
-from service.errors import DoesNotFit
+from service.errors import DoesNotFit, InternalFault
 from service.flights import Flights
 from service.landing import Landing
 from service.requests import Request
 from service.router import Assignment, Router
 from service.sessions import Sessions
+
+_log = logging.getLogger(__name__)
 
 
 class Turn:
@@ -74,13 +77,23 @@ class Turn:
                 assignment = self._router.route(request.session)
                 flights.setdefault(assignment.version, (assignment, []))[1].append(request)
         for assignment, requests in flights.values():
-            engine = self._engines[assignment.version]
-            observation = np.array([request.observation for request in requests], dtype=np.float64)
-            if engine.inline:
-                self._infer(requests, assignment, engine, observation)
-            else:
-                self._behind.update((request.session, []) for request in requests)
-                self._flights.launch(requests, assignment, engine, observation, self._clock())
+            try:
+                self._fly(requests, assignment)
+            except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+                _log.exception("a flight of %d requests could not depart", len(requests))
+                for request in requests:
+                    request.settle(InternalFault("the service has a fault, which is in its log"))
+                self._free([request.session for request in requests])
+
+    def _fly(self, requests: list[Request], assignment: Assignment) -> None:
+        """Infer here, or on the pool with the sessions busy until it lands."""
+        engine = self._engines[assignment.version]
+        observation = np.array([request.observation for request in requests], dtype=np.float64)
+        if engine.inline:
+            self._infer(requests, assignment, engine, observation)
+        else:
+            self._behind.update((request.session, []) for request in requests)
+            self._flights.launch(requests, assignment, engine, observation, self._clock())
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
@@ -114,9 +127,11 @@ class Turn:
 
     def _free(self, sessions: list[str]) -> None:
         """Sessions whose rows have landed: what came behind them is next."""
-        for session in sessions:
-            for request in self._behind.pop(session, ()):
-                self.submit(request)
+        waiting = [request for session in sessions for request in self._behind.pop(session, ())]
+        if waiting:
+            if not self._pending:
+                asyncio.get_running_loop().call_soon(self.flush)
+            self._pending[:0] = waiting
 
     def __repr__(self) -> str:
         return f"<Turn {len(self._pending)} pending, {len(self._behind)} sessions in flight, {self._flights!r}>"

@@ -1,5 +1,7 @@
 """The simulated service obeys its own bookkeeping."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -82,12 +84,13 @@ def test_the_reward_is_minus_cost_minus_the_penalty_of_a_breach() -> None:
 
 
 def test_latency_rises_with_load_and_backlog() -> None:
-    """P95 grows with the load and with every second of backlog, from three mean service times upwards."""
-    latencies = [latency_ms(load, 0.0, SERVICE) for load in np.linspace(0, 0.97, 50).tolist()]
+    """P95 grows with the load, from three mean service times upwards, and with every second of backlog."""
+    latencies = [latency_ms(load, SERVICE) for load in np.linspace(0, 0.97, 50).tolist()]
+    (calm, _), (behind, _) = (step(replace(start(100.0, 4), queue=queue), 0, 0.0, SERVICE) for queue in (0.0, 1200.0))
 
     assert latencies[0] == pytest.approx(240.0)
     assert latencies == sorted(latencies)
-    assert latency_ms(0.5, 2.0, SERVICE) == pytest.approx(latency_ms(0.5, 0.0, SERVICE) + 2000)
+    assert behind.p95_ms - calm.p95_ms == pytest.approx(1000)  # of 6 s of work 1 s is left after the first substep
 
 
 def test_the_same_minute_twice_is_the_same() -> None:

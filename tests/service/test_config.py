@@ -164,7 +164,7 @@ def test_a_setting_that_does_not_exist_is_refused_within_a_rule(tmp_path: Path) 
         ("deadline_ms = 25", "deadline_ms = 0", "limits.deadline_ms", "was 0"),
         ("deadline_ms = 25", 'deadline_ms = "25"', "limits.deadline_ms", "was '25'"),
         ("deadline_ms = 25", "deadline_ms = true", "limits.deadline_ms", "was True"),
-        ("deadline_ms = 25", "deadline_ms = 1979-05-27", "limits.deadline_ms", "was datetime.date"),
+        ("deadline_ms = 25", "deadline_ms = 1979-05-27", "limits.deadline_ms", "was '1979-05-27'"),
         ("body_bytes = 2048", "body_bytes = 20.5", "limits.body_bytes", "was 20.5"),
         ("body_bytes = 2048", "body_bytes = 1", "limits.body_bytes", "was 1"),
         ("batch_rows = 10", "batch_rows = -1", "limits.batch_rows", "was -1"),

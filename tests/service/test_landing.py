@@ -215,21 +215,21 @@ def test_who_has_gone_is_decided_and_logged_but_not_told(field: Field) -> None:
     assert isinstance(field.records()[0], Decision)
 
 
-def test_the_journal_s_time_does_not_run_backwards(field: Field) -> None:
+async def test_the_journal_s_time_does_not_run_backwards(field: Field) -> None:
     """A row with an earlier time of day is written with the last one's."""
     field.land(*rows("a", at=NOW + 5))
     field.land(*rows("b", at=NOW))
-    field.landing.note([TOLD], NOW - 5)
+    await field.landing.note([TOLD], NOW - 5)
 
     assert [record.ms for record in field.records() if record is not None] == [int(NOW + 5) * 1000] * 3
 
 
-def test_feedback_alone_is_journalled_in_sequence(field: Field) -> None:
+async def test_feedback_alone_is_journalled_in_sequence(field: Field) -> None:
     """Several at once are one write; where it fails, nobody is told that it was taken."""
-    field.landing.note([TOLD, replace_id(TOLD, "E")], NOW)
+    await field.landing.note([TOLD, replace_id(TOLD, "E")], NOW)
     field.disk.room = 0
     with pytest.raises(JournalUnavailable):
-        field.landing.note([TOLD], NOW)
+        await field.landing.note([TOLD], NOW)
 
     assert [(record.seq, getattr(record, "decision_id", "")) for record in field.records() if record is not None] == [
         (1, "D"),

@@ -23,7 +23,7 @@ async def listening(served: Serving) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as opened:
         server = server_of(served.plane, opened)
         task = asyncio.create_task(server.serve(sockets=[opened]))
-        while not server.started:
+        while not server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.005)
         try:
             yield opened.getsockname()[1]

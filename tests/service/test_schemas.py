@@ -8,7 +8,7 @@ import pytest
 
 from export.spec import Array, Field, Fields, ObservationSpace
 from guards.records import Schema
-from service.schemas import FLOAT32_MAX, INT64_MAX, Answer, FeedbackResult, Wire
+from service.schemas import FLOAT32_MAX, INTEGER_MAX, Answer, FeedbackResult, Wire
 
 TOKEN = "A" * 52
 
@@ -61,7 +61,7 @@ def test_an_observation_of_another_size_is_refused(given: object) -> None:
         ("float32", [-FLOAT32_MAX, FLOAT32_MAX, -0.0, 5e-324, 1], [FLOAT32_MAX * 1.01, -1e39, True, "1", None]),
         ("float64", [-1.7e308, 1e39, 1], [False, "1", None, [1]]),
         ("uint8", [0, 255], [-1, 256, 1.5, True, "1"]),
-        ("int64", [-INT64_MAX, INT64_MAX, 7], [INT64_MAX + 1, -INT64_MAX - 1, 10**30, 0.5, True]),
+        ("int64", [-INTEGER_MAX, INTEGER_MAX, 7], [INTEGER_MAX + 1, -INTEGER_MAX - 1, 10**30, 0.5, True]),
     ],
 )
 def test_numbers_fit_the_dtype_of_the_network(dtype: str, fine: list[Any], wrong: list[Any]) -> None:

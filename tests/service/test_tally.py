@@ -78,6 +78,7 @@ def landed(
         requests=requests,
         feedback=feedback,
         observation=np.array(rows),
+        departed=10.0001,
         infer_us=20,
         decide_us=300,
         journal_us=4,

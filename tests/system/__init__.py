@@ -1,0 +1,1 @@
+"""Real processes, spoken to as users do."""
