@@ -114,6 +114,8 @@ class Landing:
         records = decide(self._plane, flight, head)
         decided = self._clock()
         kept = self._append(requests, feedback, records, ms)
+        if not kept and not feedback:
+            return
         self._remember(requests[:kept], records[:kept])
         landed = Landed(
             version=engine.label,

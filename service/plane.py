@@ -248,6 +248,6 @@ def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
         last_resort=last_resort,
         key=keyring.current,
         writer=bytes(8),
-        config=config.digest,
+        config=config.digest[:16],
         durability=config.durability,
     )

@@ -77,7 +77,8 @@ def unlisted(numbers: Numbers | Bits, dtype: str) -> np.ndarray:
 class Record(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, kw_only=True):
     """What every line of the journal says."""
 
-    v: int = V
+    # Made by a call, so that no record leaves it out: what is left out has its default.
+    v: int = msgspec.field(default_factory=lambda: V)
     seq: int
     ms: int
 
@@ -98,24 +99,28 @@ class Heartbeat(Record, frozen=True):
     """An idle writer is alive, and its log is complete up to here."""
 
 
-class Decision(Record, frozen=True):
-    """One decision: what was seen, what could have been done, what was done and with which probability."""
+class Decision(Record, frozen=True, kw_only=True, omit_defaults=True):
+    """One decision: what was seen, what could have been done, what was done and with which probability.
+
+    What is null, empty or false by default is left out of the line. ``config`` is the first 16 digits of the
+    configuration's digest, which the writer's first record has whole.
+    """
 
     id: str
     session: str
     episode: str | None
     step: int | None
     at: float
-    observed_at: float | None
+    observed_at: float | None = None
     previous: str | None
     track: Track
     track_probability: float
     version: str
     digest: str
     observation: Numbers
-    facts: dict[str, float] | None
-    mask: Bits | None
-    options: dict[str, bool | float | str] | None
+    facts: dict[str, float] | None = None
+    mask: Bits | None = None
+    options: dict[str, bool | float | str] | None = None
     head: Packed | None
     allowed: Bits
     state: History
@@ -127,11 +132,11 @@ class Decision(Record, frozen=True):
     propensity: float
     measure: Literal["mass"]
     propensity_ok: bool
-    why_not_ok: str | None
+    why_not_ok: str | None = None
     source: DecisionSource
-    reason: str | None
-    violations: list[Violation]
-    explored: bool
+    reason: str | None = None
+    violations: list[Violation] = []
+    explored: bool = False
     generation: int
     durations: dict[str, int]
     durability: Durability

@@ -73,32 +73,27 @@ class Tally:
 
     def _count(self, version: str, flights: list[tuple[Landed, float]]) -> None:
         """Count flights of one version."""
-        made: list[Decision] = []
-        for landed, _ in flights:
-            for record in landed.records:
-                if isinstance(record, Decision):
-                    made.append(record)
-                else:
-                    self.refused["no_safe_action"] += 1
-            self.feedback.update("late" if told.late else "accepted" for told in landed.feedback)
+        records = [record for landed, _ in flights for record in landed.records]
+        is_made = np.array([type(record) is Decision for record in records], dtype=np.bool_)
+        made = [record for record in records if isinstance(record, Decision)]
+        if len(made) < len(records):
+            self.refused["no_safe_action"] += len(records) - len(made)
         self.decisions.update(map(_labels, made))
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
-        arrived = [
-            (now, landed.departed, request.arrived)
-            for landed, now in flights
-            for request, record in zip(landed.requests, landed.records, strict=True)
-            if isinstance(record, Decision)
-        ]
-        whole, waits = np.array([(now - at, departed - at) for now, departed, at in arrived]).reshape(-1, 2).T * 1e6
-        self.stages["total", version].add_all(whole)
-        self.stages["wait", version].add_all(waits)
-        rows = np.array([sum(isinstance(r, Decision) for r in landed.records) for landed, _ in flights])
+        self.feedback.update("late" if told.late else "accepted" for landed, _ in flights for told in landed.feedback)
+        counts = [len(landed.records) for landed, _ in flights]
+        arrived = np.array([request.arrived for landed, _ in flights for request in landed.requests])
+        for stage, ends in (
+            ("total", [now for _, now in flights]),
+            ("wait", [landed.departed for landed, _ in flights]),
+        ):
+            self.stages[stage, version].add_all((np.repeat(ends, counts) - arrived)[is_made] * 1e6)
         for stage, us in (
             ("infer", [landed.infer_us for landed, _ in flights]),
             ("decide", [landed.decide_us for landed, _ in flights]),
             ("journal", [landed.journal_us for landed, _ in flights]),
         ):
-            self.stages[stage, version].add_all(np.repeat(us, rows))
+            self.stages[stage, version].add_all(np.repeat(us, counts)[is_made])
 
     def _count_strays(self, observation: np.ndarray) -> None:
         """Count numbers outside their declared range: they are answered, but somebody should look."""

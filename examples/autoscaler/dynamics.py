@@ -96,11 +96,11 @@ def start(rps: float, replicas: int) -> State:
     """A quiet service that has seen `rps` requests per second for a while and serves them with `replicas`."""
     service = Service()
     cpu = min(1.0, rps / (replicas * service.replica_rps))
-    return State(ready=replicas, cpu=cpu, p95_ms=latency_ms(cpu, 0.0, service), rates=(rps,) * HISTORY)
+    return State(ready=replicas, cpu=cpu, p95_ms=latency_ms(cpu, service), rates=(rps,) * HISTORY)
 
 
-def latency_ms(load: float, wait_seconds: float, service: Service) -> float:
-    """The 95th percentile of response time, in ms, at an offered load per worker and a backlog of so many seconds.
+def latency_ms(load: float, service: Service) -> float:
+    """The 95th percentile of response time, in ms, at an offered load per worker; a backlog's wait comes on top.
 
     Each replica is an M/M/c queue of its own (requests are spread blindly), with Sakasegawa's approximation of the mean
     wait (Sakasegawa 1977); the 95th percentile of an exponential is three times its mean. The load is capped at 0.97:
@@ -108,7 +108,7 @@ def latency_ms(load: float, wait_seconds: float, service: Service) -> float:
     """
     busy = min(load, 0.97)
     wait = service.service_seconds * power(busy, sqrt(2 * (service.workers + 1)) - 1) / (service.workers * (1 - busy))
-    return 1000 * (3 * service.service_seconds + 3 * wait + wait_seconds)
+    return 1000 * (3 * service.service_seconds + 3 * wait)
 
 
 def scale(state: State, change: int, service: Service) -> State:
@@ -130,7 +130,7 @@ def step(
     state = scale(state, change, service)
     substep, rate = service.substep_seconds, arrivals / seconds
     ready, starting, queue = state.ready, list(state.starting), state.queue
-    served = dropped = capacity = p95_ms = 0.0
+    served = dropped = capacity = p95_ms = steady_at = steady_ms = 0.0
     for _ in range(round(seconds / substep)):
         ready += sum(left <= 0 for left in starting)
         starting = [left - substep for left in starting if left > 0]
@@ -140,7 +140,9 @@ def step(
         shed = max(0.0, queue - limit * service.queue_seconds)
         queue -= shed
         served, dropped, capacity = served + done, dropped + shed, capacity + limit * substep
-        p95_ms = max(p95_ms, latency_ms(rate / limit, queue / limit, service))
+        if limit != steady_at:
+            steady_at, steady_ms = limit, latency_ms(rate / limit, service)
+        p95_ms = max(p95_ms, steady_ms + 1000 * queue / limit)
     replicas = ready + len(starting)
     cost = service.price * replicas * seconds / STEP_SECONDS
     breached = p95_ms > service.slo_ms or dropped > 0

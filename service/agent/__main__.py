@@ -24,7 +24,7 @@ from service.ids import Keyring, KeyringInvalid, load_keyring, make_keyring
 
 MISCONFIGURED = 2
 FOREIGN_STORE = 3
-NICENESS = 10
+NICENESS = 19
 
 
 class NotSupervised(Exception):
