@@ -128,12 +128,7 @@ class Landing:
             decide_us=round((decided - began) * 1e6),
             journal_us=round((self._clock() - decided) * 1e6),
         )
-        if self._plane.durability == "disk":
-            self._unsynced.append(landed)
-            if self._syncing is None:
-                self._sync()
-        else:
-            self._answer(landed)
+        self._promise(landed)
 
     def _append(
         self, requests: list[Request], feedback: list[Feedback], records: list[Decision | Refused], ms: int
@@ -183,6 +178,15 @@ class Landing:
             if isinstance(record, Decision) and request.entry is not None:
                 after = request.entry.history.advanced(record.action, request.now, tracked)
                 self._sessions.advance(request.session, request.entry, Moment(record.id, record.episode, after))
+
+    def _promise(self, landed: Landed) -> None:
+        """Answer a flight once it is as durable as it will be said to be."""
+        if self._plane.durability == "disk":
+            self._unsynced.append(landed)
+            if self._syncing is None:
+                self._sync()
+        else:
+            self._answer(landed)
 
     def _sync(self) -> None:
         """Sync what landed since the last sync, all together, on a thread; then answer."""

@@ -119,10 +119,13 @@ class TestEveryKind:
         """Nothing is lost or added between the file and the object."""
         assert parsed(EXPLORERS[kind].model_dump()) == EXPLORERS[kind]
 
+    @pytest.mark.parametrize(
+        "n", [200_000, pytest.param(2_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
+    )
     @pytest.mark.parametrize("kind", EXPLORERS)
-    def test_frequencies_are_propensities(self, kind: str) -> None:
+    def test_frequencies_are_propensities(self, kind: str, n: int) -> None:
         """In 200,000 decisions with a mask, a rule and a cooldown, every action is as frequent as was logged."""
-        explorer, n = EXPLORERS[kind], 200_000
+        explorer = EXPLORERS[kind]
         found = drawn(explorer, Key(1, b"frequencies" * 3), n // BATCH)
 
         propensities = {action: propensity for _, action, propensity, _ in found}

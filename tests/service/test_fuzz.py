@@ -134,7 +134,10 @@ class Nobody:
         raise AssertionError(outcome)
 
 
-def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "bodies", [BODIES, pytest.param(10 * BODIES, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
+)
+def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path, bodies: int) -> None:
     """Whatever bytes come, the decoder gives a request that is whole or an error that echoes nothing."""
     keep_key(tmp_path)
     with serving(tmp_path, **SETTINGS) as served:
@@ -142,7 +145,7 @@ def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path) -> No
         decode, nobody = intake.request, Nobody()
         fates: Counter[str] = Counter()
         for seed in SEEDS:
-            for body in mutated(seed, BODIES // len(SEEDS)):
+            for body in mutated(seed, bodies // len(SEEDS)):
                 try:
                     request = decode(body, nobody)
                 except RequestRefused as error:
@@ -156,9 +159,9 @@ def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path) -> No
                     wrong = len(request.observation) != 3
                 assert not wrong, (seed, body)
 
-        print(f"{BODIES} bodies: {dict(fates)}")  # noqa: T201 - what the fuzz reached
-        assert fates.total() == BODIES
-        assert min(fates["request"], fates["not_json"], fates["does_not_fit"]) > BODIES // 50
+        print(f"{bodies} bodies: {dict(fates)}")  # noqa: T201 - what the fuzz reached
+        assert fates.total() == bodies
+        assert min(fates["request"], fates["not_json"], fates["does_not_fit"]) > bodies // 50
 
 
 DECIDED = re.compile(rb'"decision_id":"([^"]+)"')
