@@ -93,8 +93,7 @@ class Journal:
         chain = self._chain
         lines = []
         for text in texts:
-            rest = chain + b" " + text
-            line = b"%08x %b\n" % (zlib.crc32(rest), rest)
+            line = b"%08x %b %b\n" % (zlib.crc32(text, zlib.crc32(chain + b" ")), chain, text)
             chain = chain_of(line)
             lines.append(line)
         data = b"".join(lines)

@@ -31,8 +31,9 @@ class Cell(NamedTuple):
 
 # Attributes of a decision in the order of a cell's labels.
 _labels = attrgetter(*Cell._fields)
-# Flights that are counted together: counting one at a time, between socket calls, costs several times as much.
-_BACKLOG = 256
+# Flights that are counted together: counting one at a time, between socket calls, costs several times as much, and
+# keeping many more would push what decisions need out of the processor's cache.
+_BACKLOG = 32
 
 
 class Tally:
