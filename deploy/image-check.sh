@@ -52,10 +52,14 @@ server=
 clean_up() {
     if [ -n "$server" ]; then kill "$server" 2> /dev/null && wait "$server" || true; fi
     if [ -n "$container" ]; then buildah rm "$container" > /dev/null || true; fi
-    if [ "$keep" = no ]; then buildah rmi --force "$IMAGE" "$BASE" > /dev/null 2>&1 || true; fi
+    if [ "$keep" = no ]; then
+        # By number, because the build leaves an image without a name too.
+        buildah images --all --quiet | sort | comm -13 "$work/images" - | xargs --no-run-if-empty buildah rmi --force > /dev/null || true
+    fi
     rm -rf "$work"
 }
 trap clean_up EXIT
+buildah images --all --quiet | sort > "$work/images"
 
 make_base() {
     debootstrap --variant=minbase --include=python3,python3-venv,python3-pip,ca-certificates bookworm "$work/base" "$mirror" > "$work/log" \
