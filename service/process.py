@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -39,7 +40,8 @@ def run(config_path: Path, data: Path, descriptor: int) -> int:
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
-    with socket.socket(fileno=descriptor) as listening:
+    # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
+    with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
         uvloop.run(serve(plane, listening))
     return 0
 

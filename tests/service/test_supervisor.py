@@ -159,6 +159,18 @@ class TestSignals:
         assert "Traceback" not in service.output()
         assert "starting it again" not in service.output()
 
+    def test_ctrl_c_ends_everything_without_a_traceback(self, tmp_path: Path) -> None:
+        """A terminal sends SIGINT to the whole group: all of it ends, and nobody has to read a traceback."""
+        with Service(demo(tmp_path), tmp_path / "data") as service:
+            eventually(lambda: len(service.children()) == 2)
+            children = service.children()
+            os.killpg(service.process.pid, signal.SIGINT)
+            status = service.wait()
+
+        assert status == 0
+        assert not any(map(running, children))
+        assert "Traceback" not in service.output()
+
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_signal_in_the_middle_of_the_start_ends_everything(self, tmp_path: Path, count: int) -> None:
         """SIGTERM in the moment in which the first or second child is there: nothing hangs and nothing is left."""

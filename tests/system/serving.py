@@ -85,6 +85,7 @@ class Service:
                 stderr=log,
                 cwd=ROOT,
                 env=environment,
+                start_new_session=True,  # so that a signal to its group, as of Ctrl-C, is its own
             )
 
     def output(self) -> str:
