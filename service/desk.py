@@ -26,7 +26,6 @@ STATUS = {
     "internal": 500,
     "no_safe_action": 503,
     "journal_unavailable": 503,
-    "stopping": 503,
 }
 _encode = msgspec.json.Encoder().encode
 

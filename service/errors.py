@@ -74,12 +74,6 @@ class NotDurable(RequestRefused):
 
 
 class InternalFault(RequestRefused):
-    """The service has a fault; nothing was decided."""
+    """The service has a fault, which is in its log."""
 
     code = "internal"
-
-
-class Stopping(RequestRefused):
-    """The process is stopping."""
-
-    code = "stopping"
