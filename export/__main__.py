@@ -1,29 +1,43 @@
-"""The command ``actd-export``: write an artefact from a checkpoint, verify one, show one."""
+"""The command ``actd-export``: write an artefact from a checkpoint, and verify, show or sign one."""
 
 import argparse
+import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from export.card import card, card_json
 from export.errors import ExportError, OptionInvalid
-from export.spec import ArtefactError, open_artefact
-from export.verify import verify
+from export.spec import ArtefactError
 
-_USAGE = """actd-export CHECKPOINT -o NAME-VERSION.onnx [options]
-       actd-export verify FILE
-       actd-export show [--json] FILE"""
-_WHAT = "Write a policy as one verified file, verify such a file, or show what it says about itself."
-_CHECKPOINTS = """CHECKPOINT is a Stable-Baselines3 zip (DQN, PPO, A2C, TRPO with discrete actions), a Q-table
-(.npy, states x actions), or a PyTorch state dict (.pt, .pth) with --declare. Nothing in it is ever unpickled."""
+_USAGE = """actd-export CHECKPOINT [CHECKPOINT ...] -o NAME-VERSION.onnx [options]
+       actd-export FILE.onnx -o NAME-VERSION.onnx --quantize int8 | --distill W,W,...
+       actd-export adopt FILE.onnx -o NAME-VERSION.onnx [options]
+       actd-export verify FILE [--key KEY.pub]
+       actd-export show FILE [--json] [--key KEY.pub]
+       actd-export keygen -o KEY
+       actd-export sign FILE --key KEY"""
+_WHAT = "Write a policy as one verified file, verify such a file, show what it says about itself, or sign it."
+_CHECKPOINTS = """CHECKPOINT is what Stable-Baselines3 or sb3-contrib saved (.zip), a folder of RLlib's, a Q-table
+(.npy, states x actions), or, with --declare, tensors (.pt, .pth, .cleanrl_model, .safetensors) or TorchScript (.pt).
+Nothing in it is unpickled, but with --trust, and then in a process that can reach nothing. docs/export.md has more."""
+
+
+# What the first word asks for where it is no checkpoint: a module and a function in it.
+_VERBS = {
+    "verify": ("export.reading_command", "verify_file"),
+    "show": ("export.reading_command", "show_file"),
+    "keygen": ("export.signing_command", "keygen"),
+    "sign": ("export.signing_command", "sign_file"),
+    "adopt": ("export.adopt.command", "run"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; gives 0, 1 where the file or checkpoint is at fault, 2 where the command line is."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command = {"verify": _verify, "show": _show}.get(words[0] if words else "")
+    verb = _VERBS.get(words[0] if words else "")
     try:
-        return command(words[1:]) if command is not None else _export(words)
+        return _verb(*verb)(words[1:]) if verb is not None else _export(words)
     except OptionInvalid as error:
         return _complain(error, 2)
     except (ExportError, ArtefactError) as error:
@@ -39,47 +53,33 @@ def _export(words: Sequence[str]) -> int:
     options = _parser().parse_args(words)
     try:
         # Torch takes seconds to load, and where artefacts are only verified and shown it is not there at all.
-        from export.command import export  # noqa: PLC0415
+        from export.command import about_of, export  # noqa: PLC0415
+        from export.variant_command import variant  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        msg = f"exporting needs the package {error.name!r}, expected it installed: pip install 'actd[export]'"
-        raise OptionInvalid(msg) from error
-    for line in export(options):
+        raise _missing(error) from error
+    made = options.quantize is not None or options.distill is not None
+    for line in variant(options, about_of(options)) if made else export(options):
         print(line)
     return 0
 
 
-def _verify(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("actd-export verify", description="Check an artefact as a server will.")
-    parser.add_argument("file", type=Path, metavar="FILE")
-    report = verify(_bytes(parser.parse_args(words).file))
-    for check in report.checks:
-        print(f"{'OK    ' if check.passed else 'FAILED'} {check.name}: {check.found}")
-    print("OK" if report.passed else "FAILED")
-    return 0 if report.passed else 1
-
-
-def _show(words: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("actd-export show", description="Show what an artefact says about itself.")
-    parser.add_argument("file", type=Path, metavar="FILE")
-    parser.add_argument("--json", action="store_true", help="the card as JSON")
-    options = parser.parse_args(words)
-    artefact = open_artefact(_bytes(options.file))
-    print(card_json(artefact) if options.json else card(artefact))
-    return 0
-
-
-def _bytes(path: Path) -> bytes:
+def _verb(module: str, function: str) -> Callable[[Sequence[str]], int]:
+    """Find a verb's function: each loads what it needs and no more."""
     try:
-        return path.read_bytes()
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
-        raise OptionInvalid(msg) from error
+        found: Callable[[Sequence[str]], int] = getattr(importlib.import_module(module), function)
+    except ModuleNotFoundError as error:
+        raise _missing(error) from error
+    return found
+
+
+def _missing(error: ModuleNotFoundError) -> OptionInvalid:
+    return OptionInvalid(f"this needs the package {error.name!r}, expected it installed: pip install 'actd[export]'")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("actd-export", usage=_USAGE, description=_WHAT, epilog=_CHECKPOINTS)
     add = parser.add_argument
-    add("checkpoint", type=Path, metavar="CHECKPOINT")
+    add("checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="several become one: an ensemble")
     add("-o", "--output", type=Path, required=True, metavar="NAME-VERSION.onnx", help="the file to write")
     add("--name", help="the policy's name (else from the file's)")
     add("--version", help="the policy's version (else from the file's, after the last '-')")
@@ -95,11 +95,23 @@ def _parser() -> argparse.ArgumentParser:
     known("--evaluation", type=Path, metavar="FILE.json", help="results in the form of Hugging Face's results.json")
     known("--control-period", type=float, metavar="SECONDS", help="the time from one decision to the next")
     known("--tolerance", type=float, default=1e-5, metavar="X", help="error allowed, at the head's scale (%(default)g)")
-    known(
-        "--ignore-normalisation",
-        action="store_true",
-        help="export although a vecnormalize.pkl lies beside the checkpoint",
+    known("--normalisation", type=Path, metavar="FILE.pkl", help="VecNormalize statistics (else those beside it)")
+    known("--ignore-normalisation", action="store_true", help="leave out a vecnormalize.pkl beside the checkpoint")
+    known("--trust", action="store_true", help="unpickle what has to be, in a confined process")
+    known("--cvar", type=float, metavar="ALPHA", help="of a distribution of returns, the mean of the worst share ALPHA")
+    kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument
+    kept("--frame-stack", type=int, metavar="FRAMES", help="the network sees so many frames; callers send one")
+    kept("--frame-padding", choices=["zero", "first"], default="zero", help="before the first frame (%(default)s)")
+    kept("--channels-last", action="store_true", help="callers send images as [height, width, channels]")
+    kept("--time-feature", type=int, metavar="STEPS", help="the last field is the share of STEPS that is left")
+    faster = parser.add_argument_group("a faster variant of an artefact (CHECKPOINT is FILE.onnx)").add_argument
+    faster("--quantize", choices=["int8"], help="weights and activations of eight bits; needs --observations")
+    faster("--distill", type=_words, metavar="W,W,...", help="train layers of these widths to answer alike")
+    faster(
+        "--floor", type=float, default=0.99, metavar="SHARE", help="of observations with the same action (%(default)g)"
     )
+    faster("--env", metavar="ID", help="play both in this Gymnasium environment too")
+    faster("--episodes", type=int, default=20, metavar="N", help="episodes to play (%(default)d)")
     for key in ("description", "author", "license", "date", "notes"):
         known(f"--{key}", default="", metavar="TEXT")
     return parser

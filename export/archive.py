@@ -3,6 +3,8 @@
 import hashlib
 import io
 import math
+import os
+import stat
 import struct
 import tokenize
 import warnings
@@ -24,17 +26,41 @@ TENSOR_CAP = 256 * 1024 * 1024
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, ValueError, EOFError, OSError)
 # What reading the header of an array raises, which is a Python expression.
 _ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, tokenize.TokenError, EOFError, RecursionError, MemoryError)
+_MEMBERS_CAP = 10_000
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 def read_capped(path: Path, cap: int = FILE_CAP) -> bytes:
-    """Read a file of at most ``cap`` bytes; raises CheckpointRefused."""
+    """Read a file of at most ``cap`` bytes; raises CheckpointRefused.
+
+    Only plain files are read: a pipe would wait for ever, and a device has no end.
+    """
+    return _read(path, cap, os.O_RDONLY)
+
+
+def read_member(path: Path, cap: int) -> bytes:
+    """Read a file that lies in a checkpoint's folder, as read_capped does, but follow no link that stands there."""
+    return _read(path, cap, os.O_RDONLY | os.O_NOFOLLOW)
+
+
+def _read(path: Path, cap: int, flags: int) -> bytes:
     try:
-        with path.open("rb") as file:
-            data = file.read(cap + 1)
-    except OSError as error:
-        msg = f"{path} cannot be read: {error.strerror}"
+        # Without O_NONBLOCK opening a pipe waits for somebody to write into it.
+        opened = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            plain = stat.S_ISREG(os.fstat(opened).st_mode)
+            with open(opened, "rb", closefd=False) as file:
+                data = file.read(cap + 1) if plain else b""
+        finally:
+            os.close(opened)
+    except (OSError, ValueError) as error:
+        link = flags & os.O_NOFOLLOW and path.is_symlink()
+        why = "it is a link" if link else error.strerror if isinstance(error, OSError) else error
+        msg = f"{path} cannot be read: {why}"
         raise CheckpointRefused(msg) from error
+    if not plain:
+        msg = f"{path} is no plain file, expected one"
+        raise CheckpointRefused(msg)
     if len(data) > cap:
         msg = f"{path} has more than {cap} bytes, expected at most that"
         raise CheckpointRefused(msg)
@@ -49,15 +75,33 @@ def sha256_of(data: bytes) -> str:
 def members_of(data: bytes, caps: dict[str, int]) -> dict[str, bytes]:
     """Unpack the named members of a zip, those that are there, each up to its cap in bytes.
 
-    The cap holds for what is really unpacked, whatever the zip's directory says. Raises CheckpointRefused.
+    The cap holds for what is really unpacked, whatever the zip's directory says. Raises CheckpointRefused, also where a
+    member's name would lead elsewhere if somebody unpacked the zip into a folder.
     """
+    _refuse_crowd(data, "it")
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            for info in archive.infolist():
+                _refuse_astray(info)
             names = archive.namelist()
             return {name: _member(archive, name, cap) for name, cap in caps.items() if name in names}
     except _ZIP_ERRORS as error:
         msg = f"it cannot be unpacked as a zip: {error}"
         raise CheckpointRefused(msg) from error
+
+
+def _refuse_crowd(data: bytes, what: str) -> None:
+    # Every member takes a record in Python's memory, so that they are counted before the directory is read.
+    if data.count(b"PK\x01\x02") > _MEMBERS_CAP:
+        msg = f"{what} is a zip of more than {_MEMBERS_CAP} members, expected at most that"
+        raise CheckpointRefused(msg)
+
+
+def _refuse_astray(info: zipfile.ZipInfo) -> None:
+    name = info.filename.replace("\\", "/")
+    if name.startswith("/") or ".." in name.split("/") or ":" in name or stat.S_ISLNK(info.external_attr >> 16):
+        msg = f"the zip has the member {info.filename[:80]!r}, which leads out of it, expected plain names"
+        raise CheckpointRefused(msg)
 
 
 def _member(archive: zipfile.ZipFile, name: str, cap: int) -> bytes:
@@ -113,6 +157,7 @@ def _refuse_compressed(data: bytes, what: str) -> None:
     """Refuse a zip whose members could unpack to more than the file's own size; other files are no zips to torch."""
     if not data.startswith(b"PK\x03\x04"):
         return
+    _refuse_crowd(data, what)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             plain = all(info.compress_type == zipfile.ZIP_STORED for info in archive.infolist())

@@ -3,42 +3,40 @@
 import argparse
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import ValidationError
 from tqdm import tqdm
 
 from export.archive import read_capped
+from export.channels import channels_last
 from export.declaration import read_declaration
+from export.ensemble import ensemble
 from export.errors import CheckpointRefused, OptionInvalid
+from export.meaning import About
 from export.naming import Names, named
 from export.observations import read_recorded
-from export.sources import read
+from export.remembered import per_frame_of, size_of, stacked, timed
+from export.sb3 import read_normaliser
+from export.sources import Asked, read
 from export.spec import Evaluation
-from export.trained import About
-from export.write import STEPS, write
+from export.trained import TrainedPolicy
+from export.write import STEPS, build, write
 
 _CAP = 1024 * 1024
 _LARGEST_TOLERANCE = 1e-2
 
 
 def export(options: argparse.Namespace) -> Iterator[str]:
-    """Export a checkpoint as the options say; gives the lines to print.
+    """Export a checkpoint, or several as an ensemble, as the options say; gives the lines to print.
 
     Raises an ExportError where nothing could be written.
     """
-    about = _about(options)
+    about = about_of(options)
     if not 0 < options.tolerance <= _LARGEST_TOLERANCE:
         msg = f"--tolerance is {options.tolerance:g}, expected more than 0 and at most {_LARGEST_TOLERANCE:g}"
         raise OptionInvalid(msg)
-    beside = _statistics_beside(options.checkpoint)
-    if beside and not options.ignore_normalisation:
-        msg = (
-            f"{beside[0].name} lies beside the checkpoint: the policy was trained on normalised observations, which "
-            "cannot be put into the graph yet. If this policy was not, say --ignore-normalisation"
-        )
-        raise CheckpointRefused(msg)
-    declaration = read_declaration(options.declare) if options.declare is not None else None
     with tqdm(total=len(STEPS) + 1, disable=not sys.stderr.isatty(), leave=False, bar_format="{l_bar}{bar}") as bar:
 
         def step(name: str) -> None:
@@ -46,17 +44,54 @@ def export(options: argparse.Namespace) -> Iterator[str]:
             bar.update()
 
         bar.set_description("read")
-        policy = named(read(options.checkpoint, declaration), _names(options))
-        seen = read_recorded(options.observations, policy.observation) if options.observations is not None else None
+        policy = _policy(options, about)
+        seen = read_recorded(options.observations, policy) if options.observations is not None else None
         artefact = write(policy, options.output, about, recorded=seen, tolerance=options.tolerance, step=step)
     parity = artefact.manifest.parity
     if policy.set_aside:
         yield f"set aside: {len(policy.set_aside)} tensors that no action depends on ({_prefixes(policy.set_aside)})"
+    recorded = f", {parity.recorded} of them with recorded actions" if parity.recorded else ""
     yield (
-        f"parity: {parity.observations} observations, {parity.action_agreement * 100:g} % the same action, "
+        f"parity: {parity.observations} observations{recorded}, {parity.action_agreement * 100:g} % the same action, "
         f"largest error {parity.max_scaled_error:.2g} of the scale"
     )
     yield f"{options.output}: {len(artefact.data)} bytes, sha256 {artefact.digest}"
+
+
+def _policy(options: argparse.Namespace, about: About) -> TrainedPolicy:
+    """Read what is asked for, with the names and the memory that the options say."""
+    declaration = read_declaration(options.declare) if options.declare is not None else None
+    members = []
+    for path in options.checkpoint:
+        statistics = _normalisation(options, path)
+        asked = Asked(path, declaration, normalisation=statistics, cvar=options.cvar, trust=options.trust)
+        member = named(_as_called(asked, options), _names(options))
+        if len(options.checkpoint) > 1:
+            # The ensemble is compared with its members' networks; each of them, here, with its own library.
+            build(member, about, tolerance=options.tolerance)
+        members.append(member)
+    return members[0] if len(members) == 1 else ensemble(members)
+
+
+def _as_called(asked: Asked, options: argparse.Namespace) -> TrainedPolicy:
+    """Read a policy and have it take what callers have: one frame, no time feature, channels where theirs are."""
+    frames = options.frame_stack
+    per_frame = None
+    if frames is not None and asked.normalisation is not None:
+        normaliser = read_normaliser(asked.normalisation)
+        # VecNormalize below VecFrameStack has the statistics of one frame, and zeros stand for normalised frames.
+        if (size := size_of(normaliser)) is not None and size * frames == read(_plain(asked)).observation.size:
+            asked, per_frame = _plain(asked), per_frame_of(normaliser)
+    policy = read(asked)
+    if frames is not None:
+        policy = stacked(policy, frames, options.frame_padding, per_frame)
+    if options.time_feature is not None:
+        policy = timed(policy, options.time_feature)
+    return channels_last(policy) if options.channels_last else policy
+
+
+def _plain(asked: Asked) -> Asked:
+    return replace(asked, normalisation=None)
 
 
 def _prefixes(names: tuple[str, ...]) -> str:
@@ -64,17 +99,22 @@ def _prefixes(names: tuple[str, ...]) -> str:
     return ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
 
 
-def _statistics_beside(checkpoint: Path) -> list[Path]:
-    """Find SB3's VecNormalize statistics: a policy trained with them answers wrongly without."""
+def _normalisation(options: argparse.Namespace, checkpoint: Path) -> bytes | None:
+    """Read SB3's VecNormalize statistics: a policy trained with them answers wrongly without."""
+    if options.normalisation is not None:
+        return read_capped(options.normalisation)
+    if checkpoint.suffix != ".zip" or options.ignore_normalisation:
+        return None
     beside = (checkpoint.with_suffix(".vecnormalize.pkl"), checkpoint.with_name("vecnormalize.pkl"))
-    return [path for path in beside if checkpoint.suffix == ".zip" and path.exists()]
+    return next((read_capped(path) for path in beside if path.exists()), None)
 
 
 def _names(options: argparse.Namespace) -> Names:
     return Names(fields=options.names, units=options.units, low=options.low, high=options.high, actions=options.actions)
 
 
-def _about(options: argparse.Namespace) -> About:
+def about_of(options: argparse.Namespace) -> About:
+    """Gather what the options say about the policy; raises OptionInvalid where it has no name or version."""
     name, version = options.name, options.version
     stem_name, dash, stem_version = options.output.stem.rpartition("-")
     if options.output.suffix != ".onnx":

@@ -4,6 +4,7 @@ ExportError
 ├── OptionInvalid          an option of the command does not fit
 ├── DeclarationInvalid     the declaration of a network does not say what it has to
 ├── CheckpointRefused      the checkpoint cannot be read safely, or is of a kind that is not known
+│   ├── AdoptionRefused    the ONNX file cannot be adopted as a policy
 │   └── TensorsUnaccounted its tensors are not exactly those that the network needs
 ├── SampleInvalid          the recorded observations do not fit the policy
 ├── ConversionFailed       the network cannot be written as an ONNX graph
@@ -26,6 +27,10 @@ class DeclarationInvalid(ExportError):
 
 class CheckpointRefused(ExportError):
     """The checkpoint cannot be read safely, or is of a kind that is not known."""
+
+
+class AdoptionRefused(CheckpointRefused):
+    """The ONNX file cannot be adopted as a policy."""
 
 
 class TensorsUnaccounted(CheckpointRefused):

@@ -11,10 +11,18 @@ import torch
 from google.protobuf.message import Message
 
 from export.errors import ConversionFailed
-from export.networks import WithAction
+from export.executed import WithAction
 from export.trained import TrainedPolicy
 
 OPSET = 20
+# What torch's exporter says of itself: of its own deprecated parts, of axes that share a name because they are one, and
+# of the flat weights that torch's own recurrent layers put together anew.
+_WARNINGS = (
+    (FutureWarning, r".*LeafSpec.* is deprecated"),
+    (FutureWarning, r".*_check_is_size will be removed"),
+    (UserWarning, r".*The axis name: batch will not be used"),
+    (UserWarning, r".*_flat_weights\[0\].* were assigned during export"),
+)
 _TORCH_LOG = "torch.onnx._internal.exporter._registration"
 
 
@@ -23,27 +31,29 @@ def graph_of(policy: TrainedPolicy) -> onnx.ModelProto:
 
     Raises ConversionFailed where torch cannot trace the module or has no ONNX operators for it.
     """
+    network = WithAction(policy.module, policy).eval()
     # Batch 2, because torch takes a batch of one for a constant.
-    example = torch.zeros((2, *policy.observation.shape), dtype=getattr(torch, policy.observation.dtype))
-    network = WithAction(policy.module).eval()
-    model = _converted(network, example, policy.head)
+    examples = tuple(torch.zeros((2, *port.shape), dtype=getattr(torch, port.dtype)) for port in policy.inputs)
+    model = _converted(network, examples, policy)
     strip(model)
     return model
 
 
-def _converted(network: torch.nn.Module, example: torch.Tensor, head: str) -> onnx.ModelProto:
+def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], policy: TrainedPolicy) -> onnx.ModelProto:
     printed = io.StringIO()
+    batch = torch.export.Dim("batch")
     try:
         with _quiet(), contextlib.redirect_stdout(printed), torch.no_grad():
-            network(example)
+            network(*examples)
             program = torch.onnx.export(
                 network,
-                (example,),
+                examples,
                 dynamo=True,
                 external_data=False,
-                dynamic_shapes=({0: torch.export.Dim("batch")},),
-                input_names=["obs"],
-                output_names=[head, "action"],
+                # One for the variable number of inputs that the network takes, a tuple of them.
+                dynamic_shapes=(tuple({0: batch} for _ in examples),),
+                input_names=[port.name for port in policy.inputs],
+                output_names=[port.name for port in (*policy.outputs, policy.action.port)],
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -66,7 +76,8 @@ def _quiet() -> Iterator[None]:
     log.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*LeafSpec.* is deprecated", category=FutureWarning)
+            for category, message in _WARNINGS:
+                warnings.filterwarnings("ignore", message=message, category=category)
             yield
     finally:
         log.setLevel(level)

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from export.errors import TensorsUnaccounted
-from export.spec import Array, ObservationSpace
+from export.spec import Array, Fields
 
 # By the name of the class in torch.nn, with its defaults and without weights of its own.
 ACTIVATIONS: Mapping[str, type[nn.Module]] = {
@@ -60,8 +61,16 @@ class Tensors:
 
     def linear(self, name: str, inputs: int, outputs: int) -> nn.Linear:
         """Take ``name.weight`` and ``name.bias`` as a linear layer."""
-        layer = nn.Linear(inputs, outputs)
+        # On the meta device nothing is allocated, and no random weights are drawn that would be thrown away.
+        layer = nn.Linear(inputs, outputs, device="meta")
         layer.weight = nn.Parameter(self.take(f"{name}.weight", (outputs, inputs)), requires_grad=False)
+        layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)), requires_grad=False)
+        return layer
+
+    def conv(self, name: str, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+        """Take ``name.weight`` and ``name.bias`` as a convolution without padding."""
+        layer = nn.Conv2d(inputs, outputs, kernel, stride, device="meta")
+        layer.weight = nn.Parameter(self.take(f"{name}.weight", (outputs, inputs, kernel, kernel)), requires_grad=False)
         layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)), requires_grad=False)
         return layer
 
@@ -83,6 +92,15 @@ class Tensors:
         self._aside.extend(names)
         for name in names:
             del self._left[name]
+
+    def set_copy_aside(self, prefix: str, of: str) -> None:
+        """Set the tensors under ``prefix`` aside, each a copy of one under ``of`` not taken yet; refuses other ones."""
+        for name in [name for name in self._left if name.startswith(prefix)]:
+            same = self._left.get(of + name.removeprefix(prefix))
+            if same is None or not torch.equal(self._left[name], same):
+                msg = f"{self._what}: the tensor {name!r} is not the same as the one under {of!r}, expected a copy"
+                raise TensorsUnaccounted(msg)
+        self.set_aside(prefix)
 
     def finish(self) -> tuple[str, ...]:
         """Give the names set aside; raises TensorsUnaccounted where a tensor was neither taken nor set aside."""
@@ -115,6 +133,72 @@ class OneHot(nn.Module):
     def forward(self, obs: torch.Tensor) -> torch.Tensor:
         found = obs == self.states
         return torch.where(found.any(dim=1, keepdim=True), found.to(torch.float32), torch.nan)
+
+
+class OneHots(nn.Module):
+    """Turns several whole numbers ``obs[N, K]`` into their one-hots side by side, ``[N, sum(counts)]``."""
+
+    def __init__(self, counts: Sequence[int]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(OneHot(count) for count in counts)
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return torch.cat([part(obs[:, at : at + 1]) for at, part in enumerate(self.parts)], dim=1)
+
+
+class Normalised(nn.Module):
+    """Brings observations to mean 0 and variance 1 and clips them, in float64: (obs - mean) / sqrt(var + epsilon).
+
+    In float32 a feature whose mean is far larger than its deviation loses most of its digits.
+    """
+
+    mean: torch.Tensor
+    std: torch.Tensor
+
+    def __init__(self, mean: NDArray[np.float64], var: NDArray[np.float64], epsilon: float, clip: float) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.from_numpy(np.asarray(mean, dtype=np.float64)))
+        self.register_buffer("std", torch.from_numpy(np.sqrt(np.asarray(var, dtype=np.float64) + epsilon)))
+        self.clip = clip
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        return ((obs.to(torch.float64) - self.mean) / self.std).clamp(-self.clip, self.clip).to(torch.float32)
+
+
+class Float(nn.Module):
+    """Casts to float32, and divides by ``divisor`` where that is not 1."""
+
+    def __init__(self, divisor: float = 1.0) -> None:
+        super().__init__()
+        self.divisor = divisor
+
+    def forward(self, obs: torch.Tensor) -> torch.Tensor:
+        number = obs.to(torch.float32)
+        return number if self.divisor == 1 else number / self.divisor
+
+
+class Joined(nn.Module):
+    """Gives each input to a part of its own and joins what comes out, ``[N, sum of widths]``."""
+
+    def __init__(self, parts: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, *observations: torch.Tensor) -> torch.Tensor:
+        joined = [part(obs) for part, obs in zip(self.parts, observations, strict=True)]
+        return joined[0] if len(joined) == 1 else torch.cat(joined, dim=1)
+
+
+class After(nn.Module):
+    """Gives what comes out of the first network, which may have several inputs, to the second."""
+
+    def __init__(self, first: nn.Module, second: nn.Module) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+
+    def forward(self, *observations: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = self.second(self.first(*observations))
+        return found
 
 
 class Rows(nn.Module):
@@ -150,19 +234,7 @@ class Dueling(nn.Module):
         return value + advantage - advantage.mean(dim=1, keepdim=True)
 
 
-class WithAction(nn.Module):
-    """Adds the greedy action, the first index of the largest value, to a head: for users of the file elsewhere."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, obs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        head = self.network(obs)
-        return head, head.argmax(dim=1)
-
-
-def entry(observation: ObservationSpace) -> tuple[list[nn.Module], int, tuple[str, ...]]:
+def entry(observation: Fields | Array) -> tuple[list[nn.Module], int, tuple[str, ...]]:
     """Give what happens to an observation before the first layer, that layer's width, and how to name it."""
     if isinstance(observation, Array):
         size = int(np.prod(observation.shape))

@@ -1,100 +1,193 @@
 """The proof that an ONNX graph answers as the source framework does, before anything is written."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
 from export.errors import ParityFailed
+from export.meaning import Answers, Meaning
+from export.questions import Played, Trial, joined, play, sizes_of
 from export.runtime import Session
-from export.spec import Parity
-from export.trained import TrainedPolicy
+from export.spec import HEADS, Box, Parity
+from export.spec.manifest import magnitudes
 
 TOLERANCE = 1e-5
 
 
 def prove(
-    policy: TrainedPolicy, session: Session, observations: NDArray[np.generic], tolerance: float = TOLERANCE
-) -> Parity:
-    """Compare head and action with the source's on every row of ``observations[N, ...]``.
+    meaning: Meaning,
+    session: Session,
+    answers: Answers,
+    asked: Sequence[Trial],
+    tolerance: float = TOLERANCE,
+    *,
+    answers_name: str = "the source",
+    recorded: NDArray[np.generic] | None = None,
+) -> tuple[Parity, Played]:
+    """Compare every output and the executed action with the source's over all trials; give what the graph answered.
 
-    Raises ParityFailed, showing the worst row, where an error exceeds the tolerance (see ``Parity``), where the
-    arg-max differs in a row that is no near tie, or where ``action`` is not the arg-max of the graph's own head.
+    The source is ``answers`` and, where there is one, the policy's own ``native``; ``recorded[K, ...]`` are the actions
+    recorded for the first K rows. Raises ParityFailed, showing the worst row, where an output is off by more than the
+    tolerance (see ``Parity``), or where another action is executed in a row that is no near tie.
     """
-    expected = policy.answer(observations)
-    outputs = session.run(observations)
-    found, action = outputs[policy.head], outputs["action"]
-    _refuse_malformed(policy, expected, found, len(observations))
-    parity = _measured(policy, expected, found, tolerance)
-    close = parity.close(expected, found)
-    if not close.all():
-        worst = int(np.argmax(parity.errors(expected, found)))
-        reason = f"{int((~close).sum())} of {len(close)} rows differ by more than {tolerance:g} of their scale"
-        raise ParityFailed(_case(reason, observations[worst], expected[worst], found[worst]))
-    if not np.array_equal(action, found.argmax(axis=1)):
-        worst = int(np.argmax(action != found.argmax(axis=1)))
-        reason = f"the output 'action' says {action[worst]}, which is not the arg-max of the head"
-        raise ParityFailed(_case(reason, observations[worst], expected[worst], found[worst]))
-    differ = (expected.argmax(axis=1) != found.argmax(axis=1)) & ~near_ties(parity, expected)
-    if differ.any():
-        worst = int(np.argmax(differ))
-        reason = f"{int(differ.sum())} of {len(differ)} rows have another best action"
-        raise ParityFailed(_case(reason, observations[worst], expected[worst], found[worst]))
-    return parity
-
-
-def near_ties(parity: Parity, expected: NDArray[np.generic]) -> NDArray[np.bool_]:
-    """Say for each row of ``[N, A]`` whether its two best values are closer to each other than the tolerance."""
-    return np.asarray(gaps(expected) <= parity.tolerance * parity.scales(expected))
-
-
-def gaps(head: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Give how far the best value of each row is ahead of the second, ``[N, A]`` -> ``[N]``; infinite for A = 1."""
-    if head.shape[1] < 2:
-        return np.full(len(head), np.inf)
-    top = np.partition(head.astype(np.float64), -2, axis=1)
-    return np.asarray(top[:, -1] - top[:, -2])
-
-
-def _measured(
-    policy: TrainedPolicy, expected: NDArray[np.generic], found: NDArray[np.generic], tolerance: float
-) -> Parity:
-    error = np.abs(found.astype(np.float64) - expected.astype(np.float64)).max()
-    magnitude = float(np.median(np.abs(expected).max(axis=1)))
-    agree = expected.argmax(axis=1) == found.argmax(axis=1)
-    parity = Parity(
-        reference=f"{policy.reference_name} against onnxruntime {onnxruntime.__version__}",
-        observations=len(expected),
-        max_abs_error=float(error),
-        action_agreement=float(agree.mean()),
-        tolerance=tolerance,
-        scale=magnitude or 1.0,
-        near_ties=int((~agree).sum()),
+    graph = _played(session.run, meaning, asked)
+    source = _played(answers, meaning, asked)
+    for what, played in ((answers_name, source), ("the graph", graph)):
+        _refuse_malformed(meaning, what, played)
+    parity = _measured(meaning, source, graph, tolerance)
+    parity = parity.model_copy(
+        update={
+            "reference": f"{_named(meaning, answers_name)} against onnxruntime {onnxruntime.__version__}",
+            "steps": asked[-1].starts.shape[0],
+        }
     )
-    return parity.model_copy(update={"max_scaled_error": float(parity.errors(expected, found).max())})
+    differ = _compare(meaning, parity, answers_name, source, graph, source)
+    if meaning.native is not None:
+        differ |= _compare(meaning, parity, meaning.native_name, _played(meaning.native, meaning, asked), graph, source)
+    parity = parity.model_copy(update={"action_agreement": float(1.0 - differ.mean()), "near_ties": int(differ.sum())})
+    if recorded is not None:
+        parity = _against_recorded(meaning, parity, recorded, graph, source)
+    return parity, graph
 
 
-def _refuse_malformed(
-    policy: TrainedPolicy, expected: NDArray[np.generic], found: NDArray[np.generic], count: int
-) -> None:
-    shape = (count, policy.action.n)
-    for what, head in (("the source", expected), ("the graph", found)):
-        if head.shape != shape:
-            msg = f"{what} answers {count} observations with {list(head.shape)} numbers, expected {list(shape)}"
+def _named(meaning: Meaning, answers_name: str) -> str:
+    return answers_name if meaning.native is None else f"{meaning.native_name} and {answers_name}"
+
+
+def _played(answers: Answers, meaning: Meaning, asked: Sequence[Trial]) -> Played:
+    parts = [play(answers, meaning, trial) for trial in asked]
+    return Played(inputs=joined([part.inputs for part in parts]), outputs=joined([part.outputs for part in parts]))
+
+
+def _measured(meaning: Meaning, source: Played, graph: Played, tolerance: float) -> Parity:
+    """Work out the scales and the errors."""
+    first, *others = [port.name for port in meaning.outputs]
+    scales = {name: _scale(source.outputs[name]) for name in (first, *others)}
+    parity = Parity(
+        reference="",
+        observations=len(source),
+        max_abs_error=0.0,
+        action_agreement=1.0,
+        tolerance=tolerance,
+        scale=scales[first],
+        scales={name: scales[name] for name in others},
+    )
+    pairs = [(name, source.outputs[name], graph.outputs[name]) for name in scales]
+    heads = [np.abs(a.astype(np.float64) - b.astype(np.float64)) for name, a, b in pairs if name in HEADS[meaning.head]]
+    return parity.model_copy(
+        update={
+            "max_abs_error": float(max(error.max() for error in heads)),
+            "max_scaled_error": float(max(parity.errors(a, b, name).max() for name, a, b in pairs)),
+        }
+    )
+
+
+def _scale(array: NDArray[np.generic]) -> float:
+    return float(np.median(magnitudes(array).max(axis=1, initial=0.0))) or 1.0
+
+
+def _compare(
+    meaning: Meaning, parity: Parity, what: str, expected: Played, found: Played, source: Played
+) -> NDArray[np.bool_]:
+    """Refuse a graph whose outputs or actions are not those of ``expected``, as far as it says them.
+
+    Gives the rows of another action, which are near ties.
+    """
+    for port in meaning.outputs:
+        if port.name not in expected.outputs:
+            continue
+        told, seen = expected.outputs[port.name], found.outputs[port.name]
+        close = parity.close(told, seen, port.name)
+        if not close.all():
+            worst = int(np.argmax(parity.errors(told, seen, port.name)))
+            reason = (
+                f"{int((~close).sum())} of {len(close)} rows of {port.name!r} differ by more than "
+                f"{parity.tolerance:g} of their scale"
+            )
+            raise ParityFailed(_case(reason, what, found, worst, told[worst], seen[worst]))
+    if "action" not in expected.outputs:
+        return np.zeros(len(found), dtype=np.bool_)
+    return _compare_actions(meaning, parity, what, expected.outputs["action"], found, source)
+
+
+def _compare_actions(
+    meaning: Meaning, parity: Parity, what: str, told: NDArray[np.generic], found: Played, source: Played
+) -> NDArray[np.bool_]:
+    seen = found.outputs["action"][: len(told)]
+    wrong = differ = differing(meaning, parity.tolerance, told, seen)
+    if not isinstance(meaning.action, Box):
+        wrong = differ & ~near_ties(meaning, parity, source.outputs[HEADS[meaning.head][0]][: len(told)])
+    if wrong.any():
+        worst = int(np.argmax(wrong))
+        reason = f"{int(wrong.sum())} of {len(wrong)} rows have another action"
+        raise ParityFailed(_case(reason, what, found, worst, told[worst], seen[worst]))
+    return differ
+
+
+def _against_recorded(
+    meaning: Meaning, parity: Parity, recorded: NDArray[np.generic], found: Played, source: Played
+) -> Parity:
+    ties = _compare_actions(meaning, parity, "the recorded action", recorded, found, source)
+    return parity.model_copy(update={"recorded": len(recorded), "recorded_ties": int(ties.sum())})
+
+
+def differing(
+    meaning: Meaning, tolerance: float, told: NDArray[np.generic], seen: NDArray[np.generic]
+) -> NDArray[np.bool_]:
+    """Say for each row whether another action is executed; for a Box, by more than ``tolerance`` of its range."""
+    if not isinstance(meaning.action, Box):
+        return np.asarray((told != seen).reshape(len(told), -1).any(axis=1))
+    low, high = np.array(meaning.action.low), np.array(meaning.action.high)
+    a, b = (array.reshape(len(told), -1).astype(np.float64) for array in (told, seen))
+    width = np.where(np.isfinite(high - low), high - low, np.maximum(1.0, np.abs(a)))
+    return np.asarray(~(np.abs(a - b) <= tolerance * np.maximum(width, 1e-12)).all(axis=1))
+
+
+def near_ties(meaning: Meaning, parity: Parity, head: NDArray[np.generic]) -> NDArray[np.bool_]:
+    """Say for each row of a head ``[N, W]`` whether the best two of a choice are within the tolerance of each other."""
+    return np.asarray(gaps(meaning, head) <= parity.tolerance * parity.row_scales(head))
+
+
+def gaps(meaning: Meaning, head: NDArray[np.generic]) -> NDArray[np.float64]:
+    """Give how far the best of each row is ahead of the second, ``[N, W]`` -> ``[N]``: the least of its choices.
+
+    Infinite where there is nothing to choose.
+    """
+    least = np.full(len(head), np.inf)
+    at = 0
+    for size in sizes_of(meaning):
+        part = head[:, at : at + size].astype(np.float64)
+        at += size
+        if size > 1:
+            top = np.partition(part, -2, axis=1)
+            least = np.minimum(least, top[:, -1] - top[:, -2])
+    return least
+
+
+def _refuse_malformed(meaning: Meaning, what: str, played: Played) -> None:
+    count = len(played)
+    for port in (*meaning.outputs, meaning.action.port):
+        found = played.outputs.get(port.name)
+        if found is None or found.shape != (count, *port.shape):
+            shape = "nothing" if found is None else f"numbers of the shape {list(found.shape)}"
+            msg = f"{what} answers {count} observations with {shape} as {port.name!r}, expected {[count, *port.shape]}"
             raise ParityFailed(msg)
-        if not np.isfinite(head).all():
-            msg = f"{what} answers {int((~np.isfinite(head)).any(axis=1).sum())} of {count} rows with NaN or infinity"
+        finite = np.isfinite(found.astype(np.float64)).reshape(count, -1).all(axis=1)
+        if not finite.all():
+            msg = f"{what} answers {int((~finite).sum())} of {count} rows with NaN or infinity as {port.name!r}"
             raise ParityFailed(msg)
 
 
-def _case(
-    reason: str, observation: NDArray[np.generic], expected: NDArray[np.generic], found: NDArray[np.generic]
-) -> str:
+def _case(reason: str, what: str, found: Played, row: int, told: NDArray[np.generic], seen: NDArray[np.generic]) -> str:
     def text(array: NDArray[np.generic]) -> str:
-        flat = array.reshape(-1)
+        flat = np.asarray(array).reshape(-1)
         shown = ", ".join(f"{value:.8g}" for value in flat[:16])
         return f"[{shown}{', ...' if len(flat) > 16 else ''}]"
 
+    asked = ", ".join(f"{name} {text(array[row])}" for name, array in found.inputs.items())
     return (
         f"the graph does not answer as the source does, so nothing was written: {reason}; "
-        f"for the observation {text(observation)} the source says {text(expected)}, the graph {text(found)}"
+        f"for {asked} {what} says {text(told)}, the graph {text(seen)}"
     )

@@ -4,10 +4,10 @@ import threading
 
 import numpy as np
 import onnxruntime
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as states
 
 from export.errors import VerificationFailed
+from export.meaning import Arrays
 
 # ONNX Runtime's errors share no parent but Exception.
 _ERRORS = (
@@ -27,27 +27,39 @@ _FATAL_ONLY = 4
 class Session:
     """An ONNX model, ready to be asked."""
 
-    def __init__(self, data: bytes, deadline_s: float = 60.0) -> None:
+    def __init__(self, data: bytes, deadline_s: float = 60.0, *, optimised: bool = True) -> None:
         """Load the bytes of a model, of which no run may take longer than the deadline.
+
+        Not ``optimised``, every operator is run as it stands in the file.
 
         Raises VerificationFailed where ONNX Runtime does not take them.
         """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         options.log_severity_level = _FATAL_ONLY
+        # Else bytes in the middle of the file could make it another format's, with another graph.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
+        if not optimised:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         except _ERRORS as error:
             msg = f"ONNX Runtime cannot load the graph: {_sentence(error)}"
             raise VerificationFailed(msg) from error
         self._deadline_s = deadline_s
+        self.inputs = tuple(given.name for given in self._session.get_inputs())
         self.outputs = tuple(output.name for output in self._session.get_outputs())
 
     def __repr__(self) -> str:
         return f"<Session outputs={','.join(self.outputs)}>"
 
-    def run(self, observations: NDArray[np.generic], chunk: int = 64) -> dict[str, NDArray[np.generic]]:
-        """Give every output ``[N, ...]`` for ``observations[N, ...]``, asked in batches of at most ``chunk``."""
+    def run(self, inputs: Arrays, chunk: int = 64) -> Arrays:
+        """Give every output ``[N, ...]`` for the inputs ``[N, ...]``, asked in batches of at most ``chunk``.
+
+        Inputs that the graph does not have are left out. Raises VerificationFailed.
+        """
+        given = {name: array for name, array in inputs.items() if name in self.inputs}
+        count = len(next(iter(inputs.values())))
         options = onnxruntime.RunOptions()
         options.log_severity_level = _FATAL_ONLY
         # A graph with a loop in it may never come to an end by itself.
@@ -56,8 +68,8 @@ class Session:
         watchdog.start()
         try:
             parts = [
-                self._session.run(self.outputs, {"obs": observations[at : at + chunk]}, options)
-                for at in range(0, len(observations), chunk)
+                self._session.run(self.outputs, {name: a[at : at + chunk] for name, a in given.items()}, options)
+                for at in range(0, count, chunk)
             ]
         except _ERRORS as error:
             msg = f"ONNX Runtime cannot run the graph: {_sentence(error)}"

@@ -1,61 +1,144 @@
-"""Where policies come from: one function each that reads a file, and one line each in the table at the end."""
+"""Where policies come from: one function each that reads a checkpoint, and one line each in the table at the end."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
-from export.archive import array_of, load_tensors_only, read_capped, sha256_of, tensors_of
+import torch
+
+from export.archive import array_of, read_capped, sha256_of, tensors_of
 from export.declaration import Declaration
-from export.declared import of_declaration
-from export.errors import CheckpointRefused, DeclarationInvalid
-from export.families import of_sb3, tabular
-from export.sb3 import read_sb3
+from export.declared import cleanrl
+from export.declared.files import declared, of_loaded
+from export.errors import CheckpointRefused, DeclarationInvalid, OptionInvalid
+from export.rllib import of_rllib, read_rllib
+from export.sandbox import trusted_state_dict
+from export.sb3 import of_sb3, read_normaliser, read_sb3
+from export.spec import Source
+from export.tabular import tabular
+from export.tensorfile import tensor_file
+from export.torchscript import torch_file
 from export.trained import TrainedPolicy
 
-
-def sb3_zip(data: bytes, name: str, declaration: Declaration | None) -> TrainedPolicy:
-    """Read what ``model.save`` of Stable-Baselines3 wrote."""
-    _refuse_declaration(name, declaration)
-    return of_sb3(read_sb3(data))
+_Reader = Callable[[bytes, str, Declaration | None, float | None], TrainedPolicy]
 
 
-def q_table(data: bytes, name: str, declaration: Declaration | None) -> TrainedPolicy:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A checkpoint that is to be exported, and what was said about it.
+
+    ``normalisation`` are the bytes of a ``vecnormalize.pkl``; ``cvar`` asks for the mean of the worst share of
+    outcomes, above 0 and up to 1, where the network knows a distribution of them. ``trust`` lets a file that has to be
+    unpickled be unpickled, in a confined process.
+    """
+
+    path: Path
+    declaration: Declaration | None = None
+    normalisation: bytes | None = None
+    cvar: float | None = None
+    trust: bool = False
+
+    @property
+    def name(self) -> str:
+        """The file's name, for messages."""
+        return self.path.name
+
+    def read(self) -> bytes:
+        """Read the file, up to a cap; raises CheckpointRefused."""
+        return read_capped(self.path)
+
+
+def sb3_zip(asked: Asked) -> TrainedPolicy:
+    """Read what ``model.save`` of Stable-Baselines3 or sb3-contrib wrote."""
+    _refuse(asked, declaration=True)
+    normaliser = read_normaliser(asked.normalisation) if asked.normalisation is not None else None
+    return of_sb3(read_sb3(asked.read()), normaliser, asked.cvar)
+
+
+def q_table(asked: Asked) -> TrainedPolicy:
     """Read a Q-table ``[states, actions]`` that ``numpy.save`` wrote."""
-    _refuse_declaration(name, declaration)
-    return tabular(array_of(data, name), sha256_of(data))
+    _refuse(asked, declaration=True, normalisation=True, cvar=True)
+    data = asked.read()
+    return tabular(array_of(data, asked.name), sha256_of(data))
 
 
-def state_dict(data: bytes, name: str, declaration: Declaration | None) -> TrainedPolicy:
-    """Read a state dict that ``torch.save`` wrote; the declaration says what network it belongs to."""
-    if declaration is None:
-        msg = f"{name} holds tensors alone, which do not say what network they belong to: give --declare FILE.toml"
+def rllib(asked: Asked) -> TrainedPolicy:
+    """Read the folder of a checkpoint of RLlib's new API stack, or of a module in it."""
+    _refuse(asked, declaration=True, normalisation=True, cvar=True)
+    return of_rllib(read_rllib(asked.path))
+
+
+def pickled(asked: Asked) -> TrainedPolicy:
+    """Read a pickle of arrays, which only who trusts it can have: a Q-table by state, or tensors with a declaration."""
+    if not asked.trust:
+        msg = f"{asked.name} is a pickle, which can run any code; nothing was run. Say --trust if you know who made it"
+        raise CheckpointRefused(msg)
+    return _trusted(asked)
+
+
+def _trusted(asked: Asked) -> TrainedPolicy:
+    """Unpickle in a confined process, and take what comes back as an untrusted state dict or table."""
+    _refuse(asked, normalisation=True)
+    data = asked.read()
+    arrays = trusted_state_dict(data, asked.name)
+    if set(arrays) == {"q_table"} and asked.declaration is None:
+        return tabular(arrays["q_table"], sha256_of(data))
+    declaration = declared(asked.name, asked.declaration)
+    tensors = tensors_of({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, asked.name)
+    source = Source(library="torch", algorithm=declaration.algorithm, checkpoint_sha256=sha256_of(data))
+    return of_loaded(tensors, asked.name, declaration, source, asked.cvar)
+
+
+def _tensors(read: _Reader) -> Callable[[Asked], TrainedPolicy]:
+    """Hand a file of tensors to its reader; what it does not read safely is tried confined, where it is trusted."""
+
+    def source(asked: Asked) -> TrainedPolicy:
+        _refuse(asked, normalisation=True)
+        try:
+            return read(asked.read(), asked.name, asked.declaration, asked.cvar)
+        except CheckpointRefused as error:
+            if not asked.trust:
+                raise
+            try:
+                return _trusted(asked)
+            except CheckpointRefused as confined:
+                raise confined from error
+
+    return source
+
+
+def _refuse(asked: Asked, *, declaration: bool = False, normalisation: bool = False, cvar: bool = False) -> None:
+    """Refuse what was said about a checkpoint that has no use for it."""
+    if declaration and asked.declaration is not None:
+        msg = f"{asked.name} says itself what network it holds, expected no --declare with it"
         raise DeclarationInvalid(msg)
-    key = declaration.network.key
-    if key:
-        loaded = load_tensors_only(data, name)
-        inner = loaded.get(key) if isinstance(loaded, dict) else None
-        return of_declaration(declaration, tensors_of(inner, f"{name}: {key}"), sha256_of(data))
-    return of_declaration(declaration, tensors_of(load_tensors_only(data, name), name), sha256_of(data))
+    if normalisation and asked.normalisation is not None:
+        msg = f"--normalisation is for Stable-Baselines3's zips, found with {asked.name}: declare [normalise] instead"
+        raise OptionInvalid(msg)
+    if cvar and asked.cvar is not None:
+        msg = f"--cvar is {asked.cvar:g}, expected it with a network that knows a distribution of returns"
+        raise OptionInvalid(msg)
 
 
-def _refuse_declaration(name: str, declaration: Declaration | None) -> None:
-    if declaration is not None:
-        msg = f"{name} says itself what network it holds, expected no --declare with it"
-        raise DeclarationInvalid(msg)
-
-
-# Checkpoints by the end of their name.
-SOURCES: Mapping[str, Callable[[bytes, str, Declaration | None], TrainedPolicy]] = {
+# Checkpoints by the end of their name; a folder without one is RLlib's.
+SOURCES: Mapping[str, Callable[[Asked], TrainedPolicy]] = {
     ".zip": sb3_zip,
     ".npy": q_table,
-    ".pt": state_dict,
-    ".pth": state_dict,
+    ".pt": _tensors(torch_file),
+    ".pth": _tensors(torch_file),
+    ".cleanrl_model": _tensors(cleanrl),
+    ".safetensors": _tensors(tensor_file),
+    ".pkl": pickled,
 }
 
 
-def read(path: Path, declaration: Declaration | None = None) -> TrainedPolicy:
-    """Read a checkpoint of any known kind; raises CheckpointRefused or DeclarationInvalid."""
-    kind = SOURCES.get(path.suffix.lower())
+def read(asked: Asked) -> TrainedPolicy:
+    """Read a checkpoint of any known kind; raises CheckpointRefused, DeclarationInvalid or OptionInvalid."""
+    kind = SOURCES.get(asked.path.suffix.lower())
+    if kind is None and asked.path.is_dir():
+        kind = rllib
     if kind is None:
-        msg = f"{path.name} ends in {path.suffix!r}, expected a checkpoint ending in one of {', '.join(SOURCES)}"
+        known = ", ".join(SOURCES)
+        msg = f"{asked.name} ends in {asked.path.suffix!r}, expected a checkpoint ending in one of {known}, or a folder"
         raise CheckpointRefused(msg)
-    return kind(read_capped(path), path.name, declaration)
+    return kind(asked)

@@ -1,58 +1,32 @@
 """A trained policy in memory, whatever it was read from: what every source gives and the writer takes."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
-from export.spec import ActionSpace, Evaluation, Head, ObservationSpace, Source
+from export.executed import WithAction
+from export.meaning import About, Answers, Arrays, Meaning
 
-_UNKNOWN = Source(library="torch", algorithm="")
-Answers = Callable[[NDArray[np.generic]], NDArray[np.generic]]
+__all__ = ["About", "Answers", "Arrays", "TrainedPolicy"]
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedPolicy:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainedPolicy(Meaning):
     """A network with the meaning of its inputs and outputs.
 
-    ``module`` maps ``obs[N, *observation.shape]`` to the head ``[N, A]`` in float32.
-    ``reference``, where given, is the source's own answer to the same question, to be compared with;
-    else the module itself is. ``set_aside`` names the tensors of the checkpoint that no action depends on.
+    ``module`` takes the tensors of ``inputs`` in their order, each ``[N, *shape]`` (observation, mask, memory), and
+    gives those of ``outputs`` in theirs (head, spread, memory): one tensor, or a tuple where there are several. The
+    executed action is worked out of the head by the writer, the same way for all.
     """
 
     module: nn.Module
-    observation: ObservationSpace
-    action: ActionSpace
-    head: Head = "q_values"
-    family: str = "dqn"
-    inside: tuple[str, ...] = ()
-    source: Source = _UNKNOWN
-    reference: Answers | None = None
-    reference_name: str = f"torch {torch.__version__}"
-    set_aside: tuple[str, ...] = ()
 
-    def answer(self, observations: NDArray[np.generic]) -> NDArray[np.generic]:
-        """Give the source's head for ``observations[N, ...]`` as ``[N, A]``."""
-        if self.reference is not None:
-            return self.reference(observations)
+    def answer(self, inputs: Arrays) -> Arrays:
+        """Give the network's outputs and the executed ``action``, each ``[N, ...]``."""
+        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[port.name])) for port in self.inputs]
         with torch.no_grad():
-            head: torch.Tensor = self.module(torch.from_numpy(observations))
-        return np.asarray(head.numpy())
-
-
-@dataclass(frozen=True, slots=True)
-class About:
-    """What people say about a policy: it cannot be read from the network."""
-
-    name: str
-    version: str
-    author: str = ""
-    license: str = ""
-    description: str = ""
-    date: str = ""
-    notes: str = ""
-    control_period_s: float | None = None
-    evaluation: Evaluation | None = None
+            found = WithAction(self.module, self)(*tensors)
+        names = [port.name for port in (*self.outputs, self.action.port)]
+        return {name: np.asarray(tensor.numpy()) for name, tensor in zip(names, found, strict=True)}

@@ -7,10 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.errors import VerificationFailed
+from export.meaning import Arrays
 from export.runtime import Session
-from export.spec import Artefact, ArtefactError, Manifest, Parity, open_artefact
+from export.spec import Artefact, ArtefactError, Box, Manifest, open_artefact
 
 _BATCH = 7
+_ACTION = 1e-4  # of a Box action, beside the head's own closer check
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,44 +77,66 @@ def _behaviour(artefact: Artefact) -> list[Check]:
 
 
 def _golden_rows(session: Session, manifest: Manifest) -> str:
-    rows = manifest.golden.inputs["obs"].array()
-    found = session.run(rows)
-    worst = _compare(manifest.parity, manifest.golden.outputs[manifest.head].array(), found[manifest.head])
-    action = manifest.golden.outputs.get("action")
-    if action is not None and not np.array_equal(action.array(), found.get("action", np.empty(0))):
-        msg = f"the actions are {found.get('action')}, the manifest says {action.array()}"
+    inputs, golden = _rows(manifest), manifest.golden.outputs
+    found = session.run(inputs)
+    expected = {port.name: golden[port.name].array() for port in manifest.outputs}
+    worst = _compare(manifest, expected, found)
+    if "action" in golden and "action" in found:
+        _compare_actions(manifest, golden["action"].array(), found["action"])
+    return f"{_count(inputs)} rows reproduced, largest error {worst:.2g} of the scale"
+
+
+def _compare_actions(manifest: Manifest, told: NDArray[np.generic], seen: NDArray[np.generic]) -> None:
+    same = np.array_equal(told, seen)
+    if isinstance(manifest.action, Box) and told.shape == seen.shape:
+        same = bool(np.allclose(told, seen, rtol=_ACTION, atol=_ACTION))
+    if not same:
+        msg = f"the actions are {seen.tolist()}, the manifest says {told.tolist()}"
         raise VerificationFailed(msg)
-    return f"{len(rows)} rows reproduced, largest error {worst:.2g} of the scale"
 
 
 def _determinism(session: Session, manifest: Manifest) -> str:
-    rows = manifest.golden.inputs["obs"].array()
-    first, second = session.run(rows)[manifest.head], session.run(rows)[manifest.head]
-    if not np.array_equal(first, second):
-        worst = manifest.parity.errors(first, second).max()
-        msg = f"two runs over the same {len(rows)} rows differ by up to {worst:.3g} of their scale"
-        raise VerificationFailed(msg)
+    inputs = _rows(manifest)
+    first, second = session.run(inputs), session.run(inputs)
+    for port in manifest.outputs:
+        if not np.array_equal(first[port.name], second[port.name]):
+            worst = manifest.parity.errors(first[port.name], second[port.name], port.name).max()
+            msg = f"two runs over the same {_count(inputs)} rows differ in {port.name!r} by {worst:.3g} of their scale"
+            raise VerificationFailed(msg)
     return "two runs agree bit for bit"
 
 
 def _batch_independence(session: Session, manifest: Manifest) -> str:
-    rows = manifest.golden.inputs["obs"].array()
-    alone = session.run(rows, chunk=1)[manifest.head]
-    together = [session.run(rows, chunk=chunk)[manifest.head] for chunk in (_BATCH, len(rows))]
-    worst = max(_compare(manifest.parity, alone, found) for found in together)
-    return f"rows alone and in batches of {_BATCH} and {len(rows)} agree, largest error {worst:.2g} of the scale"
+    inputs = _rows(manifest)
+    count = _count(inputs)
+    alone = session.run(inputs, chunk=1)
+    together = [session.run(inputs, chunk=chunk) for chunk in (_BATCH, count)]
+    worst = max(_compare(manifest, alone, found) for found in together)
+    return f"rows alone and in batches of {_BATCH} and {count} agree, largest error {worst:.2g} of the scale"
 
 
-def _compare(parity: Parity, expected: NDArray[np.generic], found: NDArray[np.generic]) -> float:
+def _rows(manifest: Manifest) -> Arrays:
+    return {port.name: manifest.golden.inputs[port.name].array() for port in manifest.inputs}
+
+
+def _count(inputs: Arrays) -> int:
+    return len(next(iter(inputs.values())))
+
+
+def _compare(manifest: Manifest, expected: Arrays, found: Arrays) -> float:
     """Give the largest error in units of the rows' scale; raises VerificationFailed beyond the tolerance."""
-    if found.shape != expected.shape:
-        msg = f"the head has the shape {list(found.shape)}, expected {list(expected.shape)}"
-        raise VerificationFailed(msg)
-    close, error = parity.close(expected, found), parity.errors(expected, found)
-    if not close.all():
-        msg = (
-            f"{int((~close).sum())} of {len(close)} rows are off by up to {error.max():.3g} of their scale, "
-            f"expected at most {parity.tolerance:g}"
-        )
-        raise VerificationFailed(msg)
-    return float(error.max())
+    parity, worst = manifest.parity, 0.0
+    for port in manifest.outputs:
+        told, seen = expected[port.name], found[port.name]
+        if seen.shape != told.shape:
+            msg = f"{port.name!r} has the shape {list(seen.shape)}, expected {list(told.shape)}"
+            raise VerificationFailed(msg)
+        close, error = parity.close(told, seen, port.name), parity.errors(told, seen, port.name)
+        if not close.all():
+            msg = (
+                f"{int((~close).sum())} of {len(close)} rows of {port.name!r} are off by up to {error.max():.3g} of "
+                f"their scale, expected at most {parity.tolerance:g}"
+            )
+            raise VerificationFailed(msg)
+        worst = max(worst, float(error.max()))
+    return worst

@@ -9,21 +9,25 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import torch
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from export.errors import ConversionFailed, OptionInvalid, VerificationFailed
-from export.graph import OPSET, graph_of
-from export.observations import Recorded, sampled, states, statistics
+from export.graph import graph_of
+from export.meaning import About, Answers, Meaning
+from export.observations import Recorded, statistics
 from export.parity import TOLERANCE, gaps, prove
+from export.questions import Played, trials
 from export.runtime import Session
-from export.spec import Artefact, ArtefactError, Golden, Manifest, Parity, Tensor, open_artefact, seal
-from export.trained import About, TrainedPolicy
+from export.spec import HEADS, Artefact, ArtefactError, Box, Golden, Manifest, Parity, Tensor, open_artefact, seal
+from export.trained import TrainedPolicy
 from export.verify import verify
 
-SAMPLES = 2000
 GOLDEN = 16
-_ALL_STATES = 65536
+# Rows that are large, images for instance, are fewer.
+_LARGE, _LARGE_GOLDEN = 4096, 8
 # Golden rows are checked on other machines too: their best action is this many tolerances ahead where that can be had.
 _CLEAR = 100.0
 STEPS = ("convert", "compare", "seal", "verify", "write")
@@ -47,7 +51,7 @@ def write(
     """
     artefact = build(policy, about, recorded=recorded, tolerance=tolerance, step=step)
     step("write")
-    _replace(path, artefact.data)
+    place(path, artefact.data)
     return artefact
 
 
@@ -63,15 +67,38 @@ def build(
     policy = replace(policy, module=copy.deepcopy(policy.module).cpu().eval())
     step("convert")
     model = graph_of(policy)
+    return finish(
+        policy,
+        model,
+        policy.answer,
+        about,
+        answers_name=f"torch {torch.__version__}",
+        recorded=recorded,
+        tolerance=tolerance,
+        step=step,
+    )
+
+
+def finish(
+    meaning: Meaning,
+    model: onnx.ModelProto,
+    answers: Answers,
+    about: About,
+    *,
+    answers_name: str,
+    recorded: Recorded | None = None,
+    tolerance: float = TOLERANCE,
+    step: Callable[[str], None] = lambda _: None,
+) -> Artefact:
+    """Compare a graph with what ``answers`` says to the same questions, seal it and verify it; see ``write``."""
     step("compare")
-    seen = recorded.rows if recorded is not None else np.empty((0, *policy.observation.shape), policy.observation.dtype)
-    everything = states(policy.observation, _ALL_STATES)
-    rows = np.concatenate([seen, everything, sampled(policy.observation, SAMPLES)])
+    asked = trials(meaning, recorded)
     session = Session(model.SerializeToString())
-    parity = prove(policy, session, rows, tolerance)
+    actions = None if recorded is None else recorded.actions
+    parity, played = prove(meaning, session, answers, asked, tolerance, answers_name=answers_name, recorded=actions)
     step("seal")
-    golden = _golden(policy, session, parity, rows, len(seen))
-    manifest = _manifest(policy, about, parity, golden, recorded)
+    golden = _golden(meaning, parity, played, 0 if recorded is None else len(recorded))
+    manifest = _manifest(meaning, about, parity, golden, recorded, _opset(model))
     try:
         artefact = open_artefact(seal(model, manifest))
     except ArtefactError as error:
@@ -86,17 +113,23 @@ def build(
     return artefact
 
 
-def _golden(policy: TrainedPolicy, session: Session, parity: Parity, rows: NDArray[np.generic], seen: int) -> Golden:
-    """Choose rows that say most, half of them from the ``seen`` recorded ones at the front, and run them."""
-    head = policy.answer(rows)
-    clear = gaps(head) > _CLEAR * parity.tolerance * parity.scales(head)
-    first = _spread(np.arange(seen), clear, GOLDEN // 2)
-    chosen = np.concatenate([first, _spread(np.arange(seen, len(rows)), clear, GOLDEN - len(first))])
-    inputs = np.ascontiguousarray(rows[chosen])
-    outputs = session.run(inputs)
+def _opset(model: onnx.ModelProto) -> int:
+    return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+
+
+def _golden(meaning: Meaning, parity: Parity, played: Played, seen: int) -> Golden:
+    """Choose rows that say most, half of them from the ``seen`` recorded ones at the front."""
+    head = played.outputs[HEADS[meaning.head][0]]
+    clear = np.ones(len(head), dtype=np.bool_)
+    if not isinstance(meaning.action, Box):
+        clear = gaps(meaning, head) > _CLEAR * parity.tolerance * parity.row_scales(head)
+    count = GOLDEN if meaning.observation.size <= _LARGE else _LARGE_GOLDEN
+    first = _spread(np.arange(seen), clear, count // 2)
+    chosen = np.concatenate([first, _spread(np.arange(seen, len(head)), clear, count - len(first))])
+    outputs = (*meaning.outputs, meaning.action.port)
     return Golden(
-        inputs={"obs": Tensor.of(inputs)},
-        outputs={name: Tensor.of(outputs[name]) for name in (policy.head, "action")},
+        inputs={port.name: Tensor.of(played.inputs[port.name][chosen]) for port in meaning.inputs},
+        outputs={port.name: Tensor.of(played.outputs[port.name][chosen]) for port in outputs},
     )
 
 
@@ -108,23 +141,28 @@ def _spread(pool: NDArray[np.int64], clear: NDArray[np.bool_], count: int) -> ND
 
 
 def _manifest(
-    policy: TrainedPolicy, about: About, parity: Parity, golden: Golden, recorded: Recorded | None
+    meaning: Meaning, about: About, parity: Parity, golden: Golden, recorded: Recorded | None, opset: int
 ) -> Manifest:
     try:
         return Manifest(
             name=about.name,
             version=about.version,
-            family=policy.family,
-            head=policy.head,
-            observation=policy.observation,
-            action=policy.action,
-            inside=policy.inside,
+            family=meaning.family,
+            head=meaning.head,
+            squash=meaning.squash,
+            observation=meaning.observation,
+            action=meaning.action,
+            mask=meaning.mask,
+            memory=meaning.memory,
+            spread=meaning.spread,
+            inside=meaning.inside,
             control_period_s=about.control_period_s,
-            statistics=statistics(recorded) if recorded is not None else None,
+            statistics=statistics(recorded, meaning.observation) if recorded is not None else None,
             golden=golden,
             parity=parity,
-            opset=OPSET,
-            source=policy.source,
+            opset=opset,
+            source=meaning.source,
+            variant=meaning.variant,
             evaluation=about.evaluation,
             author=about.author,
             license=about.license,
@@ -134,11 +172,12 @@ def _manifest(
         )
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        msg = f"{'.'.join(map(str, first['loc']))}: {first['msg']}, found {str(first['input'])[:60]!r}"
+        place = ".".join(map(str, first["loc"]))
+        msg = f"{place + ': ' if place else ''}{first['msg']}, found {str(first['input'])[:60]!r}"
         raise OptionInvalid(msg) from error
 
 
-def _replace(path: Path, data: bytes) -> None:
+def place(path: Path, data: bytes) -> None:
     """Put the bytes at ``path`` in one step: a reader sees the old file or the new one, never a part."""
     try:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

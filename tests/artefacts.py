@@ -8,13 +8,12 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from export.spec import (
-    ActionSpace,
     Array,
+    Discrete,
     Field,
     Fields,
     Golden,
     Manifest,
-    ObservationSpace,
     Parity,
     Source,
     seal,
@@ -158,7 +157,7 @@ def image(shape: tuple[int, ...] = (2, 3, 4), *, count: int = 3) -> bytes:
 def built(
     nodes: Sequence[NodeProto],
     constants: Mapping[str, object],
-    observation: ObservationSpace,
+    observation: Fields | Array,
     actions: Sequence[str],
     *,
     version: str = "1",
@@ -175,7 +174,7 @@ def built(
         family="dqn",
         head="q_values",
         observation=observation,
-        action=ActionSpace(names=tuple(actions)),
+        action=Discrete(names=tuple(actions)),
         golden=Golden(inputs={"obs": Text.of(golden)}, outputs={"q_values": Text.of(outputs)}),
         parity=Parity(
             reference="itself", observations=len(golden), max_abs_error=0, action_agreement=1, tolerance=1e-5
@@ -187,7 +186,7 @@ def built(
 
 
 def graph_of(
-    nodes: Sequence[NodeProto], constants: Mapping[str, object], observation: ObservationSpace, count: int
+    nodes: Sequence[NodeProto], constants: Mapping[str, object], observation: Fields | Array, count: int
 ) -> onnx.ModelProto:
     """The model of a graph from ``obs[batch, ...]`` to ``q_values[batch, count]``."""
     graph = helper.make_graph(
@@ -207,7 +206,7 @@ def answered(model: onnx.ModelProto, inputs: np.ndarray) -> np.ndarray:
     return outputs
 
 
-def golden_inputs(observation: ObservationSpace, rows: int = 16) -> np.ndarray:
+def golden_inputs(observation: Fields | Array, rows: int = 16) -> np.ndarray:
     """Numbers[rows, ...] from 0 to 1, or bytes, that every policy here can answer."""
     generator = np.random.default_rng(0)
     shape = (rows, *observation.shape)

@@ -36,8 +36,12 @@ HOMES = {
     "redis": ("service.agent.stores",),
     "uvicorn": ("service.process", "service.protocol", "service.agent", "loadtests"),
     "torch": ("export", "examples"),
-    "stable_baselines3": ("examples",),
-    "gymnasium": ("examples",),
+    "stable_baselines3": ("export.sb3.native", "examples"),
+    "sb3_contrib": ("export.sb3.native",),
+    "gymnasium": ("export.sb3.native", "export.playing", "examples"),
+    "cryptography": ("export.spec.signature",),
+    "safetensors": ("export.tensorfile",),
+    "ruamel": ("export.adopt.deploy",),
     "onnx": ("export",),
 }
 

@@ -182,21 +182,28 @@ def test_an_sb3_zip_goes_through_the_command(tmp_path: Path, capsys: pytest.Capt
     assert open_artefact(path.read_bytes()).manifest.fields[2] == "vx"
 
 
-def test_statistics_left_beside_a_zip_refuse_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """SB3 keeps normalisation in another file; without it the policy would answer wrongly, so nothing is written."""
-    checkpoint = SHARED / "sb3" / "ppo_LunarLander-v2.zip"
+def test_statistics_beside_a_zip_are_read_with_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """SB3 keeps normalisation in another file; the policy is exported with it, and proven on recorded actions."""
+    checkpoint = SHARED / "sb3" / "ppo_MountainCar-v0.zip"
     if not checkpoint.exists():
         pytest.skip(f"the real policies are not there: {checkpoint}")
     (tmp_path / "a.zip").write_bytes(checkpoint.read_bytes())
-    (tmp_path / "a.vecnormalize.pkl").write_bytes(b"")
+    (tmp_path / "a.vecnormalize.pkl").write_bytes(checkpoint.with_suffix(".vecnormalize.pkl").read_bytes())
     path = tmp_path / "a-1.onnx"
+    recorded = str(SHARED / "golden" / "ppo_MountainCar-v0.npz")
 
-    refused = main([str(tmp_path / "a.zip"), "-o", str(path)])
-    written = path.exists()
-    allowed = main([str(tmp_path / "a.zip"), "-o", str(path), "--ignore-normalisation"])
+    allowed = main([str(tmp_path / "a.zip"), "-o", str(path), "--observations", recorded])
+    manifest = open_artefact(path.read_bytes()).manifest
+    without = main([str(tmp_path / "a.zip"), "-o", str(path), "--observations", recorded, "--ignore-normalisation"])
+    (tmp_path / "a.vecnormalize.pkl").write_bytes(b"")
+    damaged = main([str(tmp_path / "a.zip"), "-o", str(path)])
 
-    assert (refused, written, allowed) == (1, False, 0)
-    assert "a.vecnormalize.pkl lies beside the checkpoint" in capsys.readouterr().err
+    assert (allowed, without, damaged) == (0, 1, 1)
+    assert (manifest.parity.recorded, manifest.parity.recorded_ties) == (1000, 0)
+    told = capsys.readouterr().err
+    assert "rows have another action" in told
+    assert "the file of normalisation statistics cannot be read" in told
+    assert open_artefact(path.read_bytes()).manifest == manifest
 
 
 def test_reading_artefacts_needs_no_torch(exported: Path) -> None:
@@ -218,7 +225,7 @@ def test_reading_artefacts_needs_no_torch(exported: Path) -> None:
         cwd=Path(__file__).resolve().parents[2],
     )
 
-    assert "exporting needs the package 'torch'" in done.stderr
+    assert "this needs the package 'torch'" in done.stderr
 
 
 def test_neither_sb3_nor_gym_is_imported() -> None:

@@ -3,6 +3,7 @@
 import io
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ import torch
 from export.archive import array_of, load_tensors_only, members_of, read_capped, tensors_of
 from export.errors import CheckpointRefused, SampleInvalid
 from export.observations import PROBABILITIES, Recorded, read_recorded, sampled, states, statistics
-from export.spec import Array, Field, Fields
+from export.meaning import Meaning
+from export.spec import Array, Dict, Discrete, Entry, Field, Fields, ObservationSpace
 
 SPACE = Fields(
     fields=(
@@ -23,6 +25,15 @@ SPACE = Fields(
 )
 
 
+PAIR = Fields(fields=(Field(name="a"), Field(name="b")))
+ACTION = Discrete(names=("off", "on"))
+
+
+def policy(space: ObservationSpace = SPACE) -> Meaning:
+    """Give a policy over a space."""
+    return Meaning(observation=space, action=ACTION)
+
+
 def npy(array: object) -> bytes:
     """Give the bytes of a ``.npy`` file."""
     stream = io.BytesIO()
@@ -32,7 +43,7 @@ def npy(array: object) -> bytes:
 
 def test_samples_stay_within_their_bounds_and_fill_them() -> None:
     """Every kind of bound is kept, and the same samples come every time."""
-    rows = sampled(SPACE, 4000)
+    rows = sampled(SPACE, 4000)["obs"]
 
     assert rows.shape == (4000, 4)
     assert rows.dtype == np.float32
@@ -44,7 +55,7 @@ def test_samples_stay_within_their_bounds_and_fill_them() -> None:
     assert high[2] <= -1
     assert low[3] < -20
     assert high[3] > 20
-    assert np.array_equal(rows, sampled(SPACE, 4000))
+    assert np.array_equal(rows, sampled(SPACE, 4000)["obs"])
 
 
 def test_whole_numbers_reach_both_ends() -> None:
@@ -52,20 +63,21 @@ def test_whole_numbers_reach_both_ends() -> None:
     space = Fields(fields=(Field(name="state", low=0, high=3),), dtype="int64")
     image = Array(shape=(2, 2), dtype="uint8")
 
-    assert set(sampled(space, 200).reshape(-1).tolist()) == {0, 1, 2, 3}
-    assert states(space, 10).reshape(-1).tolist() == [0, 1, 2, 3]
-    assert len(states(space, 3)) == 0
-    assert len(states(SPACE, 10)) == 0
-    assert sampled(image, 2000).max() == 255
-    assert sampled(image, 2000).min() == 0
+    assert set(sampled(space, 200)["obs"].reshape(-1).tolist()) == {0, 1, 2, 3}
+    assert states(space, 10)["obs"].reshape(-1).tolist() == [0, 1, 2, 3]
+    assert states(space, 3) == {}
+    assert states(SPACE, 10) == {}
+    assert sampled(image, 2000)["obs"].max() == 255
+    assert sampled(image, 2000)["obs"].min() == 0
 
 
 def test_statistics_are_those_of_numpy() -> None:
     """Count, mean, deviation and quantiles at fixed probabilities, per field."""
     rows = np.random.default_rng(0).normal([1, -2], [3, 0.1], (1000, 2)).astype(np.float32)
 
-    found = statistics(Recorded(rows=rows, origin="x.npy"))
+    found = statistics(Recorded(inputs={"obs": rows}, origin="x.npy"), PAIR)
 
+    assert found is not None
     assert found.count == 1000
     assert found.probabilities == PROBABILITIES
     assert found.std == pytest.approx(rows.astype(np.float64).std(axis=0))
@@ -79,13 +91,13 @@ def test_recorded_observations_come_from_npy_and_npz(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "b.npz", obs=rows, action=np.zeros(7))
     np.savez(tmp_path / "c.npz", something=rows)
 
-    found = read_recorded(tmp_path / "a.npy", SPACE)
+    found = read_recorded(tmp_path / "a.npy", policy())
 
-    assert found.rows.dtype == np.float32
+    assert found.inputs["obs"].dtype == np.float32
     assert found.origin == "a.npy"
-    assert np.array_equal(read_recorded(tmp_path / "b.npz", SPACE).rows, found.rows)
-    with pytest.raises(SampleInvalid, match="no array named 'obs'"):
-        read_recorded(tmp_path / "c.npz", SPACE)
+    assert np.array_equal(read_recorded(tmp_path / "b.npz", policy()).inputs["obs"], found.inputs["obs"])
+    with pytest.raises(SampleInvalid, match="no array 'obs'"):
+        read_recorded(tmp_path / "c.npz", policy())
 
 
 @pytest.mark.parametrize(
@@ -104,7 +116,7 @@ def test_recorded_observations_that_do_not_fit_are_refused(rows: np.ndarray, mes
     path.write_bytes(npy(rows))
 
     with pytest.raises(SampleInvalid, match=message):
-        read_recorded(path, SPACE)
+        read_recorded(path, policy())
 
 
 def test_states_have_to_be_whole(tmp_path: Path) -> None:
@@ -114,7 +126,30 @@ def test_states_have_to_be_whole(tmp_path: Path) -> None:
     path.write_bytes(npy([[1.5]]))
 
     with pytest.raises(SampleInvalid, match="whole numbers of int64"):
-        read_recorded(path, space)
+        read_recorded(path, policy(space))
+
+
+def test_the_parts_of_a_dict_are_read_by_key(tmp_path: Path) -> None:
+    """Each part has an array of its own, and the actions that were recorded come with them."""
+    space = Dict(entries=(Entry(key="pair", space=PAIR), Entry(key="seen", space=Array(shape=(2, 2), dtype="uint8"))))
+    path = tmp_path / "rows.npz"
+    parts: dict[str, Any] = {"obs.pair": np.ones((5, 2)), "obs.seen": np.zeros((5, 2, 2), dtype=np.uint8)}
+    np.savez(path, **parts, actions=np.arange(5) % 2, episode_starts=np.array([1, 0, 0, 1, 0]))
+
+    found = read_recorded(path, policy(space))
+
+    assert {name: array.shape for name, array in found.inputs.items()} == {"obs.pair": (5, 2), "obs.seen": (5, 2, 2)}
+    assert found.actions is not None
+    assert found.actions.tolist() == [0, 1, 0, 1, 0]
+    assert found.starts is not None
+    assert found.starts.tolist() == [True, False, False, True, False]
+    np.savez(path, **parts, actions=np.arange(4))
+    with pytest.raises(SampleInvalid, match="'action' has 4 rows, expected 5"):
+        read_recorded(path, policy(space))
+    del parts["obs.seen"]
+    np.savez(path, **parts)
+    with pytest.raises(SampleInvalid, match=r"no array 'obs\.seen'"):
+        read_recorded(path, policy(space))
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import torch
 from torch import nn
 
 from export.errors import CheckpointRefused, ConversionFailed, OptionInvalid, ParityFailed
-from export.families import tabular
 from export.naming import Names, named
 from export.observations import Recorded
 from export.runtime import Session
 from export.spec import Array, Discrete, Field, Fields, open_artefact
+from export.tabular import tabular
 from export.trained import About, TrainedPolicy
 from export.write import STEPS, build, write
 
@@ -77,7 +77,7 @@ def test_a_plain_module_becomes_one_self_contained_file(tmp_path: Path) -> None:
 
     artefact = write(lamp(module), path, ABOUT, step=steps.append)
     seen = np.random.default_rng(0).uniform(0, 24, (33, 2)).astype(np.float32)
-    found = Session(path.read_bytes()).run(seen)
+    found = Session(path.read_bytes()).run({"obs": seen})
 
     assert module.training
     with torch.no_grad():
@@ -108,9 +108,9 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (OtherInGraph(), r"rows differ by more than 1e-05 .* the source says \[.*\], the graph \["),
-        (Slightly(), "rows differ by more than"),
-        (Noisy(), "rows differ by more than"),
+        (OtherInGraph(), r"rows differ by more than 1e-05 .* torch .* says \[.*\], the graph \["),
+        (Slightly(), "rows of 'q_values' differ by more than"),
+        (Noisy(), "rows of 'q_values' differ by more than"),
     ],
 )
 def test_a_graph_that_answers_otherwise_is_not_written(module: nn.Module, message: str, tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_table_is_gathered_and_knows_its_states() -> None:
     table = np.random.default_rng(0).normal(size=(50, 4))
 
     artefact = build(tabular(table, "0" * 64), ABOUT)
-    head = Session(artefact.data).run(np.array([[0], [49], [-1], [50], [7]]))["q_values"]
+    head = Session(artefact.data).run({"obs": np.array([[0], [49], [-1], [50], [7]])})["q_values"]
 
     space = artefact.manifest.observation
     assert isinstance(space, Fields)
@@ -208,7 +208,7 @@ def test_recorded_observations_give_statistics_and_golden_rows() -> None:
     """A sample is summarised per field, joins the comparison, and half of the golden rows come from it."""
     rows = np.random.default_rng(0).uniform([0, 6], [900, 18], (400, 2)).astype(np.float32)
 
-    manifest = build(lamp(), ABOUT, recorded=Recorded(rows=rows, origin="day.npy")).manifest
+    manifest = build(lamp(), ABOUT, recorded=Recorded(inputs={"obs": rows}, origin="day.npy")).manifest
     taken, golden = manifest.statistics, manifest.golden.inputs["obs"].array()
 
     assert taken is not None
@@ -252,6 +252,6 @@ def test_fields_of_an_array_have_no_names() -> None:
     """An observation that is one array cannot be named number by number."""
     policy = TrainedPolicy(module=Lamp(), observation=Array(shape=(2, 3)), action=ACTION)
 
-    with pytest.raises(OptionInvalid, match="one array of shape"):
+    with pytest.raises(OptionInvalid, match="arrays alone: obs"):
         named(policy, Names(fields=["a"] * 6))
     assert named(policy, Names()) == policy

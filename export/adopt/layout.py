@@ -1,0 +1,108 @@
+"""Where the rows of a batch are in the tensors of a file, found by running it: what it declares may be wrong."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.adopt.original import Original
+from export.adopt.reading import Reading
+from export.adopt.trial import Trial
+from export.errors import AdoptionRefused
+
+# Batch sizes that a file is tried with which says that it takes any.
+_SIZES = (1, 2, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One input: the dtype and shape of one row, and the axis that rows are stacked on; None where there is none."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    axis: int | None
+
+    def feed(self, rows: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Put ``rows[k, *shape]`` into the form that the file takes."""
+        cast = np.ascontiguousarray(rows.astype(self.dtype))
+        return cast[0] if self.axis is None else np.ascontiguousarray(np.moveaxis(cast, 0, self.axis))
+
+    def rows(self, found: NDArray[np.generic]) -> NDArray[np.generic]:
+        """Take rows ``[k, *shape]`` out of what the file gives back of this input."""
+        return found[np.newaxis] if self.axis is None else np.moveaxis(found, self.axis, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The inputs of a file by name, how many rows it takes at once (None for any), and the widths of its pieces."""
+
+    slots: Mapping[str, Slot]
+    at_once: int | None
+    widths: Mapping[str, int]
+
+
+def exposed(original: Original, names: Sequence[str]) -> onnx.ModelProto:
+    """Give the model as it is, with the named tensors among its outputs."""
+    model = onnx.ModelProto()
+    model.CopyFrom(original.model)
+    present = set(original.outputs)
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in present)
+    return model
+
+
+def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layout]:
+    """Give the layouts that a file can have, the likelier first: memory may have its rows on its first or second axis.
+
+    Raises AdoptionRefused where the file does not run at all.
+    """
+    dims = {name: original.dims(name) for name in original.inputs}
+    _refuse_open(dims)
+    declared = {name: [1 if size is None else size for size in sizes] for name, sizes in dims.items()}
+    blank = {name: np.zeros(shape, original.dtype(name)) for name, shape in declared.items()}
+    found = trial.run(blank)
+    pieces = [name for tensor in reading.heads.values() for name in tensor.names]
+    count = found[pieces[0]].shape[0] if found[pieces[0]].ndim > 1 else 1
+    stacked = found[pieces[0]].ndim > 1
+    carried = {one.source for one in reading.memory}
+    for axis in (0, 1) if carried else (0,):
+        slots = {}
+        for name, sizes in declared.items():
+            at = axis if name in carried else 0
+            on = stacked and len(sizes) > at and (dims[name][at] is None or sizes[at] == count)
+            shape = tuple(size for place, size in enumerate(sizes) if not on or place != at)
+            slots[name] = Slot(name, original.dtype(name).name, shape, at if on else None)
+        if any(slots[name].axis is None for name in carried):
+            continue
+        widths = {name: found[name].size // count for name in pieces}
+        yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
+
+
+def _refuse_open(dims: Mapping[str, list[int | None]]) -> None:
+    for name, sizes in dims.items():
+        if not sizes or None in sizes[1:]:
+            msg = f"the input {name!r} is declared {sizes} (None is open), expected one open axis at most, the first"
+            raise AdoptionRefused(msg)
+
+
+def _at_once(
+    slots: Mapping[str, Slot],
+    dims: Mapping[str, list[int | None]],
+    trial: Trial,
+    pieces: Sequence[str],
+    count: int,
+) -> int | None:
+    """Say how many rows the file takes at once: any, if it says so and does so."""
+    if any(slot.axis is None or dims[name][slot.axis] is not None for name, slot in slots.items()):
+        return count
+    for size in _SIZES:
+        blank = {name: slot.feed(np.zeros((size, *slot.shape))) for name, slot in slots.items()}
+        try:
+            found = trial.run(blank, pieces)
+        except AdoptionRefused:
+            return count
+        if any(found[name].shape[:1] != (size,) for name in pieces):
+            return count
+    return None

@@ -1,0 +1,105 @@
+"""Probing: what a file and the graph made of it do when they are run, before anybody believes what it declares."""
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from export.adopt.graph import Plan
+from export.adopt.reference import Reference
+from export.adopt.trial import Trial
+from export.errors import AdoptionRefused
+from export.meaning import Meaning
+from export.observations import sampled
+from export.spec import HEADS, MASK
+from export.spec.manifest import magnitudes
+
+_ROWS = 8
+_SIZES = (1, 2, _ROWS)
+# Other batch sizes change the last bits; rows that are mixed change more.
+_TOLERANCE = 1e-4
+
+
+def questions(meaning: Meaning, count: int = _ROWS, seed: int = 11) -> dict[str, NDArray[np.generic]]:
+    """Draw inputs of all kinds, ``[count, ...]``, the same every time; nothing is forbidden."""
+    generator = np.random.default_rng(seed)
+    rows = dict(sampled(meaning.observation, count, seed))
+    if meaning.mask:
+        rows[MASK] = np.ones((count, meaning.action.width), dtype=np.bool_)
+    for memory in meaning.memory:
+        drawn = generator.standard_normal((count, *memory.shape)) * 0.5
+        rows[memory.port_in.name] = drawn.astype(np.float32)
+    return rows
+
+
+def refuse_unsteady(plan: Plan, reference: Reference) -> None:
+    """Refuse a file whose head is not finite, not the same twice, or the same whatever it is asked."""
+    asked = questions(plan.meaning)
+    first, second = reference(asked), reference(asked)
+    for name in HEADS[plan.meaning.head]:
+        if not np.isfinite(first[name].astype(np.float64)).all():
+            msg = f"the file answers {name!r} with NaN or infinity for finite observations, expected numbers"
+            raise AdoptionRefused(msg)
+        if not np.array_equal(first[name], second[name]):
+            msg = f"the file answers the same observations differently each time ({name!r}), expected the same"
+            raise AdoptionRefused(msg)
+    head = first[HEADS[plan.meaning.head][0]]
+    if (head == head[0]).all():
+        msg = f"the file answers every observation alike ({_shown(head[0])}), expected a head that depends on it"
+        raise AdoptionRefused(msg)
+
+
+def allowing(plan: Plan, reference: Reference) -> float:
+    """Say which value of the file's mask allows an action, by forbidding one after another.
+
+    Raises AdoptionRefused where neither does: of a forbidden action the logit has to fall beyond all others'.
+    """
+    width = plan.meaning.action.width
+    asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
+    others = ~np.eye(width, dtype=np.bool_)
+    names = next(iter(plan.reading.heads.values())).names
+    falls = {}
+    # Row j has one action alone at the other value than all others: j itself.
+    for value, mask in ((1.0, others), (0.0, ~others)):
+        found = reference.raw({**asked, MASK: mask}, names)
+        head = np.concatenate([found[name] for name in names], axis=1).astype(np.float64)
+        falls[value] = bool((np.diagonal(head) < np.where(others, head, np.inf).min(axis=1)).all())
+    told = [value for value, fell in falls.items() if fell]
+    if len(told) != 1:
+        msg = f"the input {plan.reading.mask!r} is no mask of this head: forbidding an action does not lower its logit"
+        raise AdoptionRefused(msg)
+    return told[0]
+
+
+def refuse_mixed(plan: Plan, reference: Reference, model: onnx.ModelProto) -> None:
+    """Refuse a graph that does not answer batches of 1, 2 and 8 rows as the file answers each row alone."""
+    asked = questions(plan.meaning)
+    expected = reference(asked)
+    trial = Trial(model)
+    names = [port.name for port in plan.meaning.outputs]
+    known = {value.name for value in model.graph.input}
+    for size in _SIZES:
+        for start in range(0, _ROWS, size):
+            found = trial.run({n: a[start : start + size] for n, a in asked.items() if n in known}, names)
+            for name in names:
+                _refuse_other(name, size, expected[name][start : start + size], found[name])
+
+
+def _refuse_other(name: str, size: int, expected: NDArray[np.generic], found: NDArray[np.generic]) -> None:
+    if found.shape != expected.shape:
+        shapes = f"{list(found.shape)}, expected {list(expected.shape)}"
+        msg = f"{size} rows at once are answered with {name!r} of the shape {shapes}"
+        raise AdoptionRefused(msg)
+    error = magnitudes(found.astype(np.float64) - expected.astype(np.float64)).max(axis=1, initial=0.0)
+    scale = np.maximum(magnitudes(expected).max(axis=1, initial=0.0), 1e-3)
+    if not (error <= _TOLERANCE * scale).all():
+        row = int(np.argmax(~(error <= _TOLERANCE * scale)))
+        msg = (
+            f"{size} rows at once are mixed: {name!r} of row {row} is {_shown(found[row])}, "
+            f"of the same row alone {_shown(expected[row])}"
+        )
+        raise AdoptionRefused(msg)
+
+
+def _shown(row: NDArray[np.generic]) -> str:
+    flat = np.asarray(row).reshape(-1)
+    return f"[{', '.join(f'{value:.6g}' for value in flat[:6])}{', ...' if len(flat) > 6 else ''}]"

@@ -1,0 +1,105 @@
+"""A reading of somebody's ONNX file: which tensor is the observation, which the head, and what is carried along."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from export.errors import OptionInvalid
+from export.spec import Head, Squash
+
+# How a head is asked for on the command line; a mean alone is a Gaussian without spread.
+HEAD_WORDS: Mapping[str, Head] = {"logits": "logits", "q_values": "q_values", "mean": "gaussian"}
+
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """One tensor of our head: tensors of the file side by side, as ``value * scale + offset``; zeros for no tensors.
+
+    ``scale`` and ``offset`` hold one number for all or one for each.
+    """
+
+    names: tuple[str, ...] = ()
+    scale: tuple[float, ...] = (1.0,)
+    offset: tuple[float, ...] = (0.0,)
+
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """What the file wants back at the next step: our name for it, the input that takes it, the output that gives it."""
+
+    name: str
+    source: str
+    result: str
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What people said because no file does; None and empty are: not said."""
+
+    head: str | None = None
+    squash: Squash | None = None
+    observations: tuple[str, ...] = ()
+    output: str | None = None
+    sizes: tuple[int, ...] = ()
+    actions: tuple[str, ...] = ()
+    action_names: tuple[str, ...] = ()
+    action_low: tuple[float | None, ...] = ()
+    action_high: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the tensors of a file mean.
+
+    ``heads`` has the tensors of the head by our names. ``sizes`` are the choices of each factor where the file says
+    them, ``low`` and ``high`` the bounds of the numbers of a Box. ``echo`` is an output that repeats the greedy action
+    in its own way, and ``drawn`` one that is a sample from the head: both are compared with.
+    """
+
+    dialect: str
+    observations: tuple[str, ...]
+    head: Head
+    heads: Mapping[str, Pieces]
+    squash: Squash = "none"
+    sizes: tuple[int, ...] = ()
+    low: tuple[float | None, ...] = (None,)
+    high: tuple[float | None, ...] = (None,)
+    mask: str = ""
+    memory: tuple[Carried, ...] = ()
+    echo: str = ""
+    drawn: str = ""
+    inside: tuple[str, ...] = field(default=())
+
+    @property
+    def wanted(self) -> tuple[str, ...]:
+        """The tensors of the file that are needed: the head's, then what is carried along."""
+        pieces = [name for tensor in self.heads.values() for name in tensor.names]
+        return tuple(dict.fromkeys([*pieces, *(one.result for one in self.memory)]))
+
+
+def means(name: str) -> dict[str, Pieces]:
+    """Give the head of a network that answers with what is to be done, and no spread."""
+    return {"mean": Pieces((name,)), "std": Pieces()}
+
+
+def asked_head(said: Said, output: str, why: str) -> tuple[Head, dict[str, Pieces]]:
+    """Give the head that ``--head`` names; raises OptionInvalid where it is not said."""
+    if said.head is None:
+        choices = ", ".join(HEAD_WORDS)
+        msg = f"{why}: nothing tells what the output {output!r} is, say --head with one of {choices}"
+        raise OptionInvalid(msg)
+    head = HEAD_WORDS[said.head]
+    return head, means(output) if head == "gaussian" else {head: Pieces((output,))}
+
+
+def pairs(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Carried, ...]:
+    """Find what is carried along by its names: ``x_in`` and ``x_out``, ``memory.x.in`` and ``memory.x.out``."""
+    found = []
+    for source in inputs:
+        for end_in, end_out in (("_in", "_out"), ("_ins", "_outs"), (".in", ".out")):
+            result = source.removesuffix(end_in) + end_out
+            if source.endswith(end_in) and result in outputs:
+                name = source.removesuffix(end_in).removeprefix("memory.")
+                found.append(
+                    Carried(name="".join(c if c.isalnum() else "_" for c in name), source=source, result=result)
+                )
+    return tuple(found)

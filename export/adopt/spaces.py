@@ -1,0 +1,123 @@
+"""The spaces and the memory of an adopted policy, as far as the file says them; names are numbered at first."""
+
+import re
+from collections.abc import Mapping
+
+from pydantic import ValidationError
+
+from export.adopt.deploy import Deploy
+from export.adopt.layout import Layout, Slot
+from export.adopt.reading import Reading, Said
+from export.errors import AdoptionRefused, OptionInvalid
+from export.spec import (
+    ActionSpace,
+    Array,
+    Box,
+    Dict,
+    Discrete,
+    Entry,
+    Factor,
+    Field,
+    Fields,
+    Memory,
+    MultiDiscrete,
+    ObservationSpace,
+)
+from export.spec.spaces import Dtype
+
+# More numbers than this are one array without names.
+_NAMED = 4096
+# What we take for what the file takes; a cast stands between the two where they differ.
+_DTYPES: Mapping[str, Dtype] = {
+    "float16": "float32",
+    "float32": "float32",
+    "float64": "float64",
+    "int32": "int64",
+    "int64": "int64",
+    "uint8": "uint8",
+}
+
+
+def observation_of(reading: Reading, layout: Layout, deploy: Deploy | None) -> ObservationSpace:
+    """Give one part for each observation of the file; raises AdoptionRefused for a dtype that cannot be served."""
+    if deploy is not None:
+        terms = deploy.preparation.terms
+        named = [(term, at) for term in terms for at in range(term.width)]
+        # The network's own last answer, which is not what was carried out.
+        units = {"last_action": "before scale and offset"}
+        fields = tuple(Field(name=f"{_word(t.name)}_{at}", unit=units.get(t.name, "")) for t, at in named)
+        return Fields(fields=fields)
+    slots = [layout.slots[name] for name in reading.observations]
+    if len(slots) == 1:
+        return _part(slots[0], "obs")
+    return Dict(entries=tuple(Entry(key=_word(slot.name), space=_part(slot, _word(slot.name))) for slot in slots))
+
+
+def action_of(reading: Reading, layout: Layout, said: Said, deploy: Deploy | None) -> ActionSpace:
+    """Give the action space; raises OptionInvalid or AdoptionRefused where sizes or bounds do not fit the head."""
+    first = next(iter(reading.heads.values()))
+    widths = [layout.widths[name] for name in first.names]
+    width = sum(widths)
+    if reading.head == "gaussian":
+        low = _bounds("--action-low", said.action_low, deploy.low if deploy is not None else reading.low, width)
+        high = _bounds("--action-high", said.action_high, deploy.high if deploy is not None else reading.high, width)
+        names = deploy.names if deploy is not None and deploy.names else [f"action_{at}" for at in range(width)]
+        named = zip(names, low, high, strict=True)
+        try:
+            return Box(fields=tuple(Field(name=name, low=a, high=b) for name, a, b in named))
+        except ValidationError as error:
+            msg = f"--action-low and --action-high do not go together: {error.errors(include_url=False)[0]['msg']}"
+            raise OptionInvalid(msg) from error
+    sizes = said.sizes or reading.sizes or (tuple(widths) if len(widths) > 1 else (width,))
+    if sum(sizes) != width or min(sizes) < 1:
+        msg = f"the head has {width} numbers, expected {' + '.join(map(str, sizes))}, the sizes of the choices"
+        raise OptionInvalid(msg) if said.sizes else AdoptionRefused(msg)
+    if len(sizes) == 1:
+        return Discrete(names=tuple(f"action_{at}" for at in range(width)))
+    factors = enumerate(sizes)
+    return MultiDiscrete(
+        factors=tuple(Factor(name=f"factor_{at}", names=tuple(f"choice_{i}" for i in range(n))) for at, n in factors)
+    )
+
+
+def memory_of(reading: Reading, layout: Layout, deploy: Deploy | None) -> tuple[Memory, ...]:
+    """Give what is carried: the file's own states, then the history of observations."""
+    found = []
+    for one in reading.memory:
+        slot = layout.slots[one.source]
+        if not slot.dtype.startswith("float") or not slot.shape:
+            msg = f"the memory {one.source!r} is {slot.dtype}{list(slot.shape)} a row, expected real numbers on an axis"
+            raise AdoptionRefused(msg)
+        meaning = f"{one.source} and {one.result} of the file"
+        found.append(Memory(name=_word(one.name), shape=slot.shape, meaning=meaning))
+    return (*found, *(deploy.preparation.memory if deploy is not None else ()))
+
+
+def _part(slot: Slot, prefix: str) -> Fields | Array:
+    dtype = _DTYPES.get(slot.dtype)
+    if dtype is None or not slot.shape or len(slot.shape) > 4:
+        kind = f"{slot.dtype}{list(slot.shape)}"
+        msg = f"the observation {slot.name!r} is {kind} a row, expected one to four axes of {', '.join(_DTYPES)}"
+        raise AdoptionRefused(msg)
+    if len(slot.shape) == 1 and slot.shape[0] <= _NAMED:
+        return Fields(fields=tuple(Field(name=f"{prefix}_{at}") for at in range(slot.shape[0])), dtype=dtype)
+    return Array(shape=slot.shape, dtype=dtype)
+
+
+def _bounds(
+    option: str, told: tuple[float | None, ...], known: tuple[float | None, ...], width: int
+) -> tuple[float | None, ...]:
+    """Give a bound for each number: what people say before what the file says; one stands for all."""
+    bounds = told or known
+    if len(bounds) == 1:
+        return bounds * width
+    if len(bounds) != width:
+        msg = f"{option} has {len(bounds)} entries, expected {width}, one for each number of the action, or one for all"
+        raise OptionInvalid(msg)
+    return bounds
+
+
+def _word(name: str) -> str:
+    """Make a name that may stand in rules."""
+    plain = re.sub(r"\W", "_", name, flags=re.ASCII)[:56] or "_"
+    return f"_{plain}" if plain[0].isdigit() else plain

@@ -1,0 +1,69 @@
+"""Images with their channels last, for clients whose cameras and environments give them so."""
+
+from dataclasses import replace
+
+import torch
+from torch import nn
+
+from export.errors import OptionInvalid
+from export.meaning import Answers, Arrays
+from export.spec import Array, Dict, Fields
+from export.spec.spaces import ObservationSpace
+from export.trained import TrainedPolicy
+
+
+class ChannelsFirst(nn.Module):
+    """Moves the channels of some inputs ``[N, H, W, C]`` to where the network has them, ``[N, C, H, W]``."""
+
+    def __init__(self, network: nn.Module, turned: tuple[bool, ...]) -> None:
+        super().__init__()
+        self.network, self.turned = network, turned
+
+    def forward(self, *inputs: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+        moved = [given.permute(0, 3, 1, 2) if turn else given for given, turn in zip(inputs, self.turned, strict=True)]
+        found: torch.Tensor | tuple[torch.Tensor, ...] = self.network(*moved)
+        return found
+
+
+def channels_last(policy: TrainedPolicy) -> TrainedPolicy:
+    """Let a policy take its images as ``[N, H, W, C]``: it turns them inside the graph.
+
+    An image is an array of three axes. Stable-Baselines3 and most networks have channels first, while Gymnasium's
+    environments and cameras have them last. Raises OptionInvalid where the observation has no image.
+    """
+    turned = {port.name: len(port.shape) == 3 for port in policy.observation.inputs}
+    if not any(turned.values()):
+        msg = "the observation has no image, expected an array of three axes whose channels can be last"
+        raise OptionInvalid(msg)
+    names = tuple(name for name, turn in turned.items() if turn)
+    return replace(
+        policy,
+        module=ChannelsFirst(policy.module, tuple(turned.get(port.name, False) for port in policy.inputs)),
+        observation=_turned(policy.observation),
+        inside=(*(f"{name}: channels moved from last to first" for name in names), *policy.inside),
+        native=_asked_so(policy.native, names) if policy.native is not None else None,
+    )
+
+
+def _turned(space: ObservationSpace) -> ObservationSpace:
+    if isinstance(space, Dict):
+        return Dict(
+            entries=tuple(entry.model_copy(update={"space": _turned_part(entry.space)}) for entry in space.entries)
+        )
+    return _turned_part(space)
+
+
+def _turned_part(space: Fields | Array) -> Fields | Array:
+    if isinstance(space, Fields) or len(space.shape) != 3:
+        return space
+    channels, rows, columns = space.shape
+    return space.model_copy(update={"shape": (rows, columns, channels)})
+
+
+def _asked_so(native: Answers, names: tuple[str, ...]) -> Answers:
+    """Give the source framework's answers to the same images, turned for it in NumPy."""
+
+    def answers(inputs: Arrays) -> Arrays:
+        return native({**inputs, **{name: inputs[name].transpose(0, 3, 1, 2) for name in names}})
+
+    return answers

@@ -1,0 +1,65 @@
+"""What a policy's inputs and outputs mean, whatever answers: a network, or a graph that was there already."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from export.spec import ActionSpace, Evaluation, Head, Memory, ObservationSpace, Port, Source, Squash, Variant
+from export.spec.manifest import inputs_of, outputs_of
+
+_UNKNOWN = Source(library="torch", algorithm="")
+# Tensors by the name of their port, each ``[N, ...]``.
+Arrays = Mapping[str, NDArray[np.generic]]
+Answers = Callable[[Arrays], Arrays]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """The meaning of a policy's inputs and outputs.
+
+    ``native``, where given, is the source framework's own answer to the same questions, worked out in another way: it
+    takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
+    ``set_aside`` names the tensors of the checkpoint that no action depends on.
+    """
+
+    observation: ObservationSpace
+    action: ActionSpace
+    head: Head = "q_values"
+    squash: Squash = "none"
+    family: str = "dqn"
+    mask: bool = False
+    memory: tuple[Memory, ...] = ()
+    spread: bool = False
+    inside: tuple[str, ...] = ()
+    source: Source = _UNKNOWN
+    variant: Variant | None = None
+    native: Answers | None = None
+    native_name: str = ""
+    set_aside: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> tuple[Port, ...]:
+        """What goes in, in order: the observation, the mask, the memory."""
+        return inputs_of(self)
+
+    @property
+    def outputs(self) -> tuple[Port, ...]:
+        """What comes out, in order: the head, the spread, the memory."""
+        return outputs_of(self)
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What people say about a policy: it cannot be read from the network."""
+
+    name: str
+    version: str
+    author: str = ""
+    license: str = ""
+    description: str = ""
+    date: str = ""
+    notes: str = ""
+    control_period_s: float | None = None
+    evaluation: Evaluation | None = None

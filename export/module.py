@@ -1,0 +1,197 @@
+"""A torch module in memory as a policy: what it takes and gives is checked before anything is written."""
+
+import copy
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from export.declaration import Declaration, ModuleNetwork, parsed
+from export.declared.entry import prepared
+from export.declared.policies import family_of, head_of, policy_of
+from export.errors import CheckpointRefused, DeclarationInvalid
+from export.networks import Tensors
+from export.observations import sampled
+from export.spec import Memory, Source
+from export.trained import TrainedPolicy
+
+_ROWS = 8
+# What running somebody's module raises, in and beneath torch.
+RUN_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, NotImplementedError)
+
+
+def of_module(
+    module: nn.Module,
+    declaration: Declaration | Mapping[str, object],
+    *,
+    source: Source | None = None,
+) -> TrainedPolicy:
+    """Make a policy of a module whose ``forward`` takes the observation (its entries in order) and gives the head.
+
+    ``declaration`` is a Declaration, or a table as its TOML file would have it; ``network`` may be left out where the
+    head is ``q_values``. For a Gaussian with ``std = {output = 1}`` the module gives mean and std, or its logarithm.
+    The module is copied and left as it was; dropout and batch normalisation are in eval mode in the copy.
+
+    Raises DeclarationInvalid where it does not give what was declared, and CheckpointRefused where it changes its own
+    state, gives NaN, or cannot be run.
+    """
+    if not isinstance(declaration, Declaration):
+        declaration = parsed({"network": {"kind": "module"}} | dict(declaration), "the declaration")
+    network = declaration.network
+    if not isinstance(network, ModuleNetwork):
+        msg = f"network.kind is {network.kind!r}, expected 'module' for a module in memory"
+        raise DeclarationInvalid(msg)
+    own = copy.deepcopy(module).cpu().eval()
+    policy = of_forward(own, declaration, source or Source(library="torch", algorithm=declaration.algorithm))
+    refuse_changed(own, lambda: policy.answer(_questions(policy)))
+    refuse_random(policy)
+    return policy
+
+
+def of_forward(
+    forward: nn.Module, declaration: Declaration, source: Source, memory: tuple[Memory, ...] = ()
+) -> TrainedPolicy:
+    """Put a module's forward between the declared preparation and the declared head, and try it.
+
+    Its memory comes in behind the observation and goes out behind everything else. Raises as ``of_module`` does.
+    """
+    network = declaration.network
+    if not isinstance(network, ModuleNetwork):
+        raise TypeError(network)
+    _refuse_named(network)
+    apart, inside = apart_of(declaration)
+    head, said = head_of(network, declaration, Tensors({}, "the module"))
+    core = Whole(forward, outputs=1 if network.std is None or network.std.output is None else network.std.output + 1)
+    policy = policy_of(
+        declaration,
+        (apart, core, head),
+        family=family_of(network),
+        memory=memory,
+        inside=(*inside, *said),
+        source=source,
+        set_aside=(),
+    )
+    _refuse_misshapen(policy, core, declaration)
+    return policy
+
+
+def apart_of(declaration: Declaration) -> tuple["Apart", tuple[str, ...]]:
+    """Give what happens to an observation before a module gets it, and how to name it."""
+    steps: list[nn.Module] = []
+    inside: list[str] = []
+    for part in declaration.parts:
+        step, _, said = prepared(part, _nothing)
+        # States go to the module as they are: its own first layer may be an embedding or a one-hot.
+        steps.append(nn.Identity() if part.states else step)
+        inside.extend(() if part.states else said)
+    return Apart(steps), tuple(inside)
+
+
+class Apart(nn.Module):
+    """Prepares the parts of an observation and hands them on one by one."""
+
+    def __init__(self, parts: list[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def forward(self, *obs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(part(one) for part, one in zip(self.parts, obs, strict=True))
+
+
+class Whole(nn.Module):
+    """Somebody's module between the observation's parts and the head: the first and, where asked, another output."""
+
+    def __init__(self, network: nn.Module, outputs: int) -> None:
+        super().__init__()
+        self.network, self.outputs = network, outputs
+
+    def forward(
+        self, parts: tuple[torch.Tensor, ...], *memory: torch.Tensor
+    ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        found = self.network(*parts, *memory)
+        given: tuple[torch.Tensor, ...] = (found,) if isinstance(found, torch.Tensor) else tuple(found)
+        heads = (given[0],) if self.outputs == 1 else (given[0], given[self.outputs - 1])
+        return heads, given[len(given) - len(memory) :]
+
+
+def _nothing(key: str | int | None) -> dict[str, torch.Tensor]:
+    del key
+    msg = "normalise names tensors, expected numbers for a module: it has its tensors itself"
+    raise DeclarationInvalid(msg)
+
+
+def _refuse_named(network: ModuleNetwork) -> None:
+    if network.std is not None and (network.std.parameter or network.std.layer):
+        msg = "network.std names a tensor or a layer, expected a number, or output = 1 for a module's second output"
+        raise DeclarationInvalid(msg)
+
+
+def _questions(policy: TrainedPolicy) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """Draw a few observations; every choice is allowed, and memories are at their beginning."""
+    found = dict(sampled(policy.observation, _ROWS))
+    for port in policy.inputs[len(policy.observation.inputs) :]:
+        found[port.name] = np.full((_ROWS, *port.shape), port.dtype == "bool", dtype=port.dtype)
+    return found
+
+
+def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declaration) -> None:
+    """Run the module alone and compare what it gives with what was declared."""
+    questions = _questions(policy)
+    given_in = [torch.from_numpy(questions[port.name]) for port in policy.inputs]
+    obs = given_in[: len(policy.observation.inputs)]
+    memory = given_in[len(given_in) - len(policy.memory) :]
+    try:
+        with torch.no_grad():
+            found = core.network(*apart_of(declaration)[0](*obs), *memory)
+    except RUN_ERRORS as error:
+        shapes = ", ".join(f"{tensor.dtype}".removeprefix("torch.") + f"{list(tensor.shape)}" for tensor in obs)
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        msg = f"the module cannot be run on {shapes}: {reason}"
+        raise DeclarationInvalid(msg) from error
+    given = list(found) if isinstance(found, (tuple, list)) else [found]
+    wanted = [0] if core.outputs == 1 else [0, core.outputs - 1]
+    expected = [_ROWS, declaration.outputs]
+    for at in wanted:
+        tensor = given[at] if at < len(given) else None
+        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != expected or tensor.dtype != torch.float32:
+            shown = "nothing" if tensor is None else _shown(tensor)
+            msg = f"output {at} of the module is {shown} for {_ROWS} observations, expected float32{expected}"
+            raise DeclarationInvalid(msg)
+        if not bool(torch.isfinite(tensor).all()):
+            msg = f"output {at} of the module is NaN or infinite for an observation within the declared bounds"
+            raise CheckpointRefused(msg)
+
+
+def _shown(found: object) -> str:
+    if isinstance(found, torch.Tensor):
+        return f"{str(found.dtype).removeprefix('torch.')}{list(found.shape)}"
+    return f"a {type(found).__name__}"
+
+
+def refuse_changed(module: nn.Module, run: Callable[[], object]) -> None:
+    """Refuse a module whose parameters or buffers change when it is run: what it answers depends on what came before.
+
+    A normaliser that goes on learning is one such, and a recurrent network that keeps its state in buffers is another.
+    """
+    before = {name: tensor.clone() for name, tensor in module.state_dict(keep_vars=False).items()}
+    run()
+    after = module.state_dict()
+    changed = [name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)]
+    if changed:
+        msg = (
+            f"the module changes {', '.join(changed[:4])} when it is run, so that its answer depends on what came "
+            "before: make its state an input and an output (network.kind = 'lstm'), or freeze it"
+        )
+        raise CheckpointRefused(msg)
+
+
+def refuse_random(policy: TrainedPolicy) -> None:
+    """Refuse a module that answers the same question in two ways."""
+    first, second = policy.answer(_questions(policy)), policy.answer(_questions(policy))
+    for port in policy.outputs:
+        if not np.array_equal(first[port.name], second[port.name]):
+            msg = (
+                f"the module gives another {port.name} when asked again, expected the head without random numbers in it"
+            )
+            raise CheckpointRefused(msg)

@@ -1,0 +1,1 @@
+"""Tests of the adoption of other exporters' files."""

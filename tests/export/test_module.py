@@ -1,0 +1,155 @@
+"""A torch module in memory as a policy: right, or refused with the reason."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from export.errors import CheckpointRefused, DeclarationInvalid
+from export.graph import graph_of
+from export.module import of_module
+from export.runtime import Session
+from export.trained import About
+from export.write import build
+
+Table = dict[str, object]
+CHOICE: Table = {"observation": {"shape": [4]}, "action": {"n": 3}}
+BOX: Table = {"observation": {"shape": [4]}, "action": {"low": [-1, -2], "high": [1, 2]}}
+
+torch.set_num_threads(1)
+
+
+def normal(*shape: int) -> torch.Tensor:
+    """Draw numbers, the same ones every time."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+class Twofold(nn.Module):
+    """Gives a mean and the logarithm of a standard deviation."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.spread = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return self.mean(x), self.spread(x).tanh()
+
+
+class Learning(nn.Module):
+    """Goes on learning its normaliser in eval mode."""
+
+    mean: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(4))
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.mean += 0.1 * (x.mean(0) - self.mean)
+        found: torch.Tensor = self.layer(x - self.mean)
+        return found
+
+
+class Sampling(nn.Module):
+    """Draws its action instead of giving its head."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.rand((len(x), 3))
+
+
+class Lost(nn.Module):
+    """Gives NaN."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3] * float("nan")
+
+
+def test_a_module_becomes_an_artefact() -> None:
+    """The whole way from a module and a table of its spaces, normalisation in numbers included."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 3))
+    table = CHOICE | {"normalise": {"mean": 2, "var": 9, "clip": 5}, "algorithm": "DQN"}
+
+    artefact = build(of_module(module, table), About(name="test", version="1"))
+    found = Session(artefact.data).run({"obs": normal(100, 4).numpy()})
+
+    own = module(((normal(100, 4) - 2) / 3).clamp(-5, 5)).detach().numpy()
+    assert np.abs(found["q_values"] - own).max() < 1e-5
+    assert artefact.manifest.source.algorithm == "DQN"
+
+
+def test_dropout_and_batch_normalisation_are_as_in_use() -> None:
+    """A module in training mode is exported in eval mode, and stays in training mode itself (trap 19)."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 3))
+    for _ in range(20):
+        module(normal(64, 4) * 3 + 1)
+    running = module[1].state_dict()["running_mean"].clone()
+
+    found = Session(graph_of(of_module(module, CHOICE)).SerializeToString()).run({"obs": normal(100, 4).numpy()})
+
+    assert module.training
+    assert torch.equal(module[1].state_dict()["running_mean"], running)
+    assert np.abs(found["q_values"] - module.eval()(normal(100, 4)).detach().numpy()).max() < 1e-6
+
+
+def test_a_module_that_gives_its_own_deviation() -> None:
+    """A second output is the logarithm of the standard deviation where that is declared."""
+    torch.manual_seed(0)
+    module = Twofold()
+    network: Table = {"kind": "module", "head": "gaussian", "std": {"output": 1}}
+
+    found = of_module(module, BOX | {"network": network}).answer({"obs": normal(100, 4).numpy()})
+
+    mean, spread = (tensor.detach().numpy() for tensor in module(normal(100, 4)))
+    assert np.abs(found["mean"] - mean).max() < 1e-6
+    assert np.abs(found["std"] - np.exp(spread)).max() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("module", "table", "error", "message"),
+    [
+        (Learning(), CHOICE, CheckpointRefused, r"changes mean when it is run"),
+        (Sampling(), CHOICE, CheckpointRefused, r"gives another q_values when asked again"),
+        (Lost(), CHOICE, CheckpointRefused, r"output 0 of the module is NaN or infinite"),
+        (
+            nn.Linear(4, 5),
+            CHOICE,
+            DeclarationInvalid,
+            r"is float32\[8, 5\] for 8 observations, expected float32\[8, 3\]",
+        ),
+        (nn.Linear(6, 3), CHOICE, DeclarationInvalid, r"cannot be run on float32\[8, 4\]: mat1 and mat2"),
+        (nn.Linear(4, 3).double(), CHOICE, DeclarationInvalid, r"cannot be run on float32\[8, 4\]"),
+        (
+            nn.Linear(4, 2),
+            BOX | {"network": {"kind": "module", "head": "gaussian", "std": {"output": 1}}},
+            DeclarationInvalid,
+            r"output 1 of the module is nothing",
+        ),
+        (
+            nn.Linear(4, 2),
+            BOX | {"network": {"kind": "module", "head": "gaussian", "std": {"parameter": "log_std"}}},
+            DeclarationInvalid,
+            r"network.std names a tensor or a layer",
+        ),
+        (
+            nn.Linear(4, 3),
+            CHOICE | {"network": {"hidden": []}},
+            DeclarationInvalid,
+            r"kind is 'mlp', expected 'module'",
+        ),
+        (
+            nn.Linear(4, 3),
+            CHOICE | {"normalise": {"mean": "a", "var": "b"}},
+            DeclarationInvalid,
+            r"expected numbers for a module",
+        ),
+    ],
+)
+def test_a_module_that_cannot_be_served_is_refused(
+    module: nn.Module, table: Table, error: type[Exception], message: str
+) -> None:
+    """State, chance, NaN and other shapes than those declared are said in a sentence."""
+    with pytest.raises(error, match=message):
+        of_module(module, table)

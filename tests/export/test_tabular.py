@@ -1,0 +1,57 @@
+"""Q-tables: a row for each state, exact, and NaN for a state that the table does not have."""
+
+import numpy as np
+import pytest
+
+from export.errors import CheckpointRefused
+from export.spec import Field, Fields
+from export.tabular import tabular
+
+
+def test_a_table_answers_its_rows_and_ties_go_to_the_first() -> None:
+    """Values are the table's own; of equal ones the first action is the best."""
+    table = np.array([[1.0, 2.0, 2.0], [0.0, 0.0, 0.0], [3.0, -1.0, 5.0]])
+    policy = tabular(table, "0" * 64)
+
+    answer = policy.answer({"obs": np.array([[2], [0], [1]])})
+
+    assert np.array_equal(answer["q_values"], table[[2, 0, 1]])
+    assert answer["action"].tolist() == [2, 1, 0]
+    assert policy.observation == Fields(fields=(Field(name="state", low=0, high=2),), dtype="int64")
+
+
+def test_a_state_out_of_range_is_nan_and_does_not_wrap() -> None:
+    """State -1 is not the last row, and a state too high does not fail the rest of the batch."""
+    policy = tabular(np.eye(3), "0" * 64)
+
+    rows = policy.answer({"obs": np.array([[-1], [3], [1]])})["q_values"]
+
+    assert np.isnan(rows).all(axis=1).tolist() == [True, True, False]
+
+
+def test_the_reference_is_the_table_itself() -> None:
+    """NumPy's own indexing, in the table's own precision, is what the graph is compared with."""
+    table = np.arange(6, dtype=np.float64).reshape(2, 3) / 7
+    policy = tabular(table, "0" * 64)
+
+    assert policy.native is not None
+    answer = policy.native({"obs": np.array([[1]])})
+    assert np.array_equal(answer["q_values"], table[[1]])
+    assert answer["action"].tolist() == [2]
+    assert policy.native_name.startswith("numpy ")
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (np.zeros(3), r"is float64\[3\], expected numbers \[states, actions\]"),
+        (np.zeros((0, 3)), "expected numbers"),
+        (np.zeros((2, 2), dtype=bool), "expected numbers"),
+        (np.array([[1.0, np.nan]]), "NaN, infinite or beyond float32"),
+        (np.array([[1.0, 1e39]]), "NaN, infinite or beyond float32"),
+    ],
+)
+def test_what_is_no_table_of_numbers_is_refused(table: np.ndarray, message: str) -> None:
+    """Anything but finite numbers [states, actions] is named."""
+    with pytest.raises(CheckpointRefused, match=message):
+        tabular(table, "0" * 64)
