@@ -1,51 +1,38 @@
 """Baselines: simple proposers that answer where the policy cannot, each a class of the union at the bottom."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
 from export.spec.spaces import Frozen
-from guards.constraints import action_index
+from guards.controllers import Pid, Proportional, Threshold
+from guards.domains import domain_of
 from guards.expressions import compile_expression
-from guards.records import NO_ACTION, Context, Integers, Schema
-
-# The proposed action of each row[N]; NO_ACTION where it could not be worked out.
-Propose = Callable[[Context], Integers]
-
-
-class Baseline(Frozen, ABC):
-    """What every baseline has: the last resort, which is done where even the baseline is refused."""
-
-    last_resort: str | None = None
-
-    @abstractmethod
-    def bind(self, schema: Schema) -> Propose:
-        """The proposer under a schema; raises GuardMisconfigured."""
-
-    def last(self, schema: Schema) -> int | None:
-        """The index of the last resort; raises GuardMisconfigured for a name that is not an action."""
-        return None if self.last_resort is None else action_index(self.last_resort, schema)
+from guards.precedents import Hold, Lookup
+from guards.precedents import Policy as Policy
+from guards.proposers import Baseline as Baseline
+from guards.proposers import Propose as Propose
+from guards.proposers import Told
+from guards.records import NO_ACTION, Actions, Context, Schema
 
 
 class Constant(Baseline):
     """Proposes the same action always."""
 
     kind: Literal["constant"] = "constant"
-    action: str
+    action: Told
 
     def bind(self, schema: Schema) -> Propose:
-        index = action_index(self.action, schema)
-        return lambda context: np.full(len(context), index, dtype=np.int64)
+        action = domain_of(schema.action).read(self.action)
+        return lambda context: np.full((len(context), *action.shape), action)
 
 
 class When(Frozen):
     """One rule of a baseline: what to do while a condition holds."""
 
     when: str
-    action: str
+    action: Told
 
 
 class Rules(Baseline):
@@ -56,26 +43,30 @@ class Rules(Baseline):
 
     kind: Literal["rules"] = "rules"
     rules: tuple[When, ...]
-    otherwise: str
+    otherwise: Told
 
     def bind(self, schema: Schema) -> Propose:
-        compiled = [
-            (compile_expression(rule.when, schema, "truth", about_action=False), action_index(rule.action, schema))
-            for rule in self.rules
-        ]
-        otherwise = action_index(self.otherwise, schema)
+        domain = domain_of(schema.action)
+        conditions = [compile_expression(rule.when, schema, "truth", about_action=False) for rule in self.rules]
+        # What each rule does, what is done otherwise, and nothing.
+        table = np.stack([*(domain.read(rule.action) for rule in self.rules), domain.read(self.otherwise)])
+        table = np.concatenate([table, domain.nothing[None]])
+        otherwise, nothing = len(conditions), len(conditions) + 1
 
-        def propose(context: Context) -> Integers:
+        def propose(context: Context) -> Actions:
             none = np.full(len(context), NO_ACTION, dtype=np.int64)
-            proposal = np.full(len(context), otherwise, dtype=np.int64)
-            for condition, action in reversed(compiled):
-                holds, failed = condition.evaluate(context, none)
-                proposal = np.where(holds, action, proposal)
+            pick = np.full(len(context), otherwise)
+            for i in reversed(range(len(conditions))):
+                holds, failed = conditions[i].evaluate(context, none)
+                pick = np.where(holds, i, pick)
                 if failed is not None:
-                    proposal = np.where(failed, NO_ACTION, proposal)
+                    pick = np.where(failed, nothing, pick)
+            proposal: Actions = table[pick]
             return proposal
 
         return propose
 
 
-AnyBaseline = Annotated[Constant | Rules, Field(discriminator="kind")]
+AnyBaseline = Annotated[
+    Constant | Hold | Rules | Threshold | Proportional | Pid | Lookup | Policy, Field(discriminator="kind")
+]

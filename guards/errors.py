@@ -14,6 +14,9 @@ PolicyUnavailable            the policy cannot be trusted with this decision: th
 
 GuardMisconfigured           a guard cannot be built as it is written
 └── ExpressionInvalid        a rule's expression cannot be used
+
+EvaluationFailed             an expression has no value where the reference interpreter was asked for it
+ProofUnavailable             the proof cannot be attempted: what it needs is not installed
 """
 
 from typing import ClassVar
@@ -87,3 +90,11 @@ class GuardMisconfigured(ValueError):
 
 class ExpressionInvalid(GuardMisconfigured):
     """A rule's expression cannot be used; the message points at the column."""
+
+
+class EvaluationFailed(ArithmeticError):
+    """An expression has no value in a situation; the message says what failed, as a clause."""
+
+
+class ProofUnavailable(RuntimeError):
+    """The proof cannot be attempted: what it needs is not installed."""

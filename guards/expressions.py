@@ -70,7 +70,7 @@ class _Compiler:
     def __init__(self, source: str, schema: Schema, *, about_action: bool) -> None:
         self.source = source
         self.about_action = about_action
-        self.fields = {name: i for i, name in enumerate(schema.fields)}
+        self.fields = schema.columns
         self.facts = {name: i for i, name in enumerate(schema.facts)}
         self.actions = {name: i for i, name in enumerate(schema.actions)}
         self.asked = terms.per_action(np.arange(len(self.actions)))
@@ -151,14 +151,16 @@ class _Compiler:
             return Term("number", terms.fallible(lambda context: context.facts[:, index]))
         if name == "action" and self.about_action:
             return Term("action", self.asked)
-        if name == "previous_action":
+        # An action that is not one of a list has no name to compare it with.
+        if name == "previous_action" and self.actions:
             return Term("action", terms.previous_action)
         if name == "seconds_since_change":
             return Term("number", terms.fallible(Context.seconds_since_change))
         if name == "step":
             return Term("number", terms.fallible(Context.step))
         asked = ["action"] if self.about_action else []
-        known = ", ".join([*self.fields, *self.facts, *asked, *HISTORY_NAMES])
+        history = [one for one in HISTORY_NAMES if self.actions or one != "previous_action"]
+        known = ", ".join([*self.fields, *self.facts, *asked, *history])
         raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
 
     def _conditional(self, node: ast.IfExp, depth: int) -> Term:

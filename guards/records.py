@@ -2,16 +2,21 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.spec import Fields, Manifest, ObservationSpace
+from export.spec import ActionSpace, Discrete, Manifest, ObservationSpace
 from guards.errors import GuardMisconfigured
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
+# Actions of N rows: indices[N] (Discrete) or [N, K] (MultiDiscrete), numbers[N, D] (Box).
+Actions = NDArray[Any]
+# One action on its own: an index, an index for each factor, or the numbers of a Box row by row.
+Action = int | tuple[int | float, ...]
 
 # Names that expressions know beside fields and facts.
 HISTORY_NAMES = ("previous_action", "seconds_since_change", "step")
@@ -26,7 +31,7 @@ class Schema:
     """What the service observes and how it acts, by name: pinned once, whatever version serves."""
 
     observation: ObservationSpace
-    actions: tuple[str, ...]
+    action: ActionSpace
     facts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -38,12 +43,22 @@ class Schema:
     @classmethod
     def of(cls, manifest: Manifest, facts: tuple[str, ...] = ()) -> "Schema":
         """The schema an artefact was made for."""
-        return cls(observation=manifest.observation, actions=manifest.action.names, facts=facts)
+        return cls(observation=manifest.observation, action=manifest.action, facts=facts)
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """Names of the actions to choose from; empty where an action is not one of a list."""
+        return self.action.names if isinstance(self.action, Discrete) else ()
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """Names of the observation's fields; empty when the observation is an array."""
-        return self.observation.names if isinstance(self.observation, Fields) else ()
+        """Names of the observation's numbers, of all parts of a Dict together; an array's have none."""
+        return self.observation.names
+
+    @property
+    def columns(self) -> dict[str, int]:
+        """Where each named number stands in a row of the observation."""
+        return self.observation.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +72,11 @@ class History:
     known: bool
     since: float
     step: int = 0
-    action: int = NO_ACTION
+    action: Action = NO_ACTION
     changed_at: float | None = None
     used: Mapping[int, float] = field(default_factory=dict)
 
-    def advanced(self, action: int, at: float, tracked: frozenset[int]) -> "History":
+    def advanced(self, action: Action, at: float, tracked: frozenset[int]) -> "History":
         """The history after ``action`` was executed at ``at`` (s)."""
         changed = action != self.action and self.action != NO_ACTION
         return History(
@@ -104,7 +119,7 @@ class Context:
         )
 
     def previous_action(self) -> Integers:
-        """The last executed action of each row[N], NO_ACTION or UNKNOWN_ACTION."""
+        """The last executed action of each row[N], NO_ACTION or UNKNOWN_ACTION; of a Discrete space only."""
         return np.array([h.action if h.known or h.step else UNKNOWN_ACTION for h in self.histories], dtype=np.int64)
 
     def seconds_since_change(self) -> Floats:

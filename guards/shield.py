@@ -7,9 +7,11 @@ from typing import Literal
 
 import numpy as np
 
+from export.spec import Discrete
 from guards.constraints import Constraint, Forbids, Mode
+from guards.domains import domain_of, every, some
 from guards.errors import GuardMisconfigured
-from guards.records import Booleans, Context, Integers, Schema
+from guards.records import Actions, Booleans, Context, Integers, Schema
 
 _NONE = np.zeros((1, 1), dtype=np.bool_)
 # What a request's own mask is called among the constraints.
@@ -32,23 +34,32 @@ violation = cache(Violation)
 
 @dataclass(frozen=True, slots=True)
 class Ruling:
-    """What a batch may do: ``allowed[N, A]``, and what each constraint forbids, broadcastable to [N, A]."""
+    """What a batch may do: ``allowed[N, W]``, and what each constraint forbids, broadcastable to [N, W].
+
+    W is the width of the space's masks. Actions are asked about by their columns in them: [N], or [N, K] of several
+    choices, of which one that is forbidden is enough.
+    """
 
     allowed: Booleans
     forbidden: tuple[tuple[str, Mode, Booleans], ...]
 
-    def forbidding(self, rows: Integers, actions: Integers) -> list[tuple[str, Mode, Booleans]]:
-        """For each constraint, which of some rows[M] it forbids their actions[M]."""
-        shape = self.allowed.shape
-        return [(name, mode, np.broadcast_to(cells, shape)[rows, actions]) for name, mode, cells in self.forbidden]
+    def permits(self, rows: Integers, columns: Integers) -> Booleans:
+        """Whether some rows[M] may do the actions at these columns."""
+        cells = self.allowed[_beside(rows, columns), columns]
+        return cells if cells.ndim == 1 else every(cells)
 
-    def reported(self, actions: Integers) -> Booleans:
+    def forbidding(self, rows: Integers, columns: Integers) -> list[tuple[str, Mode, Booleans]]:
+        """For each constraint, which of some rows[M] it forbids their actions."""
+        shape, at = self.allowed.shape, _beside(rows, columns)
+        return [(name, mode, _hit(np.broadcast_to(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
+
+    def reported(self, columns: Integers) -> Booleans:
         """Rows[N] whose executed action a warning or auditing constraint forbids."""
-        told = np.zeros(len(actions), dtype=np.bool_)
-        rows = np.arange(len(actions))
+        told = np.zeros(len(columns), dtype=np.bool_)
+        at = _beside(np.arange(len(columns)), columns)
         for _, mode, cells in self.forbidden:
             if mode != "deny":
-                told |= np.broadcast_to(cells, self.allowed.shape)[rows, actions]
+                told |= _hit(np.broadcast_to(cells, self.allowed.shape)[at, columns])
         return told
 
 
@@ -59,6 +70,12 @@ class Shield:
         names = [MASK]
         self._bound: list[tuple[str, Mode, Forbids]] = []
         tracked: set[int] = set()
+        if constraints and not isinstance(schema.action, Discrete):
+            msg = (
+                f"0, {constraints[0].name!r}: is over a {schema.action.kind} action, and constraints know only actions "
+                "that are one of a list: expected none"
+            )
+            raise GuardMisconfigured(msg)
         for i, constraint in enumerate(constraints):
             if constraint.name in names:
                 msg = f"{i}.name: {constraint.name!r} is taken, expected a name of its own for each constraint"
@@ -72,7 +89,7 @@ class Shield:
             self._bound.append((constraint.name, constraint.mode, forbids))
             tracked |= constraint.tracks(schema)
         self.tracked = frozenset(tracked)
-        self._actions = len(schema.actions)
+        self.domain = domain_of(schema.action)
         self._reports = any(mode != "deny" for _, mode, _ in self._bound)
 
     @property
@@ -92,18 +109,15 @@ class Shield:
             forbidden.append((name, mode, cells))
             if mode == "deny":
                 denied = denied | cells
-        allowed = np.empty((len(context), self._actions), dtype=np.bool_)
+        allowed = np.empty((len(context), self.domain.width), dtype=np.bool_)
         np.logical_not(denied, out=allowed)
         return Ruling(allowed=allowed, forbidden=tuple(forbidden))
 
-    def check(self, context: Context, actions: Integers) -> Booleans:
-        """Whether each row's final action[N] passes, worked out anew from the context and not from the mask."""
-        # Read as unsigned, a negative index is beyond every action too.
-        passes: Booleans = actions.view(np.uint64) < self._actions
-        if np.count_nonzero(passes) < len(passes):
+    def check(self, context: Context, actions: Actions) -> Booleans:
+        """Whether each row's final action passes, worked out anew from the context and not from the mask."""
+        passes = self.domain.holds(actions, context.mask)
+        if self._bound and np.count_nonzero(passes) < len(passes):
             actions = np.where(passes, actions, 0)
-        if context.mask is not None:
-            passes &= context.mask[np.arange(len(actions)), actions]
         for _, mode, forbids in self._bound:
             if mode == "deny":
                 passes &= np.logical_not(forbids(context, actions))
@@ -111,3 +125,13 @@ class Shield:
 
     def __repr__(self) -> str:
         return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"
+
+
+def _beside(rows: Integers, columns: Integers) -> Integers:
+    """Rows shaped to be looked up together with their columns."""
+    return rows if columns.ndim == 1 else rows[:, None]
+
+
+def _hit(cells: Booleans) -> Booleans:
+    """Whether a row's one cell, or any of its several, is true."""
+    return cells if cells.ndim == 1 else some(cells)

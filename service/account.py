@@ -1,18 +1,54 @@
 """The account of a flight: one record a row, with all that it takes to decide the row again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import starmap
 
+import msgspec
 import numpy as np
+from msgspec import Struct
 
 from guards.errors import PolicyUnavailable
-from guards.records import NO_ACTION
+from guards.records import Action
 from guards.shield import Ruling, Violation, violation
 from service.explore import GREEDY
 from service.flight import Choice, Flight, Plane
-from service.ids import public_id
-from service.records import HEAD_LIMIT, Bits, Decision, Numbers, Packed, Refused, listed_rows, packed_rows
+from service.ids import public_id_of_body
+from service.records import (
+    HEAD_LIMIT,
+    Bits,
+    Decision,
+    DecisionSource,
+    Measure,
+    Numbers,
+    Packed,
+    Refused,
+    listed_rows,
+    packed_rows,
+)
+from service.sessions import Moment
 
+# Why the policy did not decide, and why a propensity is not ok.
+Doubts = tuple[str | None, str | None]
+_NO_DOUBTS: Doubts = (None, None)
 _NOTHING: list[Violation] = []
+# Why a propensity is not ok where the policy decided: it is smaller or larger than any number there is.
+NOT_REPRESENTABLE = "not_representable"
+
+
+class _Told(Struct, frozen=True, gc=False):
+    """What there is to tell of a row, taken out of the arrays that it was decided in."""
+
+    before: Moment
+    body: bytes
+    action: Action | None
+    proposed: Action | None
+    propensity: float
+    explored: bool
+    observation: Numbers
+    allowed: Bits
+    head: Packed | None
+    measure: Measure
+    source: DecisionSource
 
 
 def records_of(
@@ -25,43 +61,68 @@ def records_of(
 ) -> list[Decision | Refused]:
     """One record a row, in the order of the rows."""
     said = _violations(plane, ruling, choice)
+    doubtful = bool(choice.why or choice.beyond)
+    rows = _told(plane, flight, head, ruling, bodies, choice)
+    records = [
+        _refused(flight, i, choice, row, said.get(i, _NOTHING))
+        if row.action is None
+        else _decision(
+            plane,
+            flight,
+            i,
+            row,
+            row.action,
+            _doubts(choice, i) if doubtful else _NO_DOUBTS,
+            said.get(i, _NOTHING) if said else _NOTHING,
+        )
+        for i, row in enumerate(rows)
+    ]
+    if flight.spread is None and flight.memory is None:
+        return records
+    return [_completed(flight, i, record) for i, record in enumerate(records)]
+
+
+def _told(
+    plane: Plane,
+    flight: Flight,
+    head: np.ndarray | PolicyUnavailable,
+    ruling: Ruling,
+    bodies: list[bytes],
+    choice: Choice,
+) -> Iterator[_Told]:
+    """What there is to tell, row by row."""
+    domain = plane.shield.domain
     heads: Sequence[Packed | None] = [None] * len(bodies)
     if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT:
         heads = packed_rows(head)
     rows = zip(
-        choice.action.tolist(),
-        choice.proposed.tolist(),
+        # The turn finds what a row continues before the flight departs: there is one for each.
+        [row.entry for row in flight.rows if row.entry is not None],
+        bodies,
+        domain.told(choice.action),
+        domain.told(choice.proposed),
         choice.propensity.tolist(),
         choice.explored.tolist(),
         listed_rows(flight.observation),
         listed_rows(ruling.allowed),
         heads,
+        choice.measure,
+        choice.source,
         strict=True,
     )
-    token = plane.key.token
-    return [
-        _refused(flight, i, choice, seen, said.get(i, _NOTHING))
-        if done == NO_ACTION
-        else _decision(
-            plane,
-            flight,
-            i,
-            choice,
-            token(bodies[i]),
-            done,
-            meant,
-            chance,
-            other,
-            seen,
-            open_,
-            scores,
-            said.get(i, _NOTHING),
-        )
-        for i, (done, meant, chance, other, seen, open_, scores) in enumerate(rows)
-    ]
+    return starmap(_Told, rows)
 
 
-def _refused(flight: Flight, i: int, choice: Choice, observation: Numbers, violations: list[Violation]) -> Refused:
+def _completed(flight: Flight, i: int, record: Decision | Refused) -> Decision | Refused:
+    """A record with what only some policies have: a spread, a memory."""
+    if isinstance(record, Refused):
+        return record
+    spread = None if flight.spread is None else flight.spread[i]
+    memory = None if flight.memory is None else flight.memory[i]
+    return msgspec.structs.replace(record, spread=spread, memory=memory)
+
+
+def _refused(flight: Flight, i: int, choice: Choice, told: _Told, violations: list[Violation]) -> Refused:
     """The record of a row that no action could be found for."""
     row = flight.rows[i]
     return Refused(
@@ -69,36 +130,23 @@ def _refused(flight: Flight, i: int, choice: Choice, observation: Numbers, viola
         ms=flight.ms,
         session=row.session,
         at=row.at,
-        observation=observation,
+        observation=told.observation,
         reason=choice.why[i].reason,
         violations=violations,
     )
 
 
 def _decision(
-    plane: Plane,
-    flight: Flight,
-    i: int,
-    choice: Choice,
-    token: str,
-    action: int,
-    proposed: int,
-    propensity: float,
-    explored: bool,
-    observation: Numbers,
-    allowed: Bits,
-    head: Packed | None,
-    violations: list[Violation],
+    plane: Plane, flight: Flight, i: int, told: _Told, action: Action, doubts: Doubts, violations: list[Violation]
 ) -> Decision:
     """The record of a row."""
-    row, before, why = flight.rows[i], flight.before(i), choice.why.get(i)
-    reason, lost = (None, None) if why is None else (why.reason, None if why.identified else why.reason)
+    row, before, body, (reason, lost) = flight.rows[i], told.before, told.body, doubts
     return Decision(
         seq=flight.seq + i,
         ms=flight.ms,
-        id=token,
+        id=plane.key.token(body),
         session=row.session,
-        episode=before.episode or (public_id(token) if before.decision_id is None else None),
+        episode=before.episode or (public_id_of_body(body) if before.decision_id is None or before.starts else None),
         step=before.history.step if before.history.known else None,
         at=row.at,
         observed_at=row.observed_at,
@@ -107,53 +155,63 @@ def _decision(
         track_probability=flight.track_probability,
         version=flight.version,
         digest=flight.digest,
-        observation=observation,
+        observation=told.observation,
         facts=row.facts,
         mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
         options=row.options,
-        head=head,
-        allowed=allowed,
+        head=told.head,
+        allowed=told.allowed,
         state=before.history,
         config=plane.config,
         explorer=plane.explorer.kind if flight.may_explore and row.explore else GREEDY.kind,
         key=plane.key.number,
-        proposed=None if proposed == NO_ACTION else proposed,
+        proposed=told.proposed,
         action=action,
-        propensity=propensity,
-        measure="mass",
+        propensity=told.propensity,
+        measure=told.measure,
+        squash=plane.acting.squash,
         propensity_ok=lost is None,
         why_not_ok=lost,
-        source=choice.source[i],
+        source=told.source,
         reason=reason,
         violations=violations,
-        explored=explored,
+        explored=told.explored,
         generation=flight.generation,
         durations={"wait_us": round((flight.departed - row.arrived) * 1e6), "infer_us": flight.infer_us},
         durability=plane.durability,
     )
 
 
+def _doubts(choice: Choice, i: int) -> Doubts:
+    """Why the policy did not decide a row, and why its propensity is not ok."""
+    why = choice.why.get(i)
+    if why is None:
+        return None, NOT_REPRESENTABLE if i in choice.beyond else None
+    return why.reason, None if why.identified else why.reason
+
+
 def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[Violation]]:
     """What the constraints have to say of each row: of proposals that they masked, and of what was executed."""
-    masked = choice.proposed != choice.action
+    domain = plane.shield.domain
+    masked = domain.differ(choice.proposed, choice.action)
     speak = masked
     if choice.why:
         # A last resort may be the very action that was refused: then it was executed against a constraint.
         speak = speak | np.array([source == "last_resort" for source in choice.source])
     if plane.shield.reports:
-        speak = speak | ruling.reported(np.maximum(choice.action, 0))
+        speak = speak | ruling.reported(domain.columns(choice.action))
     if not np.count_nonzero(speak):
         return {}
     rows = np.flatnonzero(speak)
     said: dict[int, list[Violation]] = {i: [] for i in rows.tolist()}
-    meant = masked[rows] & (choice.proposed[rows] != NO_ACTION)
-    for name, mode, hits in ruling.forbidding(rows, np.maximum(choice.proposed[rows], 0)):
+    meant = masked[rows] & domain.there(choice.proposed[rows])
+    for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.proposed[rows])):
         if mode == "deny":
             for i in rows[hits & meant].tolist():
                 said[i].append(violation(name, "prevented", mode))
     if choice.why or plane.shield.reports:
-        done = choice.action[rows] != NO_ACTION
-        for name, mode, hits in ruling.forbidding(rows, np.maximum(choice.action[rows], 0)):
+        done = domain.there(choice.action[rows])
+        for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.action[rows])):
             for i in rows[hits & done].tolist():
                 said[i].append(violation(name, "executed" if mode == "deny" else "reported", mode))
     return said

@@ -51,11 +51,18 @@ class Retention(Frozen):
     journal_seconds: Seconds = 900.0
 
 
+class Signatures(Frozen):
+    """Whose word an artefact needs before it is loaded: a signature by one of these public keys."""
+
+    keys: Annotated[tuple[Path, ...], Field(min_length=1, max_length=64)]
+
+
 class Config(Frozen):
     """What a service does, whatever it has learned since."""
 
     name: Label
     policy: Path
+    require_signature: Signatures | None = None
     facts: tuple[Identifier, ...] = ()
     explore: AnyExplorer = Greedy()
     constraints: tuple[AnyConstraint, ...] = ()
@@ -84,11 +91,18 @@ class Config(Frozen):
             config = cls.model_validate_json(json.dumps(told, default=str), strict=True)
         except ValidationError as error:
             raise ConfigInvalid(f"{path}: {_first_problem(error, told)}") from error
-        return config.model_copy(update={"policy": path.parent / config.policy})
+        return config.within(path.parent)
+
+    def within(self, folder: Path) -> Self:
+        """The same with its paths taken from a folder."""
+        paths: dict[str, object] = {"policy": folder / self.policy}
+        if self.require_signature is not None:
+            paths["require_signature"] = Signatures(keys=tuple(folder / key for key in self.require_signature.keys))
+        return self.model_copy(update=paths)
 
     def text(self) -> str:
         """Canonical JSON of everything that bears on a decision: the artefact is named by digest in the log."""
-        told = self.model_dump(mode="json", exclude={"policy"})
+        told = self.model_dump(mode="json", exclude={"policy", "require_signature"})
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from service.actions import Actions
 from service.errors import NoSafeActionLeft, RequestRefused
 from service.intake import Intake
 from service.records import Decision, Refused
@@ -39,7 +40,7 @@ class Desk:
         turn: Turn,
         *,
         policy: str,
-        actions: tuple[str, ...],
+        actions: Actions,
         refused: Callable[[RequestRefused], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -77,11 +78,14 @@ class Desk:
 
     def told(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""
+        action, name, names = self._actions.spoken(record.action)
         answer = Answer(
             decision_id=record.id,
-            action=record.action,
-            action_name=self._actions[record.action],
+            action=action,
+            action_name=name,
+            action_names=names,
             propensity=record.propensity,
+            measure=record.measure,
             propensity_ok=record.propensity_ok,
             policy=self._policy,
             version=record.version,

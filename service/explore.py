@@ -1,51 +1,48 @@
 """Explorers: how an action is drawn from a head, inside the shield, with the exact probability of what was drawn.
 
-Every draw uses up to three uniform numbers of its own: a coin, the proposal, and the second draw that replaces a
+Every draw among actions uses uniform numbers of its own: a coin, the proposal, and the second draw that replaces a
 proposal which a constraint masks. With one number for both, a mask would change unmasked proposals too, and
-interventions without a cause would be logged.
+interventions without a cause would be logged. The draws of other spaces are in ``factors.py`` and ``gaussian.py``.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
+from export.spec import ActionSpace, Box, Discrete, MultiDiscrete, Squash
 from export.spec.spaces import Frozen
-from guards.records import Booleans, Floats, Integers
+from guards.records import Booleans, Floats
+from service.draws import Draw, Draws, best, pick, pick_allowed, pmf_of, unfit
+from service.factors import Factors
+from service.gaussian import Gaussian
 
 _LITTLE = np.dtype("<u8")
 _TOP = np.uint64(11)
+# Uniform numbers in 32 bytes, which is what one hash gives.
+_IN_A_BLOCK = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
-    """For each of N rows: the proposed action, the one to execute, the probability of executing it, and whether it is
-    another than the best allowed one."""
-
-    proposed: Integers
-    action: Integers
-    propensity: Floats
-    explored: Booleans
-
-
-def uniforms(digests: bytes) -> Floats:
-    """Numbers[N, 4] in [0, 1) from N digests of 32 bytes: the top 53 bits of each 8, little-endian."""
-    bits = np.frombuffer(digests, dtype=_LITTLE).reshape(-1, 4)
+def uniforms(digests: bytes, blocks: int = 1) -> Floats:
+    """Numbers[N, 4 * blocks] in [0, 1) from N times so many blocks of 32 bytes: the top 53 bits of each 8,
+    little-endian."""
+    bits = np.frombuffer(digests, dtype=_LITTLE).reshape(-1, _IN_A_BLOCK * blocks)
     uniform: Floats = np.multiply(bits >> _TOP, 2.0**-53, dtype=np.float64)
     return uniform
 
 
 class Explorer(Frozen, ABC):
-    """Draws from a head[N, A] over the allowed[N, A] actions; every row has at least one allowed action."""
+    """Draws actions; what it is in an action space, ``bind`` says."""
 
     kind: str
 
     @abstractmethod
-    def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
-        """Draw one action a row, with uniform[N, 4] numbers in [0, 1)."""
+    def bind(self, space: ActionSpace, squash: Squash) -> Draws:
+        """How it draws in a space, every row with at least one allowed action; raises GuardMisconfigured."""
 
 
 class Greedy(Explorer):
@@ -53,10 +50,16 @@ class Greedy(Explorer):
 
     kind: Literal["greedy"] = "greedy"
 
+    def bind(self, space: ActionSpace, squash: Squash) -> Draws:
+        if isinstance(space, Discrete):
+            return self.draw
+        return Factors(space).greedy if isinstance(space, MultiDiscrete) else Gaussian(space, squash).greedy
+
     def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:  # noqa: ARG002 - nothing is random
+        """Draw one of a list of actions."""
         return Draw(
             proposed=head.argmax(axis=1),
-            action=_best(head, allowed),
+            action=best(head, allowed),
             propensity=np.ones(len(head)),
             explored=np.zeros(len(head), dtype=np.bool_),
         )
@@ -68,17 +71,25 @@ class EpsilonGreedy(Explorer):
     kind: Literal["epsilon_greedy"] = "epsilon_greedy"
     epsilon: Annotated[float, Field(ge=0, le=1)]
 
+    def bind(self, space: ActionSpace, squash: Squash) -> Draws:  # noqa: ARG002 - squashes are for a Box
+        if isinstance(space, Discrete):
+            return self.draw
+        if isinstance(space, MultiDiscrete):
+            return partial(Factors(space).epsilon_greedy, self.epsilon)
+        raise unfit(self.kind, space.kind)
+
     def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
-        best = action = _best(head, allowed)
+        """Draw one of a list of actions."""
+        best_action = action = best(head, allowed)
         proposed = head.argmax(axis=1)
         exploring = uniform[:, 0] < self.epsilon
         if np.count_nonzero(exploring):
             any_action = (uniform[:, 1] * head.shape[1]).astype(np.int64)
             kept = allowed[np.arange(len(head)), any_action]
-            redrawn = np.where(kept, any_action, _pick_allowed(allowed, uniform[:, 2]))
+            redrawn = np.where(kept, any_action, pick_allowed(allowed, uniform[:, 2]))
             proposed = np.where(exploring, any_action, proposed)
             action = np.where(exploring, redrawn, action)
-        explored = action != best
+        explored = action != best_action
         propensity = self.epsilon / np.add.reduce(allowed, axis=1) + np.where(explored, 0.0, 1.0 - self.epsilon)
         return Draw(proposed=proposed, action=action, propensity=propensity, explored=explored)
 
@@ -92,66 +103,106 @@ class Softmax(Explorer):
     kind: Literal["softmax"] = "softmax"
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
+    def bind(self, space: ActionSpace, squash: Squash) -> Draws:  # noqa: ARG002 - squashes are for a Box
+        if isinstance(space, Discrete):
+            return self.draw
+        if isinstance(space, MultiDiscrete):
+            return partial(Factors(space).softmax, self.temperature)
+        raise unfit(self.kind, space.kind)
+
     def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
+        """Draw one of a list of actions."""
         rows = np.arange(len(head))
-        proposed = _pick(self._pmf(head), uniform[:, 1])
-        within = self._pmf(np.where(allowed, head, -np.inf))
+        proposed = pick(pmf_of(head, self.temperature), uniform[:, 1])
+        within = pmf_of(np.where(allowed, head, -np.inf), self.temperature)
         kept = allowed[rows, proposed]
-        action = proposed if kept.all() else np.where(kept, proposed, _pick(within, uniform[:, 2]))
+        action = proposed if kept.all() else np.where(kept, proposed, pick(within, uniform[:, 2]))
         # Keeping an allowed proposal and redrawing a masked one is the same as drawing from the renormalised rest.
         return Draw(
             proposed=proposed,
             action=action,
             propensity=within[rows, action],
-            explored=action != _best(head, allowed),
+            explored=action != best(head, allowed),
         )
 
-    def _pmf(self, scores: Floats) -> Floats:
-        """Probabilities[N, A]; the largest score is taken away first, so that nothing overflows."""
-        with np.errstate(over="ignore"):  # far below the largest, a quotient may be minus infinity: that is zero
-            weights = np.exp((scores - scores.max(axis=1, keepdims=True)) / self.temperature)
-        pmf: Floats = weights / weights.sum(axis=1, keepdims=True)
-        return pmf
+
+class Normal(Explorer):
+    """The policy's own normal numbers, with its std times ``scale``; ``noise`` is the std of more noise on top.
+
+    ``noise`` is a share of each number's range, for policies that have no std of their own.
+    """
+
+    kind: Literal["gaussian"] = "gaussian"
+    scale: Annotated[float, Field(ge=0, le=1e6)] = 1.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+
+    def bind(self, space: ActionSpace, squash: Squash) -> Draws:
+        if isinstance(space, Box):
+            return Gaussian(space, squash, scale=self.scale, noise=self.noise).draw
+        raise unfit(self.kind, space.kind)
 
 
-def mixed(explorer: Explorer, exploring: Sequence[bool], head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
-    """Draw by the explorer in the rows[N] that may explore, greedily in the others."""
-    if all(exploring):
-        return explorer.draw(head, allowed, uniform)
-    greedy = GREEDY.draw(head, allowed, uniform)
-    if not any(exploring):
-        return greedy
-    drawn = explorer.draw(head, allowed, uniform)
-    chosen = np.array(exploring)
-    return Draw(
-        proposed=np.where(chosen, drawn.proposed, greedy.proposed),
-        action=np.where(chosen, drawn.action, greedy.action),
-        propensity=np.where(chosen, drawn.propensity, greedy.propensity),
-        explored=drawn.explored & chosen,
-    )
+@dataclass(frozen=True, slots=True)
+class Acting:
+    """An explorer in an action space, beside greed for the rows that may not explore.
+
+    ``blocks`` of 32 random bytes are what a row's uniform numbers are made from; ``sound`` says of each of a head's
+    numbers whether something can be drawn from it.
+    """
+
+    explore: Draws
+    greedy: Draws
+    blocks: int
+    squash: Squash
+    sound: Callable[[np.ndarray], np.ndarray]
+
+    @classmethod
+    def of(cls, explorer: Explorer, space: ActionSpace, squash: Squash) -> "Acting":
+        """Bind an explorer; raises GuardMisconfigured where it does not fit the space."""
+        return cls(
+            explore=explorer.bind(space, squash),
+            greedy=GREEDY.bind(space, squash),
+            blocks=-(-_uniforms_of(space) // _IN_A_BLOCK),
+            squash=squash,
+            sound=_sound_gaussian if isinstance(space, Box) else np.isfinite,
+        )
+
+    def draw(self, exploring: Sequence[bool], head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
+        """Draw by the explorer in the rows[N] that may explore, greedily in the others."""
+        if all(exploring):
+            return self.explore(head, allowed, uniform)
+        greedy = self.greedy(head, allowed, uniform)
+        if not any(exploring):
+            return greedy
+        drawn = self.explore(head, allowed, uniform)
+        chosen = np.array(exploring)
+        rows = chosen.reshape(-1, *[1] * (drawn.action.ndim - 1))
+        measures = zip(drawn.measure, exploring, strict=False)
+        return Draw(
+            proposed=np.where(rows, drawn.proposed, greedy.proposed),
+            action=np.where(rows, drawn.action, greedy.action),
+            propensity=np.where(chosen, drawn.propensity, greedy.propensity),
+            explored=drawn.explored & chosen,
+            measure=[measure if explores else "mass" for measure, explores in measures],
+            beyond=None if drawn.beyond is None else drawn.beyond & chosen,
+        )
 
 
-def _best(head: Floats, allowed: Booleans) -> Integers:
-    best: Integers = np.where(allowed, head, -np.inf).argmax(axis=1)
-    return best
+def _uniforms_of(space: ActionSpace) -> int:
+    """How many uniform numbers a draw in a space takes at most."""
+    if isinstance(space, Discrete):
+        return _IN_A_BLOCK
+    return Factors(space).uniforms if isinstance(space, MultiDiscrete) else space.width
 
 
-def _pick(pmf: Floats, uniform: Floats) -> Integers:
-    """Invert the cumulative distribution[N, A]; never an action of probability zero, whatever the rounding."""
-    cumulative = pmf.cumsum(axis=1)
-    reached = cumulative <= (uniform * cumulative[:, -1])[:, None]
-    last = pmf.shape[1] - 1 - (pmf[:, ::-1] > 0).argmax(axis=1)
-    picked: Integers = np.minimum(reached.sum(axis=1), last)
-    return picked
-
-
-def _pick_allowed(allowed: Booleans, uniform: Floats) -> Integers:
-    """One of the allowed actions of each row, all alike."""
-    rank = (uniform * allowed.sum(axis=1)).astype(np.int64)
-    picked: Integers = (allowed.cumsum(axis=1) > rank[:, None]).argmax(axis=1)
-    return picked
+def _sound_gaussian(head: np.ndarray) -> np.ndarray:
+    """Finite numbers, and no std below zero."""
+    sound: np.ndarray = np.isfinite(head)
+    std = head.shape[1] // 2
+    sound[:, std:] &= head[:, std:] >= 0
+    return sound
 
 
 GREEDY = Greedy()
 
-AnyExplorer = Annotated[Greedy | EpsilonGreedy | Softmax, Field(discriminator="kind")]
+AnyExplorer = Annotated[Greedy | EpsilonGreedy | Softmax | Normal, Field(discriminator="kind")]

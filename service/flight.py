@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from guards.baselines import Propose
 from guards.errors import PolicyUnavailable
-from guards.records import NO_ACTION, Booleans, Floats, Integers, Schema
+from guards.records import Actions, Booleans, Floats, Schema
 from guards.shield import Shield
-from service.explore import Draw, Explorer
+from service.draws import Draw
+from service.explore import Acting, Explorer
 from service.ids import Key
-from service.records import DecisionSource, Durability, Track
+from service.records import DecisionSource, Durability, Measure, Packed, Track
 from service.requests import Request
-from service.sessions import Moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +24,9 @@ class Plane:
     schema: Schema
     shield: Shield
     explorer: Explorer
+    acting: Acting
     baseline: Propose
-    last_resort: int | None
+    last_resort: Actions | None
     key: Key
     writer: bytes
     config: str
@@ -35,11 +36,12 @@ class Plane:
 class Flight(Struct, frozen=True, kw_only=True):
     """Requests that one version decides together, and where their records will stand in the log.
 
-    ``observation[N, F]`` are their observations; ``departed`` (s, monotonic) is when inference began.
+    ``observation[N, ...]`` are their observations; ``departed`` (s, monotonic) is when inference began. ``spread`` and
+    ``memory`` are a number and what the memory was before the step for each row, where the policy has them.
     """
 
     rows: Sequence[Request]
-    observation: Floats
+    observation: np.ndarray
     version: str
     digest: str
     track: Track
@@ -50,32 +52,54 @@ class Flight(Struct, frozen=True, kw_only=True):
     may_explore: bool
     departed: float
     infer_us: int
-
-    def before(self, row: int) -> Moment:
-        """What a row continues."""
-        entry = self.rows[row].entry
-        assert entry is not None  # noqa: S101 - the turn finds it before the flight departs
-        return entry
+    spread: Sequence[float | None] | None = None
+    memory: Sequence[dict[str, Packed]] | None = None
 
 
 @dataclass(slots=True)
 class Choice:
-    """What is chosen for each of N rows; ``why`` has the rows that the policy could not decide."""
+    """What is chosen for each of N rows.
 
-    proposed: Integers
-    action: Integers
+    ``why`` has the rows that the policy could not decide, ``beyond`` those whose propensity no number can say.
+    """
+
+    proposed: Actions
+    action: Actions
     propensity: Floats
     explored: Booleans
+    measure: list[Measure]
     source: list[DecisionSource]
     why: dict[int, PolicyUnavailable]
+    beyond: set[int]
 
     @classmethod
     def drawn(cls, draw: Draw) -> "Choice":
         """What the policy's draw chose for every row."""
-        return cls(draw.proposed, draw.action, draw.propensity, draw.explored, ["policy"] * len(draw.action), {})
+        n = len(draw.action)
+        measure: list[Measure] = list(draw.measure) if draw.measure else ["mass"] * n
+        beyond = set() if draw.beyond is None else set(np.flatnonzero(draw.beyond).tolist())
+        return cls(draw.proposed, draw.action, draw.propensity, draw.explored, measure, ["policy"] * n, {}, beyond)
 
     @classmethod
-    def nothing(cls, n: int, why: dict[int, PolicyUnavailable]) -> "Choice":
-        """Nothing chosen yet."""
-        none = np.full(n, NO_ACTION, dtype=np.int64)
-        return cls(none, none.copy(), np.ones(n), np.zeros(n, dtype=np.bool_), ["policy"] * n, why)
+    def nothing(cls, n: int, nothing: Actions, why: dict[int, PolicyUnavailable]) -> "Choice":
+        """Nothing chosen yet: every row is the one that holds no action."""
+        none = np.full((n, *nothing.shape), nothing)
+        return cls(
+            proposed=none,
+            action=none.copy(),
+            propensity=np.ones(n),
+            explored=np.zeros(n, dtype=np.bool_),
+            measure=["mass"] * n,
+            source=["policy"] * n,
+            why=why,
+            beyond=set(),
+        )
+
+    def put(self, rows: list[int], part: "Choice") -> None:
+        """Put the choice for some rows in place."""
+        self.proposed[rows], self.action[rows] = part.proposed, part.action
+        self.propensity[rows], self.explored[rows] = part.propensity, part.explored
+        for row, measure in zip(rows, part.measure, strict=True):
+            self.measure[row] = measure
+        self.why.update((rows[i], failed) for i, failed in part.why.items())
+        self.beyond.update(rows[i] for i in part.beyond)

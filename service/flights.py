@@ -9,13 +9,14 @@ from typing import Protocol
 import numpy as np
 
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
-from service.engine import Engine, Run
+from service.answered import Answered
+from service.engine import Engine, Inputs, Run
 from service.requests import Request
 from service.router import Assignment
 
 
 class Land(Protocol):
-    """Decides requests whose head is here, or will not come."""
+    """Decides requests whose answer is here, or will not come."""
 
     def __call__(
         self,
@@ -23,7 +24,7 @@ class Land(Protocol):
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        head: np.ndarray | PolicyUnavailable,
+        answer: Answered | PolicyUnavailable,
         departed: float,
     ) -> None: ...
 
@@ -54,7 +55,13 @@ class Flights:
         self._flying = 0
 
     def launch(
-        self, requests: list[Request], assignment: Assignment, engine: Engine, observation: np.ndarray, departed: float
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        inputs: Inputs,
+        departed: float,
     ) -> None:
         """Start a run for the requests."""
         loop = asyncio.get_running_loop()
@@ -64,7 +71,7 @@ class Flights:
         def done(_: object) -> None:
             loop.call_soon_threadsafe(self._arrive, flying)
 
-        flying.run = engine.start(engine.inputs(observation), done)
+        flying.run = engine.start(inputs, done)
         self._watch(flying)
 
     def _watch(self, flying: _Flying) -> None:
@@ -94,15 +101,15 @@ class Flights:
         rows = list(flying.waiting)
         error = flying.run.future.exception()
         if error is None:
-            self._take(flying, rows, flying.run.future.result()[rows])
+            self._take(flying, rows, flying.run.future.result().rows(rows))
         else:
             why = error if isinstance(error, PolicyUnavailable) else InferenceFailed(type(error).__name__)
             self._take(flying, rows, why)
 
-    def _take(self, flying: _Flying, rows: list[int], head: np.ndarray | PolicyUnavailable) -> None:
+    def _take(self, flying: _Flying, rows: list[int], answer: Answered | PolicyUnavailable) -> None:
         requests = [flying.waiting.pop(i) for i in rows]
         observation = flying.observation[rows]
-        self._land(requests, flying.assignment, flying.engine, observation, head, flying.departed)
+        self._land(requests, flying.assignment, flying.engine, observation, answer, flying.departed)
         self._freed([request.session for request in requests])
 
     def __repr__(self) -> str:

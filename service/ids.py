@@ -59,11 +59,22 @@ class Key:
         mac.update(raw[:_BODY])
         return secrets.compare_digest(mac.digest(), raw[_BODY:])
 
-    def draw(self, body: bytes) -> bytes:
-        """32 bytes that are uniform to whoever lacks the key: four random numbers of a decision."""
+    def draw(self, body: bytes, blocks: int = 1) -> bytes:
+        """Blocks of 32 bytes that are uniform to whoever lacks the key: each is four random numbers of a decision.
+
+        The first is the hash of the body, each other that of the body and its number (4 bytes): more blocks do not
+        change those before.
+        """
         draw = self._draw.copy()
         draw.update(body)
-        return draw.digest()
+        if blocks == 1:
+            return draw.digest()
+        parts = [draw.digest()]
+        for number in range(1, blocks):
+            more = draw.copy()
+            more.update(number.to_bytes(4, "big"))
+            parts.append(more.digest())
+        return b"".join(parts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +130,12 @@ def body_of_token(token: str) -> bytes:
 
 def public_id(token: str) -> str:
     """The id without its MAC: what traces and datasets show, useless for feedback."""
-    return base64.urlsafe_b64encode(base64.urlsafe_b64decode(token)[:_BODY]).decode("ascii").rstrip("=")
+    return public_id_of_body(body_of_token(token))
+
+
+def public_id_of_body(body: bytes) -> str:
+    """The same, from the 23 bytes that the token is made of."""
+    return base64.urlsafe_b64encode(body).decode("ascii").rstrip("=")
 
 
 def load_keyring(path: Path) -> Keyring:

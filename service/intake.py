@@ -41,7 +41,7 @@ class Intake:
         self._wire = wire
         self._schema = wire.schema
         self._facts = frozenset(wire.schema.facts)
-        self._index = {name: i for i, name in enumerate(wire.schema.actions)}
+        self._actions = wire.actions
         self._deadline_s = config.limits.deadline_ms / 1000
         self._wait_s = config.rewards.wait_seconds
         self._by_observed_at = config.guard_clock == "observed_at"
@@ -59,7 +59,7 @@ class Intake:
         if facts is not None and not self._facts.issuperset(facts):
             raise DoesNotFit(f"is not a fact that is declared, expected {sorted(self._facts)}", "$.facts")
         if act.allowed is not None:
-            mask = self._mask(act.allowed)
+            mask = self._actions.mask(act.allowed)
         previous = act.previous
         if type(previous) is str and self._keyring.place(previous) is None:
             raise DoesNotFit("is not a decision of this deployment", "$.previous")
@@ -112,10 +112,8 @@ class Intake:
         if len(seen) == 2:
             raise DoesNotFit("has next_observation and final_observation, expected one of them", path)
         executed = outcome.executed_action
-        if isinstance(executed, str):
-            if executed not in self._index:
-                raise DoesNotFit(f"is not an action, expected one of {list(self._index)}", f"{path}.executed_action")
-            executed = self._index[executed]
+        if executed is not None:
+            executed = self._actions.executed(executed, f"{path}.executed_action")
         if not (seen or outcome.terminated or outcome.truncated) and (
             outcome.reward is None and executed is None and outcome.activated is None
         ):
@@ -126,7 +124,7 @@ class Intake:
             decision_id=token,
             at=at,
             reward=outcome.reward,
-            next_observation=self._numbers(seen[0]) if seen else None,
+            next_observation=self._numbers(outcome, path) if seen else None,
             terminated=outcome.terminated,
             truncated=outcome.truncated,
             executed_action=executed,
@@ -134,26 +132,11 @@ class Intake:
             late=late,
         )
 
-    def _numbers(self, observation: Any) -> Numbers:
-        return listed(np.array(self._wire.numbers(observation), dtype=np.float64))
-
-    def _mask(self, allowed: list[bool | str]) -> list[bool]:
-        """The request's own mask over all actions, from truths in their order or from names."""
-        count = len(self._index)
-        if all(type(one) is bool for one in allowed):
-            if len(allowed) != count:
-                raise DoesNotFit(f"has {len(allowed)} truths, expected {count}, or names of actions", "$.allowed")
-            mask: list[bool] = [one is True for one in allowed]
-        else:
-            if not all(one in self._index for one in allowed if type(one) is str) or any(
-                type(one) is bool for one in allowed
-            ):
-                raise DoesNotFit(f"is not a list of actions, expected some of {list(self._index)}", "$.allowed")
-            names = set(allowed)
-            mask = [name in names for name in self._index]
-        if not any(mask):
-            raise DoesNotFit("forbids every action, expected at least one that is allowed", "$.allowed")
-        return mask
+    def _numbers(self, outcome: Any, path: str) -> Numbers:
+        """What was observed next, as one row."""
+        name = "final_observation" if outcome.next_observation is None else "next_observation"
+        row = self._wire.numbers(getattr(outcome, name), f"{path}.{name}")
+        return listed(np.asarray(row, dtype=self._wire.layout.dtype))
 
 
 def decoded(decode: Callable[[Any], Any], body: bytes | msgspec.Raw) -> Any:

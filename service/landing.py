@@ -6,6 +6,7 @@ come between, because nothing here awaits.
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,15 +15,17 @@ import msgspec
 import numpy as np
 
 from guards.errors import PolicyUnavailable
+from service.answered import Answered
 from service.decide import decide
 from service.engine import Engine
 from service.errors import InternalFault, NotDurable
 from service.flight import Flight, Plane
 from service.journal import Journal, JournalUnavailable
+from service.memories import entered, left
 from service.records import Decision, Feedback, Refused, encode_record
 from service.requests import Request
 from service.router import Assignment
-from service.sessions import Moment, Sessions
+from service.sessions import Memory, Moment, Sessions
 from service.state import Lease
 
 _log = logging.getLogger(__name__)
@@ -72,12 +75,12 @@ class Landing:
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        head: np.ndarray | PolicyUnavailable,
+        answer: Answered | PolicyUnavailable,
         departed: float,
     ) -> None:
-        """Decide requests whose head[N, A] is here, or will not come; answer them."""
+        """Decide requests whose answer is here, or will not come; settle them."""
         try:
-            self._land(requests, assignment, engine, observation, head, departed)
+            self._land(requests, assignment, engine, observation, answer, departed)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
             _log.exception("a flight of %d requests failed", len(requests))
@@ -90,7 +93,7 @@ class Landing:
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        head: np.ndarray | PolicyUnavailable,
+        answer: Answered | PolicyUnavailable,
         departed: float,
     ) -> None:
         journal = self._journal
@@ -110,13 +113,16 @@ class Landing:
             may_explore=self._lease.holds(began),
             departed=departed,
             infer_us=round((began - departed) * 1e6),
+            spread=_spread(answer),
+            memory=entered(requests, engine) if engine.initial and isinstance(answer, Answered) else None,
         )
-        records = decide(self._plane, flight, head)
+        records = decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
         decided = self._clock()
         kept = self._append(requests, feedback, records, ms)
         if not kept and not feedback:
             return
-        self._remember(requests[:kept], records[:kept])
+        memories = left(answer, engine.digest) if engine.initial else {}
+        self._remember(requests[:kept], records[:kept], memories)
         landed = Landed(
             version=engine.label,
             records=records[:kept],
@@ -145,8 +151,10 @@ class Landing:
                 _log.error("%s", error)
             self._failing = True
             del feedback[error.kept :]
+            self._sessions.end([told.decision_id for told in feedback if told.ends])
             return kept
         self._failing = False
+        self._sessions.end([told.decision_id for told in feedback if told.ends])
         return len(records)
 
     async def note(self, feedback: Sequence[Feedback], at: float) -> None:
@@ -157,6 +165,7 @@ class Landing:
         first = self._journal.next_seq
         placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
         self._journal.append([encode_record(told) for told in placed], ms)
+        self._sessions.end([told.decision_id for told in placed if told.ends])
         if self._plane.durability == "disk":
             await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
 
@@ -171,13 +180,16 @@ class Landing:
         first = self._journal.next_seq
         return [msgspec.structs.replace(one, seq=first + i, ms=ms) for i, one in enumerate(told)]
 
-    def _remember(self, requests: list[Request], records: list[Decision | Refused]) -> None:
-        """Advance the sessions' histories: what is in the journal has happened."""
+    def _remember(
+        self, requests: list[Request], records: list[Decision | Refused], memories: dict[int, Memory]
+    ) -> None:
+        """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
         tracked = self._plane.shield.tracked
-        for request, record in zip(requests, records, strict=True):
+        for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                after = request.entry.history.advanced(record.action, request.now, tracked)
-                self._sessions.advance(request.session, request.entry, Moment(record.id, record.episode, after))
+                history = request.entry.history.advanced(record.action, request.now, tracked)
+                after = Moment(record.id, record.episode, history, memories.get(i))
+                self._sessions.advance(request.session, request.entry, after)
 
     def _promise(self, landed: Landed) -> None:
         """Answer a flight once it is as durable as it will be said to be."""
@@ -213,3 +225,10 @@ class Landing:
         for request, record in zip(landed.requests, landed.records, strict=True):
             request.settle(record)
         self._observe(landed)
+
+
+def _spread(answer: Answered | PolicyUnavailable) -> list[float | None] | None:
+    """A number for each row where the policy gives one; None for what is no number."""
+    if not isinstance(answer, Answered) or answer.spread is None:
+        return None
+    return [one if math.isfinite(one) else None for one in answer.spread.tolist()]

@@ -15,12 +15,9 @@ _BOUNDS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025
 class Exposition(Collector):
     """Reads the tally at each scrape."""
 
-    def __init__(
-        self, tally: Tally, actions: tuple[str, ...], policy: str, gauges: Callable[[], Mapping[str, float]]
-    ) -> None:
+    def __init__(self, tally: Tally, policy: str, gauges: Callable[[], Mapping[str, float]]) -> None:
         """``gauges`` gives values that are not counts, by name without the prefix."""
         self._tally = tally
-        self._actions = actions
         self._policy = policy
         self._gauges = gauges
         self._registry = CollectorRegistry()
@@ -67,7 +64,7 @@ class Exposition(Collector):
                     cell.track,
                     cell.source,
                     cell.reason or "",
-                    self._actions[cell.action],
+                    self._tally.mix.label(cell.action),
                     str(cell.explored).lower(),
                     str(cell.propensity_ok).lower(),
                 ],

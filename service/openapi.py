@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from guards.records import Schema
+from service.actions import Actions
 from service.schemas import Answer, FeedbackResult, Wire
 
 _ERROR = {
@@ -34,7 +34,8 @@ def declared(wire: Wire) -> dict[str, dict[str, Any]]:
     act, answer, outcome, result = (
         _inlined(type_) for type_ in (wire.act_type, Answer, wire.outcome_type, FeedbackResult)
     )
-    _name(act, outcome, wire.schema)
+    _name(act, outcome, wire)
+    _answer(answer, wire.actions)
     outcome = {**outcome, "required": ["decision_id"]}
     batch = _object(requests={"type": "array", "items": act})
     decisions = _object(decisions={"type": "array", "items": {"anyOf": [answer, _ERROR]}})
@@ -50,20 +51,27 @@ def declared(wire: Wire) -> dict[str, dict[str, Any]]:
 _BATCH = ("400", "408", "413", "415", "422")
 
 
-def _name(act: dict[str, Any], outcome: dict[str, Any], schema: Schema) -> None:
+def _name(act: dict[str, Any], outcome: dict[str, Any], wire: Wire) -> None:
     """Say which actions and facts there are: the decoder leaves that to the intake, which knows them by name."""
-    names = {"enum": list(schema.actions)}
-    truths = {"type": "array", "items": {"type": "boolean"}, "minItems": len(schema.actions)}
-    truths["maxItems"] = len(schema.actions)
-    listed = {"type": "array", "items": names, "minItems": 1, "maxItems": len(schema.actions)}
-    facts = {"type": "object", "properties": {name: {"type": "number"} for name in schema.facts}}
+    allowed, executed, _ = wire.actions.schemas()
+    facts = {"type": "object", "properties": {name: {"type": "number"} for name in wire.schema.facts}}
     properties = act["properties"]
-    properties["allowed"] = {"anyOf": [truths, listed, {"type": "null"}], "default": None}
+    properties["allowed"] = {"anyOf": [allowed, {"type": "null"}], "default": None}
     properties["facts"] = {"anyOf": [{**facts, "additionalProperties": False}, {"type": "null"}], "default": None}
-    executed = {"type": "integer", "minimum": 0, "maximum": len(schema.actions) - 1}
     for told in (outcome, *(one for one in properties["feedback"].get("anyOf", [properties["feedback"]]))):
         if "properties" in told:
-            told["properties"]["executed_action"] = {"anyOf": [executed, names, {"type": "null"}], "default": None}
+            told["properties"]["executed_action"] = {"anyOf": [executed, {"type": "null"}], "default": None}
+
+
+def _answer(answer: dict[str, Any], actions: Actions) -> None:
+    """Say what an answered action looks like in this space."""
+    _, _, said = actions.schemas()
+    properties = answer["properties"]
+    for name in ("action_name", "action_names"):
+        if name not in said:
+            del properties[name]
+    properties.update(said)
+    answer["required"] = [name for name in properties if name in said or name in answer["required"]]
 
 
 def _operation(body: dict[str, Any], answer: dict[str, Any], said: str, refusals: tuple[str, ...]) -> dict[str, Any]:

@@ -12,15 +12,19 @@ from typing import Any
 
 import msgspec
 
+from export.spec import Squash
+from export.spec.artefact import SIZE_CAP
+from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
 from guards.errors import GuardMisconfigured
 from guards.records import Schema
 from guards.shield import Shield
 from service import report as reports
 from service.app import Parts, create_app
-from service.config import Config, ConfigInvalid
+from service.config import Config, ConfigInvalid, Signatures
 from service.desk import Desk
 from service.edge import Edge
-from service.engine import Engine, load_version
+from service.engine import Engine, VersionRefused, load_version
+from service.explore import Acting
 from service.flight import Plane
 from service.ids import Keyring, load_keyring, make_keyring
 from service.intake import Intake
@@ -124,7 +128,7 @@ class DataPlane:
             "durability": self.config.durability,
             "explores": self.lease.holds(time.monotonic()),
         }
-        return {**told, **reports.report(self.tally, self.schema.actions)}
+        return {**told, **reports.report(self.tally)}
 
     def gauges(self) -> dict[str, float]:
         """What the metrics show that is no count."""
@@ -143,7 +147,11 @@ class DataPlane:
             "version": self.engine.label,
             "digest": self.engine.digest,
             "family": manifest.family,
+            "inputs": [port._asdict() for port in manifest.inputs],
+            "mask": manifest.mask,
+            "memory": [memory.model_dump(mode="json") for memory in manifest.memory],
             "observation": self.schema.observation.model_dump(mode="json"),
+            "action": self.schema.action.model_dump(mode="json"),
             "actions": list(self.schema.actions),
             "facts": list(self.schema.facts),
             "explore": self.config.explore.model_dump(mode="json"),
@@ -159,7 +167,7 @@ def assemble(config: Config, data: Path) -> DataPlane:
     engine = _engine(config)
     schema = Schema.of(engine.manifest, config.facts)
     keyring = deployment_keyring(data)
-    common = _bound(config, schema, keyring)
+    common = _bound(config, schema, engine.manifest.squash, keyring)
     warm_up(common, engine)
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
@@ -171,8 +179,8 @@ def assemble(config: Config, data: Path) -> DataPlane:
         lease,
         lambda one: tally.landed(one, time.monotonic()),
     )
-    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing)
     wire = Wire(schema)
+    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout)
     intake = Intake(wire, config, keyring)
     running = DataPlane(
         config=config,
@@ -186,7 +194,7 @@ def assemble(config: Config, data: Path) -> DataPlane:
         tally=tally,
         landing=landing,
         started=time.monotonic(),
-        desk=Desk(intake, turn, policy=config.name, actions=schema.actions, refused=tally.refuse),
+        desk=Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse),
     )
     running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
     running.introduce()
@@ -201,7 +209,7 @@ def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
         intake=intake,
         landing=running.landing,
         tally=running.tally,
-        exposition=Exposition(running.tally, running.schema.actions, running.config.name, running.gauges),
+        exposition=Exposition(running.tally, running.config.name, running.gauges),
         limits=running.config.limits,
         report=running.report,
         policy=running.describe,
@@ -218,20 +226,37 @@ def deployment_keyring(data: Path) -> Keyring:
 
 def _engine(config: Config) -> Engine:
     try:
-        artefact = config.policy.read_bytes()
+        with config.policy.open("rb") as file:
+            artefact = file.read(SIZE_CAP + 1)
     except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
         problem = getattr(error, "strerror", None) or error
         msg = f"policy: {config.policy} cannot be read ({problem}), expected an artefact of actd-export"
         raise ConfigInvalid(msg) from error
     pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="infer")
+    required = config.require_signature
     try:
-        return load_version(artefact, None, pool, config.facts)
+        signature, keys = (None, None) if required is None else _vouching(config.policy, required)
+        return load_version(artefact, None, pool, config.facts, signature=signature, keys=keys)
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"facts: {error}") from error
 
 
-def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
-    """The guards bound to the schema; the writer is not known yet."""
+def _vouching(artefact: Path, required: Signatures) -> tuple[bytes | None, list[PublicKey]]:
+    """The signature beside an artefact, and the keys it may be of; raises VersionRefused where one cannot be read."""
+    try:
+        return read_signature(artefact), [read_public_key(key) for key in required.keys]
+    except KeyInvalid as error:
+        raise VersionRefused(f"require_signature.keys: {error}") from error
+    except SignatureRefused as error:
+        raise VersionRefused(f"the artefact is refused: {error}") from error
+
+
+def _bound(config: Config, schema: Schema, squash: Squash, keyring: Keyring) -> Plane:
+    """Explorer and guards bound to the schema; the writer is not known yet."""
+    try:
+        acting = Acting.of(config.explore, schema.action, squash)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"explore.{error}") from error
     try:
         shield = Shield(config.constraints, schema)
     except GuardMisconfigured as error:
@@ -244,6 +269,7 @@ def _bound(config: Config, schema: Schema, keyring: Keyring) -> Plane:
         schema=schema,
         shield=shield,
         explorer=config.explore,
+        acting=acting,
         baseline=propose,
         last_resort=last_resort,
         key=keyring.current,

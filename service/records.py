@@ -10,16 +10,21 @@ from typing import Any, Literal
 import msgspec
 import numpy as np
 
-from guards.records import History
+from export.spec import Squash
+from guards.records import Action, History
 from guards.shield import Violation
 
 V = 1
 Track = Literal["stable", "canary", "shadow"]
 DecisionSource = Literal["policy", "baseline", "last_resort"]
 Durability = Literal["memory", "journal", "disk"]
+# What a propensity is of: points (discrete actions, numbers on their bounds), a density, or both in different numbers.
+Measure = Literal["mass", "density", "mixed"]
 _LIST_LIMIT = 64
 # Heads of more actions than this are not logged; such a decision cannot be replayed, and says so.
 HEAD_LIMIT = 4096
+# Nor are memories of more numbers than this: such a decision can be replayed from its head on, but not its head.
+MEMORY_LIMIT = 4096
 
 
 class Packed(msgspec.Struct, frozen=True):
@@ -103,7 +108,8 @@ class Decision(Record, frozen=True, kw_only=True, omit_defaults=True):
     """One decision: what was seen, what could have been done, what was done and with which probability.
 
     What is null, empty or false by default is left out of the line. ``config`` is the first 16 digits of the
-    configuration's digest, which the writer's first record has whole.
+    configuration's digest, which the writer's first record has whole. ``memory`` is what a policy's memory was before
+    the step, by name; empty where it is too large to be logged.
     """
 
     id: str
@@ -122,15 +128,18 @@ class Decision(Record, frozen=True, kw_only=True, omit_defaults=True):
     mask: Bits | None = None
     options: dict[str, bool | float | str] | None = None
     head: Packed | None
+    spread: float | None = None
+    memory: dict[str, Packed] | None = None
     allowed: Bits
     state: History
     config: str
     explorer: str
     key: int
-    proposed: int | None
-    action: int
+    proposed: Action | None
+    action: Action
     propensity: float
-    measure: Literal["mass"]
+    measure: Measure
+    squash: Squash = "none"
     propensity_ok: bool
     why_not_ok: str | None = None
     source: DecisionSource
@@ -161,9 +170,14 @@ class Feedback(Record, frozen=True):
     next_observation: Numbers | None = None
     terminated: bool = False
     truncated: bool = False
-    executed_action: int | None = None
+    executed_action: Action | None = None
     activated: bool | None = None
     late: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Whether the decision was the last of its episode."""
+        return self.terminated or self.truncated
 
 
 class Loss(Record, frozen=True):
@@ -191,7 +205,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     step: int | None
     at: float
     observation: Numbers
-    action: int
+    action: Action
     reward: float
     reward_ok: bool
     next_observation: Numbers | None
@@ -201,7 +215,7 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     propensity: float
     propensity_ok: bool
     why_not_ok: str | None
-    measure: str
+    measure: Measure
     track: Track
     track_probability: float
     version: str
@@ -209,6 +223,6 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     source: DecisionSource
     reason: str | None
     explored: bool
-    executed_action: int | None
+    executed_action: Action | None
     allowed: Bits
-    proposed: int | None
+    proposed: Action | None

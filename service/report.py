@@ -8,7 +8,7 @@ from service.tally import STAGES, Cell, Tally
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
-def report(tally: Tally, actions: tuple[str, ...]) -> dict[str, Any]:
+def report(tally: Tally) -> dict[str, Any]:
     """What was decided since the process started: latencies in milliseconds, shares of decisions."""
     tally.catch_up()
     cells = {Cell(*labels): count for labels, count in tally.decisions.items()}
@@ -20,7 +20,7 @@ def report(tally: Tally, actions: tuple[str, ...]) -> dict[str, Any]:
     explored = 0
     for cell, count in cells.items():
         sources[cell.source] += count
-        mix[actions[cell.action]] += count
+        mix[tally.mix.label(cell.action)] += count
         explored += count * cell.explored
         if cell.reason is not None:
             fallbacks[cell.reason] += count
@@ -33,12 +33,13 @@ def report(tally: Tally, actions: tuple[str, ...]) -> dict[str, Any]:
         "safety_violations": _violations(tally),
         "fallbacks": dict(fallbacks),
         "sources": dict(sources),
-        "actions": {name: mix.get(name, 0) for name in actions},
+        "actions": tally.mix.told(mix),
         "exploration_rate": explored / total if total else None,
         "propensity_not_ok": {
             "share": sum(not_ok.values()) / total if total else None,
             "by_reason": dict(not_ok),
         },
+        "not_replayable": tally.not_replayable,
         "out_of_range": dict(tally.out_of_range),
         "feedback": dict(tally.feedback),
         "refused": dict(tally.refused),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import numpy as np
 from msgspec import Struct
 
 from service.errors import RequestRefused
@@ -25,13 +26,13 @@ class Waiter(Protocol):
 class Request(Struct, kw_only=True):
     """What was asked, decoded and checked, and who waits for the answer.
 
-    ``observation`` in the schema's order; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in
-    seconds of the monotonic clock. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the
-    configuration says so. ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs.
+    ``observation`` is one row; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in seconds of the
+    monotonic clock. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the configuration
+    says so. ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs.
     """
 
     session: str
-    observation: Sequence[float]
+    observation: Sequence[float] | np.ndarray
     previous: str | None
     begins: bool
     feedback: Feedback | None
@@ -55,6 +56,9 @@ class Request(Struct, kw_only=True):
             entry = sessions.following(self.session, self.previous, self.now)
         else:
             entry = sessions.remembered(self.session, self.now)
+        told, before = self.feedback, entry.decision_id
+        if told is not None and told.ends and before is not None and told.decision_id in ("", before):
+            entry = sessions.begun(self.now, before)
         self.entry = entry
         return entry
 

@@ -1,7 +1,9 @@
 """Sessions: what this process remembers of each, bounded, and which history a request continues."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
 from msgspec import Struct
 
 from guards.records import History
@@ -10,23 +12,48 @@ from guards.records import History
 KEPT = 4
 
 
+class Memory(Struct, frozen=True, eq=False):
+    """What a version carries from one step of a session to the next; no other version can read it."""
+
+    digest: str
+    values: tuple[np.ndarray, ...]
+
+
 class Moment(Struct, frozen=True):
     """A session right after one of its decisions (None: before its first), which the next one continues.
 
-    ``episode`` is None where a new one begins, or where it began elsewhere.
+    ``episode`` is None where a new one begins, or where it began elsewhere; ``memory`` is None where no policy with a
+    memory decided, or where what it carried is lost.
     """
 
     decision_id: str | None
     episode: str | None
     history: History
+    memory: Memory | None = None
+
+    @property
+    def starts(self) -> bool:
+        """Whether an episode starts here: nothing came before in it, and that is known."""
+        return self.history.known and self.history.step == 0
+
+    def recalled(self, digest: str, initial: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...] | None:
+        """What a version's memory is here: ``initial`` where an episode starts, None where it is not known."""
+        if self.starts:
+            return initial
+        return None if self.memory is None or self.memory.digest != digest else self.memory.values
 
 
 class Sessions:
-    """The last moments of each session, newest last; the session used longest ago leaves first."""
+    """The last moments of each session, newest last; the session used longest ago leaves first.
+
+    Beside them, the decisions that are told to have ended their episodes, as many as there may be sessions: whoever
+    continues one of them begins an episode.
+    """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._moments: dict[str, tuple[Moment, ...]] = {}  # in the order of last use
+        self._ended: dict[str, None] = {}  # in the order in which it was told
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -34,26 +61,41 @@ class Sessions:
     def remembered(self, session: str, now: float) -> Moment:
         """The session's last decision here; history is not assumed for a session never seen."""
         moments = self._moments.get(session)
-        return moments[-1] if moments else Moment(None, None, History(known=False, since=now))
+        if not moments:
+            return Moment(None, None, History(known=False, since=now))
+        last = moments[-1]
+        return self.begun(now, last.decision_id) if last.decision_id in self._ended else last
 
-    def begun(self, now: float) -> Moment:
-        """Before the first decision: the controller says that an episode starts."""
-        return Moment(None, None, History(known=True, since=now))
+    def begun(self, now: float, previous: str | None = None) -> Moment:
+        """Before the first decision of an episode, which the controller says starts; ``previous`` ended the last."""
+        return Moment(previous, None, History(known=True, since=now))
 
     def following(self, session: str, previous: str, now: float) -> Moment:
         """Right after the named decision; where it is not here, its history is not known."""
         moments = self._moments.get(session, ())
         for moment in reversed(moments):
             if moment.decision_id == previous:
-                return Moment(previous, moment.episode, _cautious(moment.history, moments[-1].history))
+                if previous in self._ended:
+                    return self.begun(now, previous)
+                history = _cautious(moment.history, moments[-1].history)
+                return Moment(previous, moment.episode, history, moment.memory)
         return Moment(previous, None, History(known=False, since=now))
 
     def advance(self, session: str, before: Moment, after: Moment) -> None:
         """Remember a decision that is in the journal."""
         moments = self._moments.pop(session, ())
-        self._moments[session] = (after,) if before.decision_id is None else (*moments[1 - KEPT :], after)
+        fresh = before.decision_id is None or before.starts
+        self._moments[session] = (after,) if fresh else (*moments[1 - KEPT :], after)
         if len(self._moments) > self._limit:
             del self._moments[next(iter(self._moments))]
+
+    def end(self, decision_ids: Sequence[str]) -> None:
+        """Take in that these decisions ended their episodes: feedback that is in the journal says so."""
+        for decision_id in decision_ids:
+            self._ended.pop(decision_id, None)
+            self._ended[decision_id] = None
+            if len(self._ended) > self._limit:
+                del self._ended[next(iter(self._ended))]
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._moments)} of at most {self._limit}>"

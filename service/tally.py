@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.spec import Fields
+from export.spec import Dict, Discrete, Fields
 from guards.records import Schema
 from service.errors import RequestRefused
 from service.landing import Landed
+from service.mix import mix_of
 from service.records import Decision
 from service.sketch import Sketch
 
@@ -17,13 +18,16 @@ STAGES = ("wait", "infer", "decide", "journal", "total")
 
 
 class Cell(NamedTuple):
-    """The labels that decisions are counted by; all are from closed sets."""
+    """The labels that decisions are counted by; all are from closed sets.
+
+    ``action`` is None where actions are not one of a list: there are too many of them to count each.
+    """
 
     version: str
     track: str
     source: str
     reason: str | None
-    action: int
+    action: int | None
     explored: bool
     propensity_ok: bool
     why_not_ok: str | None
@@ -31,6 +35,7 @@ class Cell(NamedTuple):
 
 # Attributes of a decision in the order of a cell's labels.
 _labels = attrgetter(*Cell._fields)
+_labels_but_action = attrgetter(*(name for name in Cell._fields if name != "action"))
 # Flights that are counted together: counting one at a time, between socket calls, costs several times as much, and
 # keeping many more would push what decisions need out of the processor's cache.
 _BACKLOG = 32
@@ -45,9 +50,15 @@ class Tally:
         self.refused: Counter[str] = Counter()
         self.feedback: Counter[str] = Counter()
         self.out_of_range: Counter[str] = Counter()
+        self.not_replayable = 0
         self.flights = 0
         self.stages: defaultdict[tuple[str, str], Sketch] = defaultdict(Sketch)
+        self.mix = mix_of(schema.action)
+        self._listed = isinstance(schema.action, Discrete)
         self._low, self._high, self._names = _bounds(schema)
+        # Of a Dict, named numbers are some of a row's only.
+        named = isinstance(schema.observation, Fields)
+        self._columns = slice(None) if named else list(schema.columns.values())
         self._backlog: list[tuple[Landed, float]] = []
 
     def landed(self, landed: Landed, now: float) -> None:
@@ -79,7 +90,13 @@ class Tally:
         made = [record for record in records if isinstance(record, Decision)]
         if len(made) < len(records):
             self.refused["no_safe_action"] += len(records) - len(made)
-        self.decisions.update(map(_labels, made))
+        if self._listed:
+            self.decisions.update(map(_labels, made))
+        elif made:
+            self.decisions.update((*labels[:4], None, *labels[4:]) for labels in map(_labels_but_action, made))
+            self.mix.count([record.action for record in made])
+        # What is empty where there was something is too large to be logged.
+        self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
         self.feedback.update("late" if told.late else "accepted" for landed, _ in flights for told in landed.feedback)
         counts = [len(landed.records) for landed, _ in flights]
@@ -98,7 +115,8 @@ class Tally:
 
     def _count_strays(self, observation: np.ndarray) -> None:
         """Count numbers outside their declared range: they are answered, but somebody should look."""
-        stray = (observation < self._low) | (observation > self._high)
+        told = observation[:, self._columns]
+        stray = (told < self._low) | (told > self._high)
         for name, count in zip(self._names, stray.sum(axis=0).tolist(), strict=True):
             if count:
                 self.out_of_range[name] += count
@@ -109,7 +127,9 @@ class Tally:
 
 def _bounds(schema: Schema) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """The declared range of each field; no names where nothing is declared and nothing has to be compared."""
-    fields = schema.observation.fields if isinstance(schema.observation, Fields) else ()
+    space = schema.observation
+    parts = [entry.space for entry in space.entries] if isinstance(space, Dict) else [space]
+    fields = [field for part in parts if isinstance(part, Fields) for field in part.fields]
     low = np.array([-np.inf if field.low is None else field.low for field in fields])
     high = np.array([np.inf if field.high is None else field.high for field in fields])
     bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())

@@ -13,11 +13,15 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 
-from guards.errors import DeadlineExceeded, PolicyUnavailable
-from service.engine import Engine
+from guards.errors import DeadlineExceeded, HistoryUnknown, PolicyUnavailable
+from guards.records import Booleans
+from service.answered import Answered
+from service.engine import Engine, Inputs
 from service.errors import DoesNotFit, InternalFault
 from service.flights import Flights
 from service.landing import Landing
+from service.memories import gathered, recalled
+from service.observations import Layout
 from service.requests import Request
 from service.router import Assignment, Router
 from service.sessions import Sessions
@@ -34,6 +38,7 @@ class Turn:
         engines: Mapping[str, Engine],
         sessions: Sessions,
         landing: Landing,
+        layout: Layout,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -41,6 +46,7 @@ class Turn:
         self._engines = engines
         self._sessions = sessions
         self._landing = landing
+        self._layout = layout
         self._clock = clock
         self._flights = Flights(landing.land, self._free, clock=clock)
         self._pending: list[Request] = []
@@ -88,12 +94,21 @@ class Turn:
     def _fly(self, requests: list[Request], assignment: Assignment) -> None:
         """Infer here, or on the pool with the sessions busy until it lands."""
         engine = self._engines[assignment.version]
-        observation = np.array([request.observation for request in requests], dtype=np.float64)
+        if engine.initial:
+            requests, lost = recalled(requests, engine)
+            if lost:
+                observation = self._layout.rows([request.observation for request in lost])
+                self._landing.land(lost, assignment, engine, observation, HistoryUnknown(), self._clock())
+            if not requests:
+                return
+        observation = self._layout.rows([request.observation for request in requests])
+        mask = _masks(requests, engine) if engine.masked else None
+        inputs = engine.inputs(observation, mask, gathered(requests, engine) if engine.initial else ())
         if engine.inline:
-            self._infer(requests, assignment, engine, observation)
+            self._infer(requests, assignment, engine, observation, inputs)
         else:
             self._behind.update((request.session, []) for request in requests)
-            self._flights.launch(requests, assignment, engine, observation, self._clock())
+            self._flights.launch(requests, assignment, engine, observation, inputs, self._clock())
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
@@ -106,23 +121,25 @@ class Turn:
             request.feedback = msgspec.structs.replace(request.feedback, decision_id=entry.decision_id)
         return True
 
-    def _infer(self, requests: list[Request], assignment: Assignment, engine: Engine, observation: np.ndarray) -> None:
+    def _infer(
+        self, requests: list[Request], assignment: Assignment, engine: Engine, observation: np.ndarray, inputs: Inputs
+    ) -> None:
         """Infer here and now, and land; rows that are late by then take the baseline."""
         departed = self._clock()
-        head: np.ndarray | PolicyUnavailable
+        answer: Answered | PolicyUnavailable
         try:
-            head = engine.infer(engine.inputs(observation))
+            answer = engine.infer(inputs)
         except PolicyUnavailable as why:
-            head = why
+            answer = why
         done = self._clock()
         late = [i for i, request in enumerate(requests) if request.deadline < done]
         if not late:
-            self._landing.land(requests, assignment, engine, observation, head, departed)
+            self._landing.land(requests, assignment, engine, observation, answer, departed)
             return
         on_time = [i for i in range(len(requests)) if i not in late]
-        for rows, answer in ((late, DeadlineExceeded()), (on_time, head)):
+        for rows, outcome in ((late, DeadlineExceeded()), (on_time, answer)):
             if rows:
-                part = answer if isinstance(answer, PolicyUnavailable) else answer[rows]
+                part = outcome if isinstance(outcome, PolicyUnavailable) else outcome.rows(rows)
                 self._landing.land([requests[i] for i in rows], assignment, engine, observation[rows], part, departed)
 
     def _free(self, sessions: list[str]) -> None:
@@ -135,3 +152,9 @@ class Turn:
 
     def __repr__(self) -> str:
         return f"<Turn {len(self._pending)} pending, {len(self._behind)} sessions in flight, {self._flights!r}>"
+
+
+def _masks(requests: list[Request], engine: Engine) -> Booleans:
+    """The requests' own masks[N, W]; who gave none allows everything."""
+    everything = [True] * engine.manifest.action.width
+    return np.array([everything if request.mask is None else request.mask for request in requests], dtype=np.bool_)

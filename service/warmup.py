@@ -18,15 +18,12 @@ _SIZES = (1, 2, 4, 8, 16)
 
 def warm_up(plane: Plane, engine: Engine) -> None:
     """Decide the artefact's golden rows, by the policy and by the baseline; nothing is journalled or counted."""
-    golden = engine.manifest.golden
-    inputs, heads = golden.inputs["obs"].array(), golden.outputs[engine.manifest.head].array()
     for n in _SIZES:
-        observation = np.resize(inputs, (n, *inputs.shape[1:])).astype(np.float64)
-        head = np.resize(heads, (n, *heads.shape[1:])).astype(np.float32)
+        observation, inputs, answer = engine.golden(n)
         if engine.inline:
-            head = engine.infer(engine.inputs(observation))
+            answer = engine.infer(inputs)
         flight = _flight(engine, observation)
-        for outcome in (head, InferenceFailed()):
+        for outcome in (answer.head, InferenceFailed()):
             for record in decide(plane, flight, outcome):
                 encode_record(record)
 

@@ -5,13 +5,14 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.spec import Field, Fields
+from export.spec import Discrete, Field, Fields, Squash
 from guards.baselines import Baseline, Constant
 from guards.constraints import Constraint, Forbids
-from guards.records import Booleans, Context, Floats, History, Integers, Schema
+from guards.records import Booleans, Context, History, Integers, Schema
 from guards.shield import Shield
-from service.engine import Heads
-from service.explore import Explorer, Greedy
+from service.answered import Answered
+from service.engine import Inputs, rows_of
+from service.explore import Acting, Explorer, Greedy
 from service.flight import Flight, Plane
 from service.ids import Key
 from service.requests import Outcome, Request
@@ -25,7 +26,7 @@ WRITER = bytes(range(8))
 def schema_of(fields: Sequence[str], actions: Sequence[str], facts: Sequence[str] = ()) -> Schema:
     """A schema of these names."""
     space = Fields(fields=tuple(Field(name=name) for name in fields))
-    return Schema(observation=space, actions=tuple(actions), facts=tuple(facts))
+    return Schema(observation=space, action=Discrete(names=tuple(actions)), facts=tuple(facts))
 
 
 SCHEMA = schema_of(
@@ -116,6 +117,7 @@ def plane_of(
     baseline: Baseline | None = None,
     schema: Schema = SCHEMA,
     key: Key = KEY,
+    squash: Squash = "none",
 ) -> Plane:
     """A plane that is greedy and holds where the policy cannot decide, unless something else is said."""
     proposer = baseline or Constant(action=schema.actions[0])
@@ -123,6 +125,7 @@ def plane_of(
         schema=schema,
         shield=Shield(constraints, schema),
         explorer=explorer or Greedy(),
+        acting=Acting.of(explorer or Greedy(), schema.action, squash),
         baseline=proposer.bind(schema),
         last_resort=proposer.last(schema),
         key=key,
@@ -147,19 +150,24 @@ class Fickle(Constraint):
 
 
 class FakeEngine:
-    """An engine that runs inline and answers every row with the same head."""
+    """An engine that runs inline and answers every row with the same head; it has no mask and no memory."""
 
     label = "fake-1"
     digest = "d" * 64
     inline = True
+    masked = False
+    initial: tuple[np.ndarray, ...] = ()
 
     def __init__(self, head: Sequence[float]) -> None:
         self._head = np.array(head, dtype=np.float32)
         self.batches: list[int] = []
 
-    def inputs(self, observation: Floats) -> np.ndarray:
-        return observation.astype(np.float32)
+    def inputs(self, observation: np.ndarray, mask: None, memory: tuple[()]) -> Inputs:
+        assert mask is None
+        assert memory == ()
+        return {"obs": observation.astype(np.float32)}
 
-    def infer(self, inputs: np.ndarray) -> Heads:
-        self.batches.append(len(inputs))
-        return np.tile(self._head, (len(inputs), 1))
+    def infer(self, inputs: Inputs) -> Answered:
+        count = rows_of(inputs)
+        self.batches.append(count)
+        return Answered(np.tile(self._head, (count, 1)))

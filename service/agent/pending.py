@@ -9,10 +9,13 @@ What closes a decision:
 """
 
 from dataclasses import dataclass
+from functools import partial
+from math import isclose
 from typing import Literal
 
 import msgspec
 
+from guards.records import Action
 from service.agent.order import Key
 from service.config import Rewards
 from service.records import Decision, Feedback, Numbers, Transition
@@ -34,7 +37,7 @@ class Pending:
     next_seen: Numbers | None = None
     terminated: bool = False
     truncated: bool = False
-    executed: int | None = None
+    executed: Action | None = None
     closed: ClosedBy | Unexported | None = None
     reward_ok: bool = True
 
@@ -89,7 +92,7 @@ class Pending:
         """What a trainer reads of it; None where it is not closed, or closed without being carried out."""
         if self.closed not in ("feedback", "next_act", "timeout", "episode_end"):
             return None
-        other = self.executed is not None and self.executed != self.draft.action
+        other = self.executed is not None and not _same(self.executed, self.draft.action)
         return msgspec.structs.replace(
             self.draft,
             reward=_aggregated(self.rewards, rewards),
@@ -129,6 +132,13 @@ class Pending:
         if self.closed == "not_activated":
             return feedback.activated is not True
         return feedback.reward is None or feedback.reward in self.rewards
+
+
+def _same(executed: Action, action: Action) -> bool:
+    """Whether what was executed is what was decided; numbers may have been rounded to the controller's float32."""
+    if isinstance(executed, int) or isinstance(action, int):
+        return executed == action
+    return len(executed) == len(action) and all(map(partial(isclose, rel_tol=1e-6), executed, action))
 
 
 def _aggregated(told: list[float], rewards: Rewards) -> float:

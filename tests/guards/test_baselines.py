@@ -1,5 +1,6 @@
 """Baselines: what each proposes, and what holds for all of them."""
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from pydantic import TypeAdapter, ValidationError
 
-from guards.baselines import AnyBaseline, Baseline, Constant, Rules, When
+from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules, When
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.records import NO_ACTION, Context
+from guards.records import NO_ACTION, Context, Schema
+from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import SCHEMA, context_of
 from tests.guards.strategies import contexts
 
@@ -23,7 +25,57 @@ EXAMPLES: dict[str, dict[str, Any]] = {
         "otherwise": "rest",
         "last_resort": "hold",
     },
+    "hold": {"kind": "hold", "first": "rest", "last_resort": "hold"},
+    "threshold": {
+        "kind": "threshold",
+        "of": "load / lag",
+        "below": {"limit": 0.5, "action": "down"},
+        "above": {"limit": 1.5, "action": "up"},
+        "otherwise": "rest",
+        "between": "previous",
+        "last_resort": "hold",
+    },
+    "proportional": {
+        "kind": "proportional",
+        "current": "pods",
+        "metric": "load / lag",
+        "target": 0.5,
+        "tolerance": 0.1,
+        "low": 1.0,
+        "high": 9.0,
+        "effect": {"hold": 0.0, "up": 1.0, "jump": 3.0, "down": -1.0, "drop": -3.0},
+        "last_resort": "hold",
+    },
+    "pid": {
+        "kind": "pid",
+        "of": "load",
+        "target": "budget",
+        "kp": 2.0,
+        "ki": 0.5,
+        "kd": 0.1,
+        "low": -3.0,
+        "high": 3.0,
+        "effect": {"hold": 0.0, "up": 1.0, "jump": 3.0, "down": -1.0, "drop": -3.0},
+        "start": 0.5,
+        "forget_seconds": 5.0,
+        "last_resort": "hold",
+    },
+    "lookup": {
+        "kind": "lookup",
+        "axes": ({"of": "load", "edges": (0.0, 1.0)}, {"of": "budget", "edges": (0.0,)}),
+        "actions": ("hold", "up", "down", "jump", "rest", "drop"),
+        "last_resort": "hold",
+    },
+    "policy": {"kind": "policy", "path": "older.onnx", "last_resort": "hold"},
 }
+
+
+def bound(baseline: Baseline) -> Propose:
+    """A baseline under the schema; an older policy likes the first three actions for what is high, the others for what
+    is low."""
+    if isinstance(baseline, Policy):
+        return baseline.bind(SCHEMA, lambda context: np.hstack([context.observation, -context.observation]))
+    return baseline.bind(SCHEMA)
 
 
 def proposals(baseline: Baseline, context: Context) -> list[str | None]:
@@ -63,7 +115,7 @@ class TestEveryKind:
     def test_it_proposes_one_action_a_row_alike_in_any_batch(self, context: Context) -> None:
         """What else arrived in the same turn of the loop makes no difference."""
         for example in EXAMPLES.values():
-            propose = parsed(example).bind(SCHEMA)
+            propose = bound(parsed(example))
             together = propose(context)
             alone = [propose(context.rows(np.array([row])))[0] for row in range(len(context))]
 
@@ -138,3 +190,55 @@ class TestRules:
         """Before the first request."""
         with pytest.raises(GuardMisconfigured):
             rules.bind(SCHEMA)
+
+
+class TestOtherSpaces:
+    """Baselines over actions that are not one of a list."""
+
+    @pytest.mark.parametrize(
+        ("space", "written", "other", "actions"),
+        [
+            (SWITCHES, ("on", "half", 0), (0, 0, "storm"), [[1, 1, 0], [0, 0, 3], [-1, -1, -1]]),
+            (ARM, (0.5, 1.0, -3.0), (0, 0, 0), [[0.5, 1.0, -3.0], [0.0, 0.0, 0.0], [np.nan] * 3]),
+        ],
+    )
+    def test_rules_propose_whole_actions(self, space: Any, written: Any, other: Any, actions: Any) -> None:
+        """The first rule's that holds, the other one, or none where a condition cannot be evaluated."""
+        schema = Schema(observation=OBSERVATION, action=space, facts=("budget",))
+        rules = Rules(rules=(When(when="load > budget", action=written),), otherwise=other, last_resort=other)
+        told = [[1.0], [3.0], [np.nan]]
+        context = replace(context_of([[2, 0, 0]] * 3), facts=np.array(told))
+
+        np.testing.assert_array_equal(rules.bind(schema)(context), actions)
+        last = rules.last(schema)
+        assert last is not None
+        np.testing.assert_array_equal(last, actions[1])
+
+    def test_a_constant_proposes_the_same_whole_action(self) -> None:
+        """In every row."""
+        schema = Schema(observation=OBSERVATION, action=SWITCHES)
+
+        proposed = Constant(action=("on", 0, 0)).bind(schema)(context_of([[0, 0, 0]] * 2))
+
+        assert proposed.tolist() == [[1, 0, 0], [1, 0, 0]]
+
+    def test_what_was_done_before_has_no_name(self) -> None:
+        """So rules cannot ask for it, and are told what they can ask for."""
+        schema = Schema(observation=OBSERVATION, action=SWITCHES)
+        rules = Rules(rules=(When(when="previous_action == previous_action", action=(0, 0, 0)),), otherwise=(0, 0, 0))
+
+        with pytest.raises(ExpressionInvalid, match="'previous_action' is not known, expected one of load, lag, pods"):
+            rules.bind(schema)
+
+    @pytest.mark.parametrize("written", [3, True, None, [True], [["a"]], {"a": 1}])
+    def test_what_is_no_way_to_write_an_action_is_refused(self, written: object) -> None:
+        """Before anything is known of the schema."""
+        with pytest.raises(ValidationError, match="the name of an action, or a list of names, indices or numbers"):
+            Constant.model_validate({"action": written})
+
+    @pytest.mark.parametrize("written", ["hold", ("a", 1), (0.5, 2)])
+    def test_what_was_written_survives_its_text(self, written: Any) -> None:
+        """As the configuration is kept by its text."""
+        baseline = Constant(action=written, last_resort=written)
+
+        assert Constant.model_validate_json(baseline.model_dump_json()) == baseline

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from export.spec import Array, Discrete, Field, Fields, Manifest
+from guards.errors import GuardMisconfigured
 from guards.records import NEVER, NO_ACTION, UNKNOWN_ACTION, History, Schema
 from tests.fakes import NOW, context_of
 
@@ -17,15 +18,24 @@ def test_a_schema_of_fields_names_them() -> None:
     """Rules use the fields of an observation by name."""
     space = Fields(fields=(Field(name="cpu"), Field(name="queue")))
 
-    assert Schema(observation=space, actions=("a",)).fields == ("cpu", "queue")
+    assert Schema(observation=space, action=Discrete(names=("a",))).fields == ("cpu", "queue")
 
 
 def test_a_schema_of_an_array_names_nothing() -> None:
     """An image has no named fields."""
-    schema = Schema(observation=Array(shape=(3, 3)), actions=("a",))
+    schema = Schema(observation=Array(shape=(3, 3)), action=Discrete(names=("a",)))
 
     assert schema.fields == ()
     assert schema.facts == ()
+
+
+@pytest.mark.parametrize("facts", [("cpu",), ("action",), ("step",), ("budget", "budget")])
+def test_a_fact_may_not_have_a_name_that_is_taken(facts: tuple[str, ...]) -> None:
+    """By a field, by the rule language, or by another fact: a rule could mean either."""
+    space = Fields(fields=(Field(name="cpu"),))
+
+    with pytest.raises(GuardMisconfigured, match="has a name that is taken"):
+        Schema(observation=space, action=Discrete(names=("a",)), facts=facts)
 
 
 def test_the_schema_of_an_artefact_is_what_its_manifest_says() -> None:
@@ -34,7 +44,9 @@ def test_the_schema_of_an_artefact_is_what_its_manifest_says() -> None:
     told: dict[str, Any] = {"observation": space, "action": Discrete(names=("a", "b"))}
     manifest = Manifest.model_construct(**told)
 
-    assert Schema.of(manifest, ("budget",)) == Schema(observation=space, actions=("a", "b"), facts=("budget",))
+    assert Schema.of(manifest, ("budget",)) == Schema(
+        observation=space, action=Discrete(names=("a", "b")), facts=("budget",)
+    )
 
 
 class TestAdvanced:

@@ -5,22 +5,25 @@ from typing import Any
 import numpy as np
 import pytest
 
+from export.spec import Box, Field
 from guards.baselines import Constant, Rules, When
 from guards.constraints import Constraint, Cooldown, Rule
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import History
 from guards.shield import Violation
 from service.decide import decide
-from service.explore import EpsilonGreedy, Greedy
+from service.explore import EpsilonGreedy, Greedy, Normal, Softmax
 from service.flight import Flight, Plane
 from service.ids import Keyring, public_id
 from service.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
 from service.sessions import Moment
+from tests.acting import BOUNDED, SWITCHES, acting_plane
 from tests.fakes import KEY, NOW, WRITER, Fickle, asked, flight_of, plane_of, schema_of
 
 # The ranking is up, jump, down, rest, drop, hold.
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
 NO_UP = Rule(name="no up", forbid="action == 'up'")
+FREE = Box(fields=tuple(Field(name=f"n{i}") for i in range(8)))
 NOTHING = Rule(name="nothing", forbid="True")
 
 
@@ -371,6 +374,84 @@ class TestRefused:
 
         assert isinstance(refused, Refused)
         assert (refused.reason, refused.violations) == ("NoSafeAction", [])
+
+
+class TestOtherSpaces:
+    """Actions of several choices or of numbers take the same path."""
+
+    MASK = (False, True, True, True, True, True, True, True, True)
+    # The best is off, open, still.
+    CHOICES = np.array([1, 0, 0, 1, 2, 3, 2, 1, 0], dtype=np.float32)
+    NUMBERS = np.array([0.5, 12.0, 0.25, 0.25], dtype=np.float32)
+
+    def test_a_masked_choice_makes_the_whole_action_another(self) -> None:
+        """What was proposed is on the record, with its cause."""
+        rows = [asked(), asked(mask=list(self.MASK))]
+
+        free, masked = decided(acting_plane(SWITCHES), flight_of(rows), np.stack([self.CHOICES] * 2))
+
+        assert (free.proposed, free.action, free.violations) == ((0, 2, 0), (0, 2, 0), [])
+        assert (masked.proposed, masked.action) == ((0, 2, 0), (1, 2, 0))
+        assert masked.violations == [Violation("allowed", "prevented")]
+        assert (free.mask, masked.mask, masked.allowed) == (None, list(self.MASK), list(self.MASK))
+        assert (masked.propensity, masked.measure, masked.squash) == (1.0, "mass", "none")
+
+    def test_rows_beside_an_invalid_one_are_drawn_as_if_alone(self) -> None:
+        """Choices and numbers, with their measures and what no number can say."""
+        narrow = np.array([0.5] * 8 + [1e-44] * 8, dtype=np.float32)
+        for plane, head in (
+            (acting_plane(SWITCHES, EpsilonGreedy(epsilon=0.5)), self.CHOICES),
+            (acting_plane(BOUNDED, Normal()), self.NUMBERS),
+            (acting_plane(BOUNDED, Normal(), squash="tanh"), self.NUMBERS),
+            (acting_plane(FREE, Normal()), narrow),
+        ):
+            heads, rows = np.stack([head] * 20), [asked(explore=i % 5 > 0) for i in range(20)]
+            whole = decided(plane, flight_of(rows), heads)
+            heads[::4] = np.nan
+
+            part = decided(plane, flight_of(rows), heads)
+
+            assert {d.reason for d in part[::4]} == {"InvalidOutput"}
+            assert {(d.propensity, d.propensity_ok, d.measure) for d in part[::4]} == {(1.0, True, "mass")}
+            assert [d for i, d in enumerate(part) if i % 4] == [d for i, d in enumerate(whole) if i % 4]
+        assert {d.why_not_ok for d in whole} == {None, "not_representable"}
+
+    @pytest.mark.parametrize("space", [SWITCHES, BOUNDED], ids=["switches", "bounded"])
+    def test_the_ladder_is_the_same(self, space: Any) -> None:
+        """The baseline, the last resort where it makes no proposal, and nothing where there is none either."""
+        first, other = ((1, 1, 1), (0, 0, 0)) if space is SWITCHES else ((1.0, 1.0), (0.0, 0.0))
+        rules = (When(when="price > 1", action=first),)
+        rows = [asked(facts={"price": 2.0}), asked(facts={"price": 0.5}), asked()]
+        flight = flight_of(rows)
+        for resort in (other, None):
+            baseline = Rules(rules=rules, otherwise=other, last_resort=resort)
+            told = decide(acting_plane(space, None, baseline, facts=("price",)), flight, KillSwitch())
+
+            assert [r.action for r in told[:2] if isinstance(r, Decision)] == [first, other]
+            last = told[2]
+            if isinstance(last, Decision):
+                assert (last.source, last.proposed, last.action) == ("last_resort", None, other)
+            else:
+                assert (resort, last.reason, last.violations) == (None, "KillSwitch", [])
+
+    def test_a_proposal_that_was_drawn_stays_on_the_record(self) -> None:
+        """A row whose check failed has the baseline's proposal and the last resort's action, and they differ."""
+        plane = plane_of(
+            [Fickle(name="f", action=1)], explorer=Softmax(), baseline=Constant(action="up", last_resort="rest")
+        )
+
+        made = decided(plane, flight_of([asked()] * 8), np.stack([HEAD * 9] * 8))
+
+        assert {(d.proposed, d.action, d.source) for d in made} == {(1, 4, "last_resort")}
+
+    def test_a_long_action_has_its_own_numbers(self) -> None:
+        """More than one hash gives, one for each number."""
+        plane = acting_plane(FREE, Normal())
+
+        (decision,) = decided(plane, flight_of([asked()]), np.array([[0.0] * 8 + [1.0] * 8]))
+
+        assert isinstance(decision.action, tuple)
+        assert len(set(decision.action)) == 8
 
 
 class TestWide:

@@ -10,11 +10,11 @@ import pytest
 from onnx import NodeProto, TensorProto, helper
 
 import service.engine
-from export.spec import Field, Fields
+from export.spec import Box, Discrete, Field, Fields, Memory
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Schema
 from service.engine import Engine, VersionRefused, load_version
-from tests import artefacts
+from tests import artefacts, ports
 
 WEIGHTS = np.array([[1.0, 0.0, -1.0], [0.0, 2.0, 0.5]])
 PLAIN = [helper.make_node("MatMul", ["obs", "weights"], ["plain"])]
@@ -49,7 +49,7 @@ def test_a_sound_artefact_answers_what_its_source_does(pool: ThreadPoolExecutor)
     observation = np.random.default_rng(0).normal(size=(300, 2))
 
     for n in (1, 2, 300):
-        head = engine.infer(engine.inputs(observation[:n]))
+        head = engine.infer(engine.inputs(observation[:n])).head
         assert head.dtype == np.float32
         assert np.allclose(head, observation[:n] @ WEIGHTS, atol=1e-5)
     assert (engine.label, engine.inline) == ("demo-1", True)
@@ -129,18 +129,18 @@ def test_one_schema_is_pinned(pool: ThreadPoolExecutor) -> None:
     data = artefacts.linear(WEIGHTS)
 
     for actions in (("a0", "a1"), ("a1", "a0", "a2"), ("a0", "a1", "b")):
-        assert "its actions are ['a0', 'a1', 'a2']" in refused(data, pool, Schema(SPACE, actions))
+        assert "its actions are ['a0', 'a1', 'a2']" in refused(data, pool, Schema(SPACE, Discrete(names=actions)))
     fewer = Fields(fields=(Field(name="x1"), Field(name="y")))
-    assert "['x0']" in refused(data, pool, Schema(fewer, ACTIONS))
+    assert "['x0']" in refused(data, pool, Schema(fewer, Discrete(names=ACTIONS)))
 
 
 def test_fields_are_picked_by_name(pool: ThreadPoolExecutor) -> None:
     """A version that reads two of the service's four fields finds them wherever they stand."""
     more = Fields(fields=tuple(Field(name=name) for name in ("y", "x1", "z", "x0")))
-    engine = load_version(artefacts.linear(WEIGHTS), Schema(more, ACTIONS), pool)
+    engine = load_version(artefacts.linear(WEIGHTS), Schema(more, Discrete(names=ACTIONS)), pool)
     observation = np.random.default_rng(1).normal(size=(5, 4))
 
-    assert np.allclose(engine.infer(engine.inputs(observation)), observation[:, [3, 1]] @ WEIGHTS, atol=1e-5)
+    assert np.allclose(engine.infer(engine.inputs(observation)).head, observation[:, [3, 1]] @ WEIGHTS, atol=1e-5)
 
 
 def test_arrays_have_to_be_the_same(pool: ThreadPoolExecutor) -> None:
@@ -150,8 +150,8 @@ def test_arrays_have_to_be_the_same(pool: ThreadPoolExecutor) -> None:
     pinned = Schema.of(engine.manifest)
 
     assert load_version(data, pinned, pool).digest == engine.digest
-    assert np.allclose(engine.infer(engine.inputs(np.full((2, 2, 3, 4), 9.0))), [[0, 9, 18]] * 2)
-    for space, image in ((pinned, other), (Schema(SPACE, ACTIONS), data)):
+    assert np.allclose(engine.infer(engine.inputs(np.full((2, 2, 3, 4), 9, np.uint8))).head, [[0, 9, 18]] * 2)
+    for space, image in ((pinned, other), (Schema(SPACE, Discrete(names=ACTIONS)), data)):
         assert "its observation is" in refused(image, pool, space)
 
 
@@ -159,11 +159,12 @@ def test_a_fast_model_runs_inline_in_chunks(pool: ThreadPoolExecutor) -> None:
     """More rows than run within the budget are run chunk by chunk, and come out together in order."""
     engine = load_version(artefacts.linear(WEIGHTS), None, pool)
     inputs = engine.inputs(np.random.default_rng(2).normal(size=(23, 2)))
-    whole = engine.infer(inputs)
+    whole = engine.infer(inputs).head
     engine.chunk = 5
+    head = engine.infer(inputs).head
 
-    assert np.array_equal(engine.infer(inputs).argmax(axis=1), whole.argmax(axis=1))
-    assert np.allclose(engine.infer(inputs), whole, atol=1e-6)
+    assert np.array_equal(head.argmax(axis=1), whole.argmax(axis=1))
+    assert np.allclose(head, whole, atol=1e-6)
 
 
 def test_a_model_that_is_not_fast_runs_on_the_pool(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +187,7 @@ def test_a_run_on_the_pool_gives_the_head(pool: ThreadPoolExecutor) -> None:
     told: list[object] = []
     run = engine.start(engine.inputs(np.array([[3.0, 100.0]])), told.append)
 
-    assert run.future.result(timeout=30).tolist() == [[3.0, 0.0]]
+    assert run.future.result(timeout=30).head.tolist() == [[3.0, 0.0]]
     assert told == [run.future]
 
 
@@ -220,7 +221,7 @@ def test_what_the_runtime_raises_is_a_failed_inference(pool: ThreadPoolExecutor,
     engine = load_version(artefacts.table(np.arange(12.0).reshape(4, 3)), None, pool)
 
     with pytest.raises(InferenceFailed) as error:
-        engine.run(np.array([[index]]), None)
+        engine.run({"obs": np.array([[index]])}, None)
 
     assert isinstance(error.value, PolicyUnavailable)
     assert not error.value.identified
@@ -234,7 +235,7 @@ def test_an_input_of_another_shape_is_a_failed_inference(pool: ThreadPoolExecuto
     engine = load_version(artefacts.linear(WEIGHTS), None, pool)
 
     with pytest.raises(InferenceFailed):
-        engine.run(inputs, None)
+        engine.run({"obs": inputs}, None)
 
 
 def test_a_session_that_cannot_be_made_is_refused(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +254,7 @@ def test_a_session_that_cannot_be_made_is_refused(pool: ThreadPoolExecutor, monk
 def test_numbers_that_are_none_come_through(pool: ThreadPoolExecutor) -> None:
     """NaN is an output like any other here: who decides has to look."""
     engine = load_version(artefacts.not_a_number(np.eye(2)), None, pool)
-    head = engine.infer(engine.inputs(np.array([[1.0, 0.0], [-1.0, 0.0]])))
+    head = engine.infer(engine.inputs(np.array([[1.0, 0.0], [-1.0, 0.0]]))).head
 
     assert np.isfinite(head).all(axis=1).tolist() == [True, False]
 
@@ -267,3 +268,94 @@ def test_random_operators_are_not_served(pool: ThreadPoolExecutor) -> None:
         )
 
     assert isinstance(load_version(artefacts.demo(), None, pool), Engine)
+
+
+RICH = {
+    "recurrent": ports.recurrent(),
+    "masked": ports.masked(),
+    "parts": ports.parts(),
+    "ensemble": ports.ensemble(),
+}
+
+
+@pytest.mark.parametrize("data", RICH.values(), ids=RICH)
+def test_inputs_and_outputs_go_by_name(pool: ThreadPoolExecutor, data: bytes) -> None:
+    """Whatever a graph reads and gives: all of its golden rows come out, at once and chunk by chunk."""
+    engine = load_version(data, None, pool)
+    observation, told, expected = engine.golden(23)
+    memory = [told[one.port_in.name] for one in engine.manifest.memory]
+    inputs = engine.inputs(observation, told.get("action_mask"), memory)
+    whole = engine.infer(inputs)
+    engine.chunk = 5
+    parts = engine.infer(inputs)
+
+    assert set(inputs) == {port.name for port in engine.manifest.inputs}
+    for port in engine.manifest.inputs:
+        assert (inputs[port.name].dtype, inputs[port.name].shape) == (np.dtype(port.dtype), (23, *port.shape))
+        assert np.array_equal(inputs[port.name], told[port.name])
+    for found in (whole, parts):
+        assert np.allclose(found.head, expected.head, atol=1e-5)
+        assert (found.spread is None) == (expected.spread is None)
+        assert [one.dtype for one in found.memory] == [one.dtype for one in expected.memory]
+        assert all(np.allclose(a, b, atol=1e-5) for a, b in zip(found.memory, expected.memory, strict=True))
+
+
+def test_a_recurrent_version_has_its_initial_memory(pool: ThreadPoolExecutor) -> None:
+    """One for each that it has, in its own dtype; without it, nothing is run."""
+    engine = load_version(ports.recurrent(), None, pool)
+
+    assert [(one.dtype.name, one.tolist()) for one in engine.initial] == [("float32", [0.25] * 3), ("int64", [0])]
+    assert load_version(artefacts.demo(), None, pool).initial == ()
+    with pytest.raises(ValueError, match="zip"):
+        engine.inputs(np.zeros((1, 3)))
+
+
+def test_a_spread_has_a_number_a_row(pool: ThreadPoolExecutor) -> None:
+    """Beside the head, of every run."""
+    engine = load_version(ports.ensemble(), None, pool)
+    spread = engine.infer(engine.inputs(np.array([[0.5, 0, 0], [-2.0, 0, 0]]))).spread
+
+    assert spread is not None
+    assert spread.tolist() == [0.5, 2.0]
+
+
+def test_a_gaussian_head_is_mean_and_std(pool: ThreadPoolExecutor) -> None:
+    """One after the other; each is checked in a scale of its own."""
+    nodes = [
+        helper.make_node("MatMul", ["obs", "weights"], ["mean"]),
+        helper.make_node("Exp", ["mean"], ["std"]),
+    ]
+    box = Box(fields=(Field(name="force", low=-1, high=1), Field(name="turn", low=-1, high=1)))
+    data = ports.sealed(nodes, {"weights": np.eye(2, dtype=np.float32)}, observation=SPACE, action=box, head="gaussian")
+    head = load_version(data, None, pool).infer({"obs": np.array([[0.0, 1.0]], np.float32)}).head
+
+    assert head.dtype == np.float32
+    assert np.allclose(head, [[0, 1, 1, np.e]])
+
+
+@pytest.mark.parametrize("output", ["q_values", "memory.trace.out", "memory.steps.out"])
+def test_golden_rows_of_every_output_have_to_come_out(pool: ThreadPoolExecutor, output: str) -> None:
+    """Also of the memory, where a mistake would show only a step later."""
+    assert f"other outputs than the file says ({output})" in refused(ports.recurrent(wrong=output), pool)
+
+
+def test_no_output_of_a_row_may_depend_on_its_batch(pool: ThreadPoolExecutor) -> None:
+    """A memory that is the batch's mean would carry one session's observations into another's."""
+    nodes = [
+        helper.make_node("MatMul", ["obs", "weights"], ["q_values"]),
+        helper.make_node("ReduceMean", ["memory.m.in", "axis"], ["mean"], keepdims=1),
+        helper.make_node("Add", ["memory.m.in", "mean"], ["memory.m.out"]),
+    ]
+    constants = {"weights": WEIGHTS.astype(np.float32), "axis": np.array([0], dtype=np.int64)}
+    data = ports.sealed(nodes, constants, observation=SPACE, memory=(Memory(name="m", shape=(2,)),))
+
+    assert "depends on the other rows of its batch (memory.m.out)" in refused(data, pool)
+
+
+def test_parts_have_to_be_the_same(pool: ThreadPoolExecutor) -> None:
+    """A Dict is no set of fields to pick from, whatever is named in it."""
+    data = ports.parts()
+    named = Schema(ports.VECTOR, Discrete(names=artefacts.ACTIONS))
+
+    assert "its observation is" in refused(data, pool, named)
+    assert "its observation is" in refused(artefacts.demo(), pool, Schema.of(load_version(data, None, pool).manifest))

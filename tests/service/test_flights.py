@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from guards.errors import DeadlineExceeded, InferenceFailed, InvalidOutput, PolicyUnavailable
+from service.answered import Answered
+from service.engine import Inputs
 from service.flights import Flights
 from service.requests import Request
 from service.router import Assignment
@@ -22,10 +24,10 @@ STABLE = Assignment(track="stable", probability=1.0, version="slow-1")
 class Run:
     """A run that ends when the test says so."""
 
-    def __init__(self, inputs: np.ndarray, done: Callable[[Any], None]) -> None:
+    def __init__(self, inputs: Inputs, done: Callable[[Any], None]) -> None:
         self.inputs = inputs
         self.terminated = False
-        self.future: Future[np.ndarray] = Future()
+        self.future: Future[Answered] = Future()
         self.future.set_running_or_notify_cancel()
         self.future.add_done_callback(done)
 
@@ -35,7 +37,7 @@ class Run:
 
     def end(self) -> None:
         """The head of each row is its own observation, three times."""
-        self.future.set_result(np.repeat(self.inputs, 3, axis=1).astype(np.float32))
+        self.future.set_result(Answered(np.repeat(self.inputs["obs"], 3, axis=1).astype(np.float32)))
 
 
 class SlowEngine:
@@ -46,10 +48,7 @@ class SlowEngine:
     def __init__(self) -> None:
         self.runs: list[Run] = []
 
-    def inputs(self, observation: np.ndarray) -> np.ndarray:
-        return observation
-
-    def start(self, inputs: np.ndarray, done: Callable[[Any], None]) -> Run:
+    def start(self, inputs: Inputs, done: Callable[[Any], None]) -> Run:
         self.runs.append(Run(inputs, done))
         return self.runs[-1]
 
@@ -58,15 +57,15 @@ class SlowEngine:
 class Field:
     """Where flights land: what landed, with which head, and whose sessions were freed."""
 
-    landed: list[tuple[list[str], np.ndarray | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
+    landed: list[tuple[list[str], Answered | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
     freed: list[list[str]] = field(default_factory=list)
     touched: asyncio.Event = field(default_factory=asyncio.Event)
     flown: tuple[str, str, float] | None = None
 
     def land(
-        self, requests: list[Request], assignment: Any, engine: Any, observation: Any, head: Any, departed: Any
+        self, requests: list[Request], assignment: Any, engine: Any, observation: Any, answer: Any, departed: Any
     ) -> None:
-        self.landed.append(([request.session for request in requests], head, observation))
+        self.landed.append(([request.session for request in requests], answer, observation))
         self.flown = (assignment.version, engine.label, departed)
 
     def free(self, sessions: list[str]) -> None:
@@ -89,7 +88,8 @@ class Scene:
         self.departed = now = time.monotonic()
         self.requests = [asked(session="abcdefgh"[i], deadline=now + wait) for i, wait in enumerate(deadlines)]
         observation = np.arange(len(deadlines), dtype=np.float64)[:, None]
-        self.flights.launch(self.requests, STABLE, self.engine, observation, now)  # type: ignore[arg-type]  # a fake
+        engine: Any = self.engine
+        self.flights.launch(self.requests, STABLE, engine, observation, {"obs": observation}, now)
         self.run = self.engine.runs[0]
 
 
@@ -98,11 +98,11 @@ async def test_rows_in_time_land_together_with_their_head() -> None:
     scene = Scene(60, 60, 60)
     scene.run.end()
     await scene.field.next()
-    sessions, head, observation = scene.field.landed[0]
+    sessions, answer, observation = scene.field.landed[0]
 
     assert sessions == ["a", "b", "c"]
-    assert isinstance(head, np.ndarray)
-    assert head[:, 0].tolist() == observation[:, 0].tolist() == [0, 1, 2]
+    assert isinstance(answer, Answered)
+    assert answer.head[:, 0].tolist() == observation[:, 0].tolist() == [0, 1, 2]
     assert scene.field.freed == [["a", "b", "c"]]
     assert scene.field.flown == ("slow-1", "slow-1", scene.departed)
     assert not scene.run.terminated
@@ -122,8 +122,8 @@ async def test_a_row_past_its_deadline_leaves_alone() -> None:
     assert isinstance(first[1], DeadlineExceeded)
     assert first[2].tolist() == [[1]]
     assert second[0] == ["a", "c"]
-    assert isinstance(second[1], np.ndarray)
-    assert second[1][:, 0].tolist() == [0, 2]
+    assert isinstance(second[1], Answered)
+    assert second[1].head[:, 0].tolist() == [0, 2]
     assert not scene.run.terminated
 
 
@@ -163,11 +163,11 @@ async def test_a_run_that_fails_is_a_reason_for_all_who_wait(error: Exception, r
     scene = Scene(60, 60)
     scene.run.future.set_exception(error)
     await scene.field.next()
-    sessions, head, _ = scene.field.landed[0]
+    sessions, answer, _ = scene.field.landed[0]
 
     assert sessions == ["a", "b"]
-    assert isinstance(head, PolicyUnavailable)
-    assert head.reason == reason
+    assert isinstance(answer, PolicyUnavailable)
+    assert answer.reason == reason
 
 
 async def test_nobody_lands_twice() -> None:

@@ -1,6 +1,7 @@
 """Decision ids and keyrings: a token says where its decision stands, and nobody else can make one."""
 
 import base64
+import hashlib
 import json
 import multiprocessing
 import stat
@@ -176,6 +177,32 @@ class TestKey:
 
         assert len(draws) == 1000
         assert {len(draw) for draw in draws} == {32}
+
+
+class TestBlocks:
+    """More random numbers than one hash gives."""
+
+    def test_the_first_is_the_hash_of_the_body_alone(self) -> None:
+        """What was drawn before there were more is drawn alike."""
+        secret = b"fakes" * 8
+        key = hashlib.blake2b(key=secret, person=b"draw", digest_size=32).digest()
+
+        assert KEY.draw(BODY) == hashlib.blake2b(BODY, key=key, digest_size=32).digest()
+        assert KEY.draw(BODY, 1) == KEY.draw(BODY)
+
+    def test_more_blocks_do_not_change_those_before(self) -> None:
+        """However many a space needs."""
+        blocks = KEY.draw(BODY, 300)
+
+        assert len(blocks) == 300 * 32
+        assert all(KEY.draw(BODY, n) == blocks[: n * 32] for n in (1, 2, 7, 300))
+
+    def test_no_two_blocks_are_alike(self) -> None:
+        """Of one decision or of several."""
+        bodies = [body_of(body_prefix(KEY, WRITER), 1, seq, "stable") for seq in range(50)]
+        drawn = [KEY.draw(body, 40) for body in bodies]
+
+        assert len({one[at : at + 32] for one in drawn for at in range(0, len(one), 32)}) == 50 * 40
 
 
 class TestKeyring:

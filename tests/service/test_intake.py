@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from export.spec import Discrete
 from guards.records import Schema
 from service.config import Config
 from service.errors import DoesNotFit, NotJson, RequestRefused
@@ -23,7 +24,7 @@ MARK = "MARKERX"
 CPU_S = 0.005
 NOW = 1_700_000_000.0
 KEY = Key(1, b"k" * 32)
-SCHEMA = Schema(observation=artefacts.FIELDS, actions=artefacts.ACTIONS, facts=("price",))
+SCHEMA = Schema(observation=artefacts.FIELDS, action=Discrete(names=artefacts.ACTIONS), facts=("price",))
 
 
 def told(**changed: object) -> bytes:

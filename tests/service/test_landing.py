@@ -13,6 +13,7 @@ import pytest
 
 from guards.constraints import Cooldown
 from guards.errors import InferenceFailed, PolicyUnavailable
+from service.answered import Answered
 from service.errors import InternalFault, NotDurable
 from service.journal import Journal, JournalUnavailable, read_segment, segments
 from service.landing import Landed, Landing
@@ -55,9 +56,9 @@ class Field:
         self.plane = replace(plane_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
         self.landing = Landing(self.plane, self.journal, self.sessions, self.lease, self.observed.append)
 
-    def land(self, *requests: Request, head: np.ndarray | PolicyUnavailable | None = None) -> list[Any]:
+    def land(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
         """Land these rows; what each was told, or None as long as it was told nothing."""
-        told = np.array([HEAD] * len(requests), dtype=np.float32) if head is None else head
+        told = Answered(np.array([HEAD] * len(requests), dtype=np.float32)) if why is None else why
         observation = np.array([request.observation for request in requests])
         self.landing.land(list(requests), STABLE, FakeEngine(HEAD), observation, told, 10.0)  # type: ignore[arg-type]  # a fake
         return [outcome_of(request) for request in requests]
@@ -177,7 +178,7 @@ def test_a_fault_of_ours_leaves_nobody_waiting(tmp_path: Path, caplog: pytest.Lo
         raise ZeroDivisionError
 
     field = Field(tmp_path, baseline=broken)
-    outcomes = field.land(*rows("a", "b"), head=InferenceFailed())
+    outcomes = field.land(*rows("a", "b"), why=InferenceFailed())
     fine = field.land(*rows("a"))
     field.journal.close()
 
@@ -197,7 +198,7 @@ def test_whoever_counts_cannot_take_an_answer_back(tmp_path: Path, caplog: pytes
 
     landing = Landing(field.plane, field.journal, field.sessions, field.lease, fault)
     request = rows("a")[0]
-    head = np.array([HEAD], dtype=np.float32)
+    head = Answered(np.array([HEAD], dtype=np.float32))
     landing.land([request], STABLE, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
     field.journal.close()
 

@@ -36,7 +36,7 @@ def tally_of(durations: np.ndarray) -> Tally:
 
 def shown(tally: Tally, accept: str, gauges: Mapping[str, float] | None = None) -> tuple[bytes, str]:
     """The text and media type of a tally's metrics."""
-    return Exposition(tally, SCHEMA.actions, "demo", lambda: gauges or {}).text(accept)
+    return Exposition(tally, "demo", lambda: gauges or {}).text(accept)
 
 
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)

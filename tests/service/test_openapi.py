@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
@@ -13,6 +14,7 @@ import regress
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from tests import ports
 from tests.in_process import SEEN, Reply, Serving, asking, call, serving
 
 # As fast as can be and always the same: a failure is shown as it was found.
@@ -25,8 +27,8 @@ ONCE = settings(
 )
 METHODS = {"get", "post", "put", "delete", "patch", "options", "head"}
 OURS = ("/act", "/act/batch", "/feedback")
-# What JSON Schema cannot say: that a decision is one of this deployment, that some action is left to choose from, that
-# a sequence is as long as another, and that an outcome says something.
+# What JSON Schema cannot say: that a decision is one of this deployment, that some action is left to choose from, also
+# for the baseline where the deadline is missed, that a sequence is as long as another, and that an outcome says something.
 BEYOND = (
     *("is not a decision of this deployment", "none before this one", "forbids every action", "truths, expected"),
     *(
@@ -34,6 +36,7 @@ BEYOND = (
         "says nothing",
         "was used for another body",
         "has next_observation and final_observation",
+        "no action is safe here: DeadlineExceeded",
     ),
 )
 
@@ -266,3 +269,23 @@ async def test_every_refusal_has_the_declared_shape(served: Serving, page: dict[
     fits(page, "post", "/feedback", await served.post("/feedback", [{}, {"decision_id": "A" * 52, "reward": 1}]))
     for path in ("/report", "/metrics", "/policy", "/live", "/ready"):
         fits(page, "get", path, await served.get(path))
+
+
+async def test_parts_of_an_observation_are_declared(tmp_path: Path) -> None:
+    """Each by its key, in each of its forms; the page is as valid as for plain numbers."""
+    told = {"image": [[0, 1, 2], [3, 4, 5]], "state": [0.5, 3], "lidar/front": [0.1, 2], "zone": [1]}
+    named = {**told, "image": "AAECAwQF", "state": {"cpu": 0.5, "replicas": 3}}
+    with serving(tmp_path, ports.parts()) as parts:
+        page = (await parts.get("/openapi.json")).json()
+        schema = body_schema(page, "/act")
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for observation in (told, named):
+            validate(asking("s", observation), schema)
+            fits(page, "post", "/act", await parts.act("s", observation))
+        for wrong in ({**told, "more": 1}, {**told, "image": [[0, 1, 2]]}, {**told, "zone": [9]}, [0.5]):
+            reply = await parts.act("s", wrong)
+            fits(page, "post", "/act", reply)
+            with pytest.raises(jsonschema.ValidationError):
+                validate(asking("s", wrong), schema)
+
+            assert reply.status == 422

@@ -6,46 +6,64 @@ that it names by digest, the schema and the key.
 
 import json
 from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 import pytest
 
+from export.spec import Box, Field, MultiDiscrete, Squash
 from guards.baselines import AnyBaseline, Constant, Rules, When
 from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.records import NO_ACTION, Context, History, Schema
+from guards.records import NO_ACTION, Action, Context, History, Schema
 from guards.shield import Ruling, Shield, Violation
 from service.config import Config
 from service.decide import decide
-from service.explore import AnyExplorer, EpsilonGreedy, Greedy, Softmax, uniforms
+from service.engine import Engine, load_version
+from service.explore import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
 from service.flight import Plane
 from service.ids import Key, Keyring, body_of_token
 from service.records import Decision, Refused, decode_record, encode_record, unlisted
 from service.requests import Request
 from service.sessions import Moment
+from tests import ports
+from tests.acting import ARM, GRID, SWITCHES
 from tests.fakes import NOW, WRITER, asked, flight_of, schema_of
+from tests.in_process import asking, serving
 
 KEYRING = Keyring({3: Key(3, b"recompute" * 4)})
 FACTS = ("budget", "price")
 FLIGHTS = 40
 # Too many fields and actions for a list, a few, and the least there can be.
 SIZES = ((3, 2), (5, 6), (9, 20), (70, 80))
+LINE = Box(fields=tuple(Field(name=f"n{i}", low=-1 - i, high=i) for i in range(5)))
+# Other ways to act than by one of a list of actions.
+OTHERS: dict[str, tuple[MultiDiscrete | Box, Squash]] = {
+    "switches": (SWITCHES, "none"),
+    "arm": (ARM, "none"),
+    "line": (LINE, "none"),
+    "grid": (GRID, "tanh"),
+}
+Chosen = tuple[Action | None, Action | None, float, bool, str]
 
 
 class World:
     """A random service: its configuration, its schema, and flights through it."""
 
+    squash: Squash = "none"
+
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)  # noqa: S311 - a test that repeats itself
-        fields, actions = SIZES[seed % len(SIZES)]
-        self.schema = schema_of([f"f{i}" for i in range(fields)], [f"a{i}" for i in range(actions)], FACTS)
+        self.schema = self.pinned(seed)
         self.config = Config(
             name="recompute",
             policy="policy.onnx",
             facts=FACTS,
             explore=self.explorer(),
-            constraints=tuple(self.constraint(i) for i in range(self.random.randrange(6))),
+            constraints=self.constraints(),
             baseline=self.baseline(),
             guard_clock=self.random.choice(("service", "observed_at")),
         )
@@ -53,6 +71,7 @@ class World:
             schema=self.schema,
             shield=Shield(self.config.constraints, self.schema),
             explorer=self.config.explore,
+            acting=Acting.of(self.config.explore, self.schema.action, self.squash),
             baseline=self.config.baseline.bind(self.schema),
             last_resort=self.config.baseline.last(self.schema),
             key=KEYRING.current,
@@ -61,8 +80,19 @@ class World:
             durability="journal",
         )
 
-    def action(self) -> str:
+    def pinned(self, seed: int) -> Schema:
+        fields, actions = SIZES[seed % len(SIZES)]
+        return schema_of([f"f{i}" for i in range(fields)], [f"a{i}" for i in range(actions)], FACTS)
+
+    def constraints(self) -> tuple[AnyConstraint, ...]:
+        return tuple(self.constraint(i) for i in range(self.random.randrange(6)))
+
+    def action(self) -> Any:
         return self.random.choice(self.schema.actions)
+
+    def done(self) -> Action:
+        """An action that was executed before."""
+        return self.random.randrange(len(self.schema.actions))
 
     def explorer(self) -> AnyExplorer:
         temperature, epsilon = self.random.choice((0.05, 0.3, 1.0, 7.3)), self.random.choice((0.0, 0.1, 0.5, 1.0))
@@ -104,7 +134,7 @@ class World:
         )
 
     def request(self) -> Request:
-        random, actions = self.random, len(self.schema.actions)
+        random, width = self.random, self.plane.shield.domain.width
         at = NOW + random.random() * 100
         seen = at - random.random()
         observed_at = seen if self.config.guard_clock == "observed_at" or random.random() < 0.5 else None
@@ -113,11 +143,11 @@ class World:
             known=random.random() < 0.8,
             since=NOW - random.random() * 50,
             step=step,
-            action=random.randrange(actions) if step else NO_ACTION,
+            action=self.done() if step else NO_ACTION,
             changed_at=NOW - random.random() * 50 if step > 1 else None,
-            used={random.randrange(actions): NOW - random.random() * 50 for _ in range(step)},
+            used={random.randrange(max(1, len(self.schema.actions))): NOW - random.random() * 50 for _ in range(step)},
         )
-        mask = [random.random() < 0.8 for _ in range(actions)]
+        mask = [random.random() < 0.8 for _ in range(width)]
         return asked(
             observation=[random.gauss(0, 1) for _ in self.schema.fields],
             facts={name: random.gauss(0, 1) for name in FACTS if random.random() < 0.8} or None,
@@ -134,10 +164,13 @@ class World:
         if self.random.random() < 0.1:
             return self.random.choice((DeadlineExceeded(), InferenceFailed(), KillSwitch()))
         rng = np.random.default_rng(self.random.randrange(2**32))
-        head = rng.normal(size=(n, len(self.schema.actions))).astype(self.random.choice((np.float32, np.float64)))
-        head = np.where(rng.random((n, 1)) < 0.3, head.round(), head)
+        head = self.scores(rng, n).astype(self.random.choice((np.float32, np.float64)))
         head[rng.random(n) < 0.1, 0] = self.random.choice((np.nan, np.inf, -np.inf))
         return head
+
+    def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        scores = rng.normal(size=(n, self.plane.shield.domain.width))
+        return np.where(rng.random((n, 1)) < 0.3, scores.round(), scores)
 
     def flights(self) -> list[bytes]:
         """The journal's lines of some flights of one to fifty rows."""
@@ -150,10 +183,50 @@ class World:
         return lines
 
 
+class OtherWorld(World):
+    """A random service that acts by several choices at once, or by numbers."""
+
+    def __init__(self, seed: int, space: MultiDiscrete | Box, squash: Squash) -> None:
+        self.space, self.squash = space, squash
+        super().__init__(seed)
+
+    def pinned(self, seed: int) -> Schema:  # noqa: ARG002 - the space was said
+        return Schema(schema_of(["f0", "f1"], ["none"]).observation, self.space, FACTS)
+
+    def constraints(self) -> tuple[AnyConstraint, ...]:
+        return ()
+
+    def action(self) -> Any:
+        return self.done()
+
+    def done(self) -> Action:
+        if isinstance(self.space, MultiDiscrete):
+            return tuple(self.random.randrange(size) for size in self.space.sizes)
+        return tuple(self.random.uniform(max(low, -9), min(high, 9)) for low, high in zip(*self.bounds(), strict=True))
+
+    def bounds(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        assert isinstance(self.space, Box)
+        return self.space.low, self.space.high
+
+    def explorer(self) -> AnyExplorer:
+        if isinstance(self.space, MultiDiscrete):
+            return super().explorer()
+        noise = self.random.choice((0.0, 0.1)) if self.space is LINE else 0.0
+        return self.random.choice((Greedy(), Normal(), Normal(scale=0.3, noise=noise)))
+
+    def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        if isinstance(self.space, MultiDiscrete):
+            return super().scores(rng, n)
+        spread = np.abs(rng.normal(size=(n, self.space.width)))
+        spread[rng.random(spread.shape) < 0.2] = 0
+        return np.concatenate([rng.normal(size=spread.shape) * 2, spread], axis=1)
+
+
 class Replay:
     """What can be said of a decision with the configuration's text, the schema and the keyring alone."""
 
-    def __init__(self, config: str, schema: Schema) -> None:
+    def __init__(self, config: str, schema: Schema, keyring: Keyring = KEYRING) -> None:
+        self.keyring = keyring
         self.config = Config.model_validate({**json.loads(config), "policy": "any.onnx"})
         self.schema = schema
         self.shield = Shield(self.config.constraints, schema)
@@ -172,22 +245,26 @@ class Replay:
             histories=[decision.state],
         )
 
-    def drawn(self, decision: Decision, ruling: Ruling) -> tuple[int, int, float, bool]:
-        """What the policy's draw gives: proposed, action, propensity, explored."""
+    def drawn(self, decision: Decision, ruling: Ruling) -> Chosen:
+        """What the policy's draw gives: proposed, action, propensity, explored, measure."""
         assert decision.head is not None
-        key = KEYRING.keys[decision.key]
-        uniform = uniforms(key.draw(body_of_token(decision.id)))
+        key = self.keyring.keys[decision.key]
         explorer = self.config.explore if decision.explorer == self.config.explore.kind else Greedy()
-        draw = explorer.draw(decision.head.array().astype(np.float64)[None, :], ruling.allowed, uniform)
-        return draw.proposed[0].item(), draw.action[0].item(), draw.propensity[0].item(), draw.explored[0].item()
+        acting = Acting.of(explorer, self.schema.action, decision.squash)
+        uniform = uniforms(key.draw(body_of_token(decision.id), acting.blocks), acting.blocks)
+        draw = acting.draw([True], decision.head.array().astype(np.float64)[None, :], ruling.allowed, uniform)
+        domain, (measure,) = self.shield.domain, draw.measure or ["mass"]
+        (proposed,), (action,) = domain.told(draw.proposed), domain.told(draw.action)
+        return proposed, action, draw.propensity.item(), draw.explored.item(), measure
 
-    def fallen_back(self, context: Context, ruling: Ruling) -> tuple[int, int, float, bool, str]:
+    def fallen_back(self, context: Context, ruling: Ruling) -> tuple[Chosen, str]:
         """What the baseline, or the last resort behind it, gives."""
-        (proposed,) = self.baseline(context).tolist()
-        if proposed != NO_ACTION and ruling.allowed[0, proposed]:
-            return proposed, proposed, 1.0, False, "baseline"
+        domain, proposal = self.shield.domain, self.baseline(context)
+        (proposed,) = domain.told(proposal)
+        if proposed is not None and ruling.permits(np.array([0]), domain.columns(proposal))[0]:
+            return (proposed, proposed, 1.0, False, "mass"), "baseline"
         assert self.last_resort is not None
-        return proposed, self.last_resort, 1.0, False, "last_resort"
+        return (proposed, domain.told(self.last_resort[None])[0], 1.0, False, "mass"), "last_resort"
 
     def reason(self, decision: Decision, ruling: Ruling) -> str | None:
         """Why the policy did not decide, as far as the record alone tells."""
@@ -195,15 +272,15 @@ class Replay:
             return decision.reason
         if not np.isfinite(decision.head.array()).all():
             return "InvalidOutput"
-        return None if ruling.allowed.any() else "NoSafeAction"
+        return None if self.shield.domain.choosable(ruling.allowed).all() else "NoSafeAction"
 
-    def violations(self, ruling: Ruling, proposed: int, action: int) -> list[Violation]:
+    def violations(self, ruling: Ruling, proposed: Action | None, action: Action | None) -> list[Violation]:
         """What the constraints had to say."""
         row, said = np.array([0]), []
-        if proposed not in (NO_ACTION, action):
-            against = ruling.forbidding(row, np.array([proposed]))
+        if proposed is not None and proposed != action:
+            against = ruling.forbidding(row, self.shield.domain.columns(np.array([proposed])))
             said = [Violation(name, "prevented", mode) for name, mode, hit in against if hit[0] and mode == "deny"]
-        for name, mode, hit in ruling.forbidding(row, np.array([action])):
+        for name, mode, hit in ruling.forbidding(row, self.shield.domain.columns(np.array([action]))):
             if hit[0]:
                 said.append(Violation(name, "executed" if mode == "deny" else "reported", mode))
         return said
@@ -213,17 +290,15 @@ class Replay:
         context = self.context(decision)
         ruling = self.shield.judge(context)
         reason = self.reason(decision, ruling)
-        if reason is None:
-            *chosen, source = (*self.drawn(decision, ruling), "policy")
-        else:
-            *chosen, source = self.fallen_back(context, ruling)
-        proposed, action = int(chosen[0]), int(chosen[1])
+        chosen, source = (
+            (self.drawn(decision, ruling), "policy") if reason is None else self.fallen_back(context, ruling)
+        )
 
         assert unlisted(decision.allowed, "bool").tolist() == ruling.allowed[0].tolist()
-        logged = NO_ACTION if decision.proposed is None else decision.proposed
-        assert [logged, decision.action, decision.propensity, decision.explored] == chosen
+        logged = (decision.proposed, decision.action, decision.propensity, decision.explored, decision.measure)
+        assert logged == chosen
         assert (decision.source, decision.reason) == (source, reason)
-        assert decision.violations == self.violations(ruling, proposed, action)
+        assert decision.violations == self.violations(ruling, chosen[0], chosen[1])
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -240,6 +315,25 @@ def test_decisions_are_recomputed_bit_for_bit(seed: int) -> None:
         if isinstance(record, Decision):
             assert record.config == replay.config.digest
             assert KEYRING.place(record.id) is not None
+            replay.holds(record)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("kind", OTHERS)
+def test_decisions_of_other_spaces_are_recomputed_bit_for_bit(kind: str, seed: int) -> None:
+    """Several choices at once and numbers too, with their measure, on all paths that they can take."""
+    world = OtherWorld(seed, *OTHERS[kind])
+    replay = Replay(world.config.text(), world.schema)
+
+    lines = world.flights()
+
+    assert len(lines) > FLIGHTS
+    for line in lines:
+        record = decode_record(line)
+        assert isinstance(record, Decision | Refused)
+        assert encode_record(record) == line
+        if isinstance(record, Decision):
+            assert record.squash == world.squash
             replay.holds(record)
 
 
@@ -262,3 +356,75 @@ def test_the_random_services_take_every_path() -> None:
 
     assert set(found) == {"policy", "baseline", "last_resort", "Refused"}
     assert min(found.values()) > 50
+
+
+# What is asked of an artefact with more than plain fields: an observation, and more beside it.
+ASKED: dict[str, tuple[bytes, Callable[[Random], dict[str, Any]]]] = {
+    "recurrent": (ports.recurrent(), lambda random: {"observation": [random.random() for _ in range(3)]}),
+    "masked": (
+        ports.masked(),
+        lambda random: {
+            "observation": [random.random() for _ in range(3)],
+            "allowed": random.choice((None, [True, True, False], ["hold"], ["scale_up", "scale_down"])),
+        },
+    ),
+    "parts": (
+        ports.parts(),
+        lambda random: {
+            "observation": {
+                "image": [[random.randrange(256) for _ in range(3)] for _ in range(2)],
+                "state": {"cpu": random.random(), "replicas": random.randrange(1, 5)},
+                "lidar/front": [random.gauss(0, 9), 0.1],
+                "zone": [random.randrange(5)],
+            }
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", ASKED)
+async def test_the_head_is_recomputed_from_the_record_too(tmp_path: Path, kind: str) -> None:
+    """Observation, mask and memory as they were logged give the head within the artefact's tolerance, the logged head
+    the rest bit for bit; three sessions in one batch, some of whose episodes end, one of which is not known here."""
+    artefact, ask = ASKED[kind]
+    random = Random(7)  # noqa: S311 - a test that repeats itself
+    told: dict[str, Any] = {
+        "explore": {"kind": "softmax", "temperature": 0.5},
+        "constraints": [{"kind": "rule", "name": "few", "forbid": "action == 'scale_down' and replicas < 0.5"}],
+        "baseline": {"kind": "constant", "action": "hold", "last_resort": "hold"},
+        "limits": {"deadline_ms": 20_000},
+    }
+    with serving(tmp_path, artefact, **told) as served:
+        served.permit()
+        for i in range(12):
+            ends = i % 5 == 4
+            begins: dict[str, Any] = {"previous": None}
+            ended: dict[str, Any] = {"feedback": {"terminated": True}} if ends else {}
+            more = {"a": begins if ends or not i else {}, "b": ended if i else begins, "c": {}}
+            rows = [asking(name, **ask(random), **one) for name, one in more.items()]
+            await served.post("/act/batch", {"requests": rows})
+        plane, decisions = served.plane, served.decisions()
+        replay = Replay(plane.config.text(), plane.schema, plane.keyring)
+        engine = load_version(artefact, plane.schema, plane.engine.pool)
+
+        assert len(decisions) == 36
+        for decision in decisions:
+            replay.holds(decision)
+            if decision.head is not None:
+                inferred(decision, engine)
+        reasons = Counter(decision.reason for decision in decisions)
+        assert reasons["HistoryUnknown"] == (12 if kind == "recurrent" else 0)
+
+
+def inferred(decision: Decision, engine: Engine) -> None:
+    """Recompute the head of a decision from what went into the network."""
+    assert decision.head is not None
+    memory = [(decision.memory or {})[one.name].array()[None] for one in engine.manifest.memory]
+    mask = None
+    if engine.masked:
+        everything = [True] * engine.manifest.action.width
+        mask = np.array([everything if decision.mask is None else unlisted(decision.mask, "bool")])
+    observation = unlisted(decision.observation, "float64")[None]
+    head = engine.run(engine.inputs(observation, mask, memory), None).head
+
+    assert engine.manifest.parity.close(decision.head.array()[None], head).all()

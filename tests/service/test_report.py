@@ -27,7 +27,7 @@ def tally_of(cells: dict[Cell, int]) -> Tally:
 
 def test_shares_are_of_all_decisions() -> None:
     """Exploration, sources, fallbacks and propensities that are not known, each as counted."""
-    told = report(tally_of({POLICY: 5, EXPLORED: 3, FAILED: 1, UNSAFE: 1}), SCHEMA.actions)
+    told = report(tally_of({POLICY: 5, EXPLORED: 3, FAILED: 1, UNSAFE: 1}))
 
     assert (told["decisions"], told["mean_batch"], told["exploration_rate"]) == (10, 2.5, 0.3)
     assert told["sources"] == {"policy": 8, "baseline": 1, "last_resort": 1}
@@ -40,7 +40,7 @@ def test_violations_are_by_verdict() -> None:
     """What was prevented, what was executed all the same, and what is only reported."""
     tally = tally_of({POLICY: 1})
     tally.violations = Counter({("a", "prevented"): 2, ("b", "prevented"): 1, ("a", "executed"): 4})
-    told = report(tally, SCHEMA.actions)["safety_violations"]
+    told = report(tally)["safety_violations"]
 
     assert told["prevented"] == {"total": 3, "by_constraint": {"a": 2, "b": 1}}
     assert told["executed"] == {"total": 4, "by_constraint": {"a": 4}}
@@ -55,7 +55,7 @@ def test_quantiles_are_in_milliseconds_within_two_percent(name: str, q: float) -
     durations = {version: generator.lognormal(np.log(us), 0.8, 20_000) for version, us in (("v-1", 300), ("v-2", 9000))}
     for version, us in durations.items():
         tally.stages["total", version].add_all(us)
-    told = report(tally, SCHEMA.actions)["latency_ms"]
+    told = report(tally)["latency_ms"]
 
     assert list(told) == ["v-1", "v-2"]
     for version, us in durations.items():
@@ -64,7 +64,7 @@ def test_quantiles_are_in_milliseconds_within_two_percent(name: str, q: float) -
 
 def test_nothing_decided_yet_has_no_shares() -> None:
     """Null, and no division by nothing."""
-    told = report(Tally(SCHEMA), SCHEMA.actions)
+    told = report(Tally(SCHEMA))
 
     assert (told["decisions"], told["mean_batch"], told["exploration_rate"]) == (0, None, None)
     assert told["propensity_not_ok"]["share"] is None

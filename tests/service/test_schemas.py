@@ -1,21 +1,26 @@
 """The wire's types: what the decoders of a pinned schema take, and in which order they hand it on."""
 
+import base64
 import json
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from export.spec import Array, Field, Fields, ObservationSpace
+from export.spec import Array, Discrete, Field, Fields, ObservationSpace
 from guards.records import Schema
-from service.schemas import FLOAT32_MAX, INTEGER_MAX, Answer, FeedbackResult, Wire
+from service.errors import DoesNotFit
+from service.observations import INTEGER_MAX
+from service.schemas import FLOAT32_MAX, Answer, FeedbackResult, Wire
+from tests import ports
 
 TOKEN = "A" * 52
 
 
 def wire_of(space: ObservationSpace, actions: tuple[str, ...] = ("stay", "go")) -> Wire:
     """The wire of a schema with this observation."""
-    return Wire(Schema(observation=space, actions=actions, facts=("price",)))
+    return Wire(Schema(observation=space, action=Discrete(names=actions), facts=("price",)))
 
 
 def fields(*names: str, dtype: str = "float32", low: float | None = None, high: float | None = None) -> Fields:
@@ -28,7 +33,8 @@ def fields(*names: str, dtype: str = "float32", low: float | None = None, high: 
 def seen(wire: Wire, observation: object) -> list[Any]:
     """An observation as it comes out of the decoder, in the schema's order."""
     act: Any = wire.decode_act(json.dumps({"session": "s", "observation": observation}).encode())
-    return list(wire.numbers(act.observation))
+    row = wire.numbers(act.observation)
+    return row.tolist() if isinstance(row, np.ndarray) else list(row)
 
 
 def test_a_named_observation_comes_out_in_the_order_of_the_schema() -> None:
@@ -112,6 +118,109 @@ def test_an_array_is_nested_as_deep_as_its_shape() -> None:
     for wrong in wrongs:
         with pytest.raises(msgspec.ValidationError):
             seen(wire, wrong)
+
+
+def base64_of(numbers: object, dtype: str) -> str:
+    """What a caller sends for an array."""
+    return base64.b64encode(np.array(numbers, dtype=dtype).tobytes()).decode()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int64"])
+def test_an_array_is_kept_in_its_own_dtype(dtype: str) -> None:
+    """Told as lists or as base64, it is the same array."""
+    wire = wire_of(Array.model_validate({"shape": (2, 3), "dtype": dtype}))
+    numbers = [[0, 1, 2], [3, 4, 5]]
+    for told in (numbers, base64_of(numbers, dtype)):
+        act: Any = wire.decode_act(json.dumps({"session": "s", "observation": told}).encode())
+        row = wire.numbers(act.observation)
+
+        assert isinstance(row, np.ndarray)
+        assert (row.dtype, row.tolist()) == (np.dtype(dtype), numbers)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        *(base64_of([[0, 1, 2]], "uint8"), base64_of([[0] * 4] * 2, "uint8"), "", "AAAAAAA", "AAAAAAA=A"),
+        *("AAAA\n\n\n\n", "AAAA====", "AA-_AAAA", "éAAAAAAA", 5, {"x": 1}),
+    ],
+)
+def test_base64_of_another_array_is_refused(told: object) -> None:
+    """By the decoder or right after it, with its place."""
+    wire = wire_of(Array(shape=(2, 3), dtype="uint8"))
+
+    with pytest.raises((msgspec.ValidationError, DoesNotFit)) as error:
+        seen(wire, told)
+
+    if isinstance(error.value, DoesNotFit):
+        assert error.value.path == "$.observation"
+        assert str(told) not in error.value.message or not told
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_what_is_no_number_is_refused_in_base64_too(number: float, dtype: str) -> None:
+    """JSON cannot say it, but bytes can."""
+    wire = wire_of(Array.model_validate({"shape": (2,), "dtype": dtype}))
+
+    with pytest.raises(DoesNotFit, match="NaN or infinity"):
+        seen(wire, base64_of([1.0, number], dtype))
+
+
+LIDAR, ZONE = [0.5, -1e200], [3]
+IMAGE = [[0, 1, 2], [3, 4, 255]]
+ROW = [0, 1, 2, 3, 4, 255, 0.25, 4.0, 0.5, -1e200, 3]
+LISTED = {"image": IMAGE, "state": [0.25, 4], "lidar/front": LIDAR, "zone": ZONE}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"state": {"replicas": 4, "cpu": 0.25}},
+        {"image": base64_of(IMAGE, "uint8"), "lidar/front": base64_of(LIDAR, "<f8"), "zone": base64_of(ZONE, "<i8")},
+    ],
+)
+def test_parts_become_one_row_in_the_order_of_the_space(changed: dict[str, object]) -> None:
+    """However each part is told, and in whatever order."""
+    told = {**LISTED, **changed}
+
+    for order in (list(told), list(reversed(told))):
+        assert seen(wire_of(ports.PARTS), {key: told[key] for key in order}) == ROW
+
+
+@pytest.mark.parametrize(
+    ("changed", "path"),
+    [
+        ({"image": [[0, 1, 2], [3, 4, 256]]}, "$.observation.image[1][2]"),
+        ({"image": [[0, 1, 2]]}, "$.observation.image"),
+        ({"image": "AAAAAAA="}, "$.observation.image"),
+        ({"image": None}, "$.observation.image"),
+        ({"state": {"cpu": 1}}, "$.observation.state"),
+        ({"state": [1]}, "$.observation.state"),
+        ({"state": "AAAAAAAAAAA="}, "$.observation.state"),
+        ({"lidar/front": [1]}, "$.observation.lidar/front"),
+        ({"lidar/front": base64_of([1.0, np.nan], "<f8")}, "$.observation.lidar/front"),
+        ({"zone": [5]}, "$.observation.zone[0]"),
+        ({"zone": [0.5]}, "$.observation.zone[0]"),
+        ({"zone": base64_of([5], "<i8")}, "$.observation.zone"),
+    ],
+)
+def test_a_part_that_does_not_fit_is_named(changed: dict[str, object], path: str) -> None:
+    """The refusal says which of them it is."""
+    wire = wire_of(ports.PARTS)
+
+    with pytest.raises((msgspec.ValidationError, DoesNotFit)) as error:
+        seen(wire, {**LISTED, **changed})
+
+    assert error.value.path == path if isinstance(error.value, DoesNotFit) else f"`{path}`" in str(error.value)
+
+
+@pytest.mark.parametrize("told", [{**LISTED, "more": 1}, {"image": IMAGE}, ROW, [], "AAAA", None])
+def test_what_is_not_all_of_the_parts_is_refused(told: object) -> None:
+    """One too many, some that are missing, or a flat row."""
+    with pytest.raises(msgspec.ValidationError):
+        seen(wire_of(ports.PARTS), told)
 
 
 @pytest.mark.parametrize("session", ["a", "~!/x:y", "x" * 128])

@@ -12,13 +12,14 @@ from guards.records import NEVER, History
 from service.engine import Engine
 from service.journal import Journal
 from service.landing import Landing
-from service.records import Decision
+from service.observations import Layout
+from service.records import Decision, Feedback
 from service.requests import Request
 from service.router import Router
 from service.sessions import KEPT, Moment, Sessions
 from service.state import Lease
 from service.turn import Turn
-from tests.fakes import NOW, Answer, FakeEngine, asked, context_of, plane_of
+from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, context_of, plane_of
 
 UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
 
@@ -180,6 +181,94 @@ class TestSteppingBack:
         assert history.used == {UP: NOW}
 
 
+class TestEnding:
+    """Decisions that are told to have ended their episodes."""
+
+    def test_whoever_continues_one_begins_an_episode(self) -> None:
+        """Named or not; what came before is still named, for the log."""
+        told = Told()
+        told.decided("last", told.sessions.begun(NOW), UP)
+        told.sessions.end(["last"])
+
+        expected = Moment("last", None, History(known=True, since=NOW + 1))
+        assert told.sessions.remembered("s", NOW + 1) == expected
+        assert told.sessions.following("s", "last", NOW + 1) == expected
+        assert expected.starts
+
+    def test_the_next_episode_s_decisions_follow_each_other(self) -> None:
+        """And there is no stepping back into the last one."""
+        told = Told()
+        told.decided("last", told.sessions.begun(NOW), UP)
+        told.sessions.end(["last"])
+        first = told.decided("first", told.sessions.remembered("s", NOW + 1), DOWN, NOW + 1)
+        second = told.decided("second", first, at=NOW + 2)
+
+        assert told.sessions.remembered("s", NOW + 3) == second
+        assert (second.history.step, second.history.used) == (2, {DOWN: NOW + 1})
+        assert told.sessions.following("s", "first", NOW + 3).history.step == 1
+        assert not told.sessions.following("s", "last", NOW + 3).history.known
+
+    def test_an_earlier_decision_that_ended_is_no_end_of_the_last(self) -> None:
+        """It was told after the session had gone on."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP)
+        second = told.decided("second", first, DOWN)
+        told.sessions.end(["first"])
+
+        assert told.sessions.remembered("s", NOW) == second
+
+    def test_a_decision_that_is_not_here_is_no_beginning(self) -> None:
+        """Nobody knows here that it is this session's: constraints keep their worst state."""
+        told = Told()
+        told.decided("theirs", told.sessions.begun(NOW), session="another")
+        told.sessions.end(["elsewhere", "theirs"])
+
+        for previous in ("elsewhere", "theirs"):
+            assert not told.sessions.following("s", previous, NOW).history.known
+
+    def test_as_many_ends_are_kept_as_sessions(self) -> None:
+        """The one told longest ago leaves first; told again, it is new."""
+        told = Told(limit=2)
+        for session in "ab":
+            told.decided(session, told.sessions.begun(NOW), session=session)
+        told.sessions.end(["a", "b"])
+        told.sessions.end(["a", "other"])
+
+        assert told.sessions.remembered("a", NOW).starts
+        assert not told.sessions.remembered("b", NOW).starts
+
+    @pytest.mark.parametrize("end", [{"terminated": True}, {"truncated": True}])
+    @pytest.mark.parametrize("named", ["", "first"])
+    def test_a_request_may_say_that_the_one_before_was_the_last(self, end: dict[str, Any], named: str) -> None:
+        """Its own observation belongs to the next episode."""
+        told = Told()
+        told.decided("first", told.sessions.begun(NOW), UP)
+        feedback = Feedback(seq=0, ms=0, decision_id=named, at=NOW, **end)
+        for previous in (None, "first"):
+            found = asked(entry=None, begins=False, previous=previous, feedback=feedback).enter(told.sessions)
+
+            assert (found.decision_id, found.starts, found.history.used) == ("first", True, {})
+
+    @pytest.mark.parametrize(
+        "told_of", [{"decision_id": "other", "terminated": True}, {"reward": 1.0}, {"truncated": False}]
+    )
+    def test_other_outcomes_leave_the_session_as_it_is(self, told_of: dict[str, Any]) -> None:
+        """A reward, or the end of another decision's episode."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP)
+        feedback = Feedback(**{"seq": 0, "ms": 0, "decision_id": "", "at": NOW, **told_of})
+        found = asked(entry=None, begins=False, feedback=feedback).enter(told.sessions)
+
+        assert found == first
+        assert not found.starts
+
+    def test_an_end_of_nothing_before_is_no_beginning(self) -> None:
+        """A session never seen stays unknown; the turn refuses such feedback."""
+        feedback = Feedback(seq=0, ms=0, decision_id="", at=NOW, terminated=True)
+
+        assert not asked(entry=None, begins=False, feedback=feedback).enter(Sessions(9)).history.known
+
+
 class TestLimit:
     """As many sessions as are kept."""
 
@@ -207,7 +296,8 @@ class Serving:
         plane = plane_of([cooldown])
         landing = Landing(plane, self.journal, sessions, Lease(), lambda _: None)
         self.engine = FakeEngine([0, 5, 3, 2, 1, 0])
-        self.turn = Turn(Router("fake-1"), {"fake-1": cast("Engine", self.engine)}, sessions, landing)
+        engines = {"fake-1": cast("Engine", self.engine)}
+        self.turn = Turn(Router("fake-1"), engines, sessions, landing, Layout(SCHEMA.observation))
 
     async def answered(self, *requests: Request) -> list[Decision]:
         """Submit requests in one turn of the loop, and wait for their decisions."""

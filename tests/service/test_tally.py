@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from export.spec import Field, Fields
+from export.spec import Discrete, Field, Fields
 from guards.records import History, Schema
 from guards.shield import Violation
 from service.errors import DoesNotFit, NotJson
@@ -155,7 +155,7 @@ def test_feedback_that_came_along_is_counted() -> None:
 def test_numbers_out_of_their_range_are_counted_by_field() -> None:
     """A bound itself is inside; where no field declares any, nothing is compared."""
     space = Fields(fields=(Field(name="a", low=0, high=1), Field(name="b")))
-    tally = Tally(Schema(observation=space, actions=("go",)))
+    tally = Tally(Schema(observation=space, action=Discrete(names=("go",))))
     tally.landed(landed([PLAIN] * 4, observation=[[0, 9e9], [1, 0], [1.1, -9e9], [-0.1, 0]]), 0.0)
     tally.catch_up()
     unbounded = tally_of(landed([PLAIN], observation=[[9e9, 9e9, 9e9]]))

@@ -11,9 +11,12 @@ import pytest
 
 from export.spec import Field, Fields
 from guards.errors import InferenceFailed
+from service.answered import Answered
+from service.engine import Inputs, rows_of
 from service.errors import DoesNotFit, InternalFault
 from service.journal import Journal
 from service.landing import Landed, Landing
+from service.observations import Layout
 from service.records import Decision, Feedback
 from service.requests import Outcome, Request
 from service.router import Assignment, Router
@@ -21,7 +24,7 @@ from service.sessions import Sessions
 from service.state import Lease
 from service.turn import Turn
 from tests import artefacts
-from tests.fakes import FakeEngine, asked, plane_of
+from tests.fakes import SCHEMA, FakeEngine, asked, plane_of
 from tests.in_process import Serving, serving
 
 HEAD = (0.0, 5.0, 1.0, 0.0, 0.0, 0.0)
@@ -50,7 +53,8 @@ class Table:
         self.engine = FakeEngine(HEAD)
         self.now = 0.0
         known: dict[str, Any] = {"fast": self.engine, **engines}
-        self.turn = Turn(ByName("fast"), known, self.sessions, self.landing, clock=lambda: self.now)
+        layout = Layout(SCHEMA.observation)
+        self.turn = Turn(ByName("fast"), known, self.sessions, self.landing, layout, clock=lambda: self.now)
 
     def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
         """Ask for a decision in a session."""
@@ -107,7 +111,7 @@ async def test_rows_that_are_late_after_inference_take_the_baseline_alone(table:
     """What the others get is the policy's."""
     infer = table.engine.infer
 
-    def slow(inputs: np.ndarray) -> Any:
+    def slow(inputs: Inputs) -> Any:
         table.now += 0.1
         return infer(inputs)
 
@@ -126,8 +130,8 @@ async def test_rows_that_are_late_after_inference_take_the_baseline_alone(table:
 async def test_an_engine_that_fails_is_a_reason(table: Table) -> None:
     """All rows of the flight take the baseline."""
 
-    def fail(inputs: np.ndarray) -> Any:
-        raise InferenceFailed(f"no {inputs.shape}")
+    def fail(inputs: Inputs) -> Any:
+        raise InferenceFailed(f"no {rows_of(inputs)}")
 
     table.engine.infer = fail  # type: ignore[method-assign]  # it fails
     records = await decided(table.submit("fast a"), table.submit("fast b"))
@@ -138,7 +142,7 @@ async def test_an_engine_that_fails_is_a_reason(table: Table) -> None:
 async def test_a_fault_leaves_nobody_waiting(table: Table) -> None:
     """What no engine should raise is a 500 for its flight, and the next turn goes on."""
 
-    def fault(_: np.ndarray) -> np.ndarray:
+    def fault(*_: object) -> Inputs:
         raise ZeroDivisionError
 
     asyncio.get_running_loop().set_exception_handler(lambda *_: None)
@@ -170,23 +174,23 @@ async def test_feedback_of_nothing_before_is_refused_alone(table: Table) -> None
 class Held:
     """A slow engine: its runs end when the test says so."""
 
-    label, digest, inline = "slow-1", "e" * 64, False
+    label, digest, inline, masked, initial = "slow-1", "e" * 64, False, False, ()
 
     def __init__(self) -> None:
         self.dones: list[Any] = []
 
-    def inputs(self, observation: np.ndarray) -> np.ndarray:
-        return observation
+    def inputs(self, observation: np.ndarray, *_: object) -> Inputs:
+        return {"obs": observation}
 
-    def start(self, inputs: np.ndarray, done: Any) -> "Held":
+    def start(self, inputs: Inputs, done: Any) -> "Held":
         self.dones.append(done)
-        self.rows = len(inputs)
+        self.rows = rows_of(inputs)
         return self
 
     @property
-    def future(self) -> "asyncio.Future[np.ndarray]":
-        ended: asyncio.Future[np.ndarray] = asyncio.get_running_loop().create_future()
-        ended.set_result(np.array([HEAD] * self.rows, dtype=np.float32))
+    def future(self) -> "asyncio.Future[Answered]":
+        ended: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        ended.set_result(Answered(np.array([HEAD] * self.rows, dtype=np.float32)))
         return ended
 
     def end(self) -> None:

@@ -1,7 +1,10 @@
 """What is not exported, what comes of other replicas, and the order in which transitions are emitted."""
 
 import msgspec
+import numpy as np
+import pytest
 
+from guards.records import Action
 from service.agent.join import SILENCE_MS
 from service.agent.order import PATIENCE_S
 from service.agent.stores import Position
@@ -80,6 +83,30 @@ class TestExecuted:
             (1, 1, True, None), (1, 0, False, "executed_action"), (1, None, True, None),
             (1, 0, False, "deadline_exceeded"),
         ]  # fmt: skip
+
+    @pytest.mark.parametrize(
+        ("action", "executed", "same"),
+        [
+            ((1, 0, 3), (1, 0, 3), True),
+            ((1, 0, 3), (1, 0, 2), False),
+            ((0.1, -0.7), (0.1, -0.7), True),
+            ((0.1, -0.7), (float(np.float32(0.1)), float(np.float32(-0.7))), True),
+            ((0.1, 0.0), (0.1, 1e-9), False),
+            ((0.1, -0.7), (0.1001, -0.7), False),
+        ],
+    )
+    def test_whole_actions_are_carried_and_compared(self, action: Action, executed: Action, same: bool) -> None:
+        """Every choice and every number; a number that was rounded to float32 is still ours."""
+        pen = Pen(1)
+        desk = Desk(pen)
+        decision = pen.decision(1000, action=action, proposed=action, measure="mixed", allowed=[])
+        pen.feedback(1001, decision, 1.0, executed_action=executed, terminated=True)
+
+        (transition,) = desk.join()
+
+        assert (transition.action, transition.executed_action, transition.measure) == (action, executed, "mixed")
+        assert transition.propensity_ok == same
+        assert transition.why_not_ok == (None if same else "executed_action")
 
 
 class TestReplicas:

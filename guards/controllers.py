@@ -1,0 +1,215 @@
+"""Controllers: baselines that go by one measured number: a threshold, the autoscaler's proportion, a PID.
+
+Where an expression of theirs cannot be evaluated, they propose nothing, so that the ladder goes on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import Field
+
+from export.spec import Box, Discrete
+from export.spec.spaces import Frozen
+from guards.domains import domain_of, every
+from guards.errors import GuardMisconfigured
+from guards.precedents import previous
+from guards.proposers import Baseline, Propose, Told, action_of, beside, numbers_of
+from guards.records import NO_ACTION, Actions, Booleans, Context, Floats, Schema
+
+Above0 = Annotated[float, Field(gt=0)]
+# What is a billionth above a whole number, or a limit, has been rounded there, and needs no replica of its own.
+_ROUNDED = 1e-9
+
+
+class Limit(Frozen):
+    """What to do on the far side of a limit."""
+
+    limit: float
+    action: Told
+
+
+class Threshold(Baseline):
+    """Proposes one action below a limit and one above another, and between them what ``between`` says.
+
+    That is always ``otherwise``, or what was executed before, as a thermostat does: then it is the hysteresis.
+    """
+
+    kind: Literal["threshold"] = "threshold"
+    of: str
+    below: Limit
+    above: Limit
+    otherwise: Told
+    between: Literal["otherwise", "previous"] = "otherwise"
+
+    def bind(self, schema: Schema) -> Propose:
+        number, other = numbers_of("of", self.of, schema), action_of("otherwise", self.otherwise, schema)
+        under = action_of("below.action", self.below.action, schema)
+        over = action_of("above.action", self.above.action, schema)
+        low, high = self.below.limit, self.above.limit
+        _ordered("below.limit", low, "above.limit", high)
+        nothing = domain_of(schema.action).nothing
+
+        def propose(context: Context) -> Actions:
+            value = beside(number(context), nothing)
+            middle = previous(context, other) if self.between == "previous" else other
+            proposal = np.where(value < low, under, np.where(value > high, over, middle))
+            return np.where(np.isnan(value), nothing, proposal)
+
+        return propose
+
+
+class Proportional(Baseline):
+    """Proposes to scale ``current`` by ``metric / target``, rounded up: ceil(current * metric / target).
+
+    No change where the two are as near as ``tolerance`` (a share of the target), and never beyond ``low`` and ``high``.
+    That is the rule of Kubernetes' Horizontal Pod Autoscaler
+    (https://kubernetes.io/docs/concepts/workloads/autoscaling/horizontal-pod-autoscale/#algorithm-details). Of named
+    actions it proposes the one whose ``effect`` on ``current`` comes nearest without overshooting; for a Box of one
+    number the desired value.
+    """
+
+    kind: Literal["proportional"] = "proportional"
+    current: str
+    metric: str
+    target: Above0
+    tolerance: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    low: float = 1.0
+    high: float | None = None
+    effect: dict[str, float] = Field(default_factory=dict)
+
+    def bind(self, schema: Schema) -> Propose:
+        current, metric = numbers_of("current", self.current, schema), numbers_of("metric", self.metric, schema)
+        high = np.inf if self.high is None else self.high
+        _ordered("low", self.low, "high", high)
+        output, absolute = _output(self.effect, schema), isinstance(schema.action, Box)
+
+        def propose(context: Context) -> Actions:
+            now = current(context)
+            with np.errstate(all="ignore"):
+                ratio = metric(context) / self.target
+                scaled = np.ceil(now * ratio - _ROUNDED)
+            desired = np.where(np.abs(ratio - 1) <= self.tolerance + _ROUNDED, now, scaled)
+            # A limit would make a proposal of what is not finite.
+            desired = np.where(np.isfinite(desired), np.clip(desired, self.low, high), np.nan)
+            return output(desired if absolute else desired - now)
+
+        return propose
+
+
+@dataclass(frozen=True, slots=True)
+class Stepped:
+    """A step of a baseline with a memory: what it proposes[N], the memory[N, M] after it, and which rows began anew."""
+
+    proposed: Actions
+    memory: Floats
+    fresh: Booleans
+
+
+class Pid(Baseline):
+    """Proposes kp * error + ki * its integral - kd * the slope of ``of``; the error is ``target - of``.
+
+    The integral part stays within the output's limits, and never drives the output beyond them (clamping); the
+    derivative is of the measurement, so that a new target gives no kick. (K. J. Astrom and R. M. Murray, Feedback
+    Systems, the chapter on PID control.) Of named actions it proposes the one whose ``effect`` comes nearest to the
+    output without overshooting; for a Box of one number the output.
+    """
+
+    kind: Literal["pid"] = "pid"
+    of: str
+    target: float | str
+    kp: float = 0.0
+    ki: float = 0.0
+    kd: float = 0.0
+    low: float | None = None
+    high: float | None = None
+    effect: dict[str, float] = Field(default_factory=dict)
+    # The integral part where it begins, and after how long what is remembered says nothing any more.
+    start: float = 0.0
+    forget_seconds: Above0 = 60.0
+
+    def bind(self, schema: Schema) -> Propose:
+        step = self.remembering(schema)
+        return lambda context: step(context, np.full((len(context), 3), np.nan)).proposed
+
+    def remembering(self, schema: Schema) -> Callable[[Context, Floats], Stepped]:
+        """The step with a memory[N, 3] per session: the integral part, the measurement, and when (s).
+
+        A row of NaN is a session without one. Raises GuardMisconfigured.
+        """
+        measured, target = numbers_of("of", self.of, schema), numbers_of("target", self.target, schema)
+        output, (low, high) = _output(self.effect, schema), self._limits(schema)
+
+        def step(context: Context, memory: Floats) -> Stepped:
+            value, (integral, last, at) = measured(context), memory.T
+            with np.errstate(all="ignore"):
+                error, passed = target(context) - value, context.now - at
+                known = every(np.isfinite(memory)) & (np.abs(passed) <= self.forget_seconds)
+                moves = known & (passed > 0)
+                slope = np.where(moves, (value - last) / passed, 0.0)
+                more = np.where(moves, self.ki * error * passed, 0.0)
+                direct, integral = self.kp * error - self.kd * slope, np.where(known, integral, self.start)
+                # As far as the output goes to its limit, and where it is beyond, only back.
+                up = np.maximum(integral, np.minimum(integral + more, high - direct))
+                down = np.minimum(integral, np.maximum(integral + more, low - direct))
+                integral = np.clip(np.where(more > 0, up, down), low, high)
+                whole = direct + integral
+            sound = np.isfinite(whole)
+            after = np.where(sound[:, None], np.stack([integral, value, context.now], axis=1), memory)
+            return Stepped(output(np.where(sound, np.clip(whole, low, high), np.nan)), after, ~known)
+
+        return step
+
+    def _limits(self, schema: Schema) -> tuple[float, float]:
+        """The least and the greatest output: those that are set, within what the actions can do."""
+        space = schema.action
+        reach = [*space.low, *space.high] if isinstance(space, Box) else [0.0, *self.effect.values()]
+        low = max(min(reach), -np.inf if self.low is None else self.low)
+        high = min(max(reach), np.inf if self.high is None else self.high)
+        _ordered("low", low, "high", high)
+        if not np.isfinite(high - low):
+            msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
+            raise GuardMisconfigured(msg)
+        return low, high
+
+
+def _output(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:
+    """How a wanted number a row (NaN: none) becomes an action; raises GuardMisconfigured."""
+    space = schema.action
+    if isinstance(space, Discrete):
+        return _by_effect(effect, schema)
+    if not isinstance(space, Box) or space.width > 1 or effect:
+        msg = f"effect: is {effect} over {space.width} columns of a {space.kind} action, expected "
+        raise GuardMisconfigured(msg + "named actions with effects, or a Box of one number without")
+    return lambda wanted: np.clip(wanted, space.low, space.high)[:, None]
+
+
+def _by_effect(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:
+    """The action whose effect is nearest to a wanted change without overshooting it, in direction or in size.
+
+    The one action that is not named changes nothing; of equal effects the schema's first is done.
+    """
+    index = {name: int(action_of("effect", name, schema)) for name in effect}
+    idle = [name for name in schema.actions if effect.get(name) == 0]
+    unnamed = [name for name in schema.actions if name not in effect]
+    if not idle and len(unnamed) != 1:
+        msg = f"effect: {', '.join(unnamed) or 'no action'} would change nothing, expected one that is named with 0"
+        raise GuardMisconfigured(msg)
+    actions: dict[float, int] = {0.0: schema.actions.index((idle or unnamed)[0])}
+    for name in sorted(effect, key=index.__getitem__):
+        actions.setdefault(effect[name], index[name])
+    changes = np.array(sorted(actions))
+    table = np.array([actions[change] for change in sorted(actions)])
+
+    def act(wanted: Floats) -> Actions:
+        upward, downward = np.searchsorted(changes, wanted, side="right") - 1, np.searchsorted(changes, wanted)
+        return np.where(np.isnan(wanted), NO_ACTION, table[np.where(wanted < 0, downward, upward)])
+
+    return act
+
+
+def _ordered(least: str, low: float, most: str, high: float) -> None:
+    if low > high:
+        msg = f"{least}: is {low}, expected at most {most}, which is {high}"
+        raise GuardMisconfigured(msg)

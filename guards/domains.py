@@ -1,0 +1,202 @@
+"""Domains: what an action is in each kind of space, for a whole batch: checked, found in a mask, read and told.
+
+Actions are rows of an array (``guards.records.Actions``); a row that holds no action says so by NO_ACTION, or by NaN
+among numbers. A mask[N, W] has a column for every choice: every action, every choice of every factor, none for a Box.
+"""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
+from guards.errors import GuardMisconfigured
+from guards.records import NO_ACTION, Action, Actions, Booleans, Integers
+
+# An action as people write it: its name; a name or an index for each factor; the numbers of a Box.
+Written = str | tuple[str | int | float, ...]
+
+
+class Domain(Protocol):
+    """All actions of a space."""
+
+    width: int
+    nothing: Actions
+
+    def read(self, written: Written) -> Actions:
+        """The one action that somebody wrote; raises GuardMisconfigured."""
+
+    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:
+        """Whether each row[N] is an action of the space that the requests' masks[N, W] leave."""
+
+    def columns(self, actions: Actions) -> Integers:
+        """Where each row's choices stand in a mask: [N], or [N, K] of several; any column where there is no action."""
+
+    def choosable(self, allowed: Booleans) -> Booleans:
+        """Whether allowed[N, W] leaves each row an action."""
+
+    def differ(self, a: Actions, b: Actions) -> Booleans:
+        """Whether two actions a row are not the same."""
+
+    def there(self, actions: Actions) -> Booleans:
+        """Whether each row holds an action."""
+
+    def told(self, actions: Actions) -> list[Action | None]:
+        """Each row as a value on its own; None where there is no action."""
+
+
+class DiscreteDomain:
+    """Indices[N] of named actions."""
+
+    def __init__(self, space: Discrete) -> None:
+        self.width = space.n
+        self.nothing: Actions = np.array(NO_ACTION)
+        self._names = space.names
+
+    def read(self, written: Written) -> Actions:
+        if not isinstance(written, str):
+            msg = f"the action {list(written)} is a list, expected one of {', '.join(self._names)}"
+            raise GuardMisconfigured(msg)
+        return np.array(_index(written, self._names, "action"))
+
+    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:
+        # Read as unsigned, a negative index is beyond every action too.
+        passes: Booleans = actions.view(np.uint64) < self.width
+        if mask is not None:
+            if np.count_nonzero(passes) < len(passes):
+                actions = np.where(passes, actions, 0)
+            passes &= mask[np.arange(len(actions)), actions]
+        return passes
+
+    def columns(self, actions: Actions) -> Integers:
+        return np.maximum(actions, 0)
+
+    def choosable(self, allowed: Booleans) -> Booleans:
+        return some(allowed)
+
+    def differ(self, a: Actions, b: Actions) -> Booleans:
+        different: Booleans = a != b
+        return different
+
+    def there(self, actions: Actions) -> Booleans:
+        there: Booleans = actions != NO_ACTION
+        return there
+
+    def told(self, actions: Actions) -> list[Action | None]:
+        told: list[Action | None] = actions.tolist()
+        return [None if one == NO_ACTION else one for one in told] if NO_ACTION in told else told
+
+
+class MultiDiscreteDomain:
+    """Indices[N, K], one for each of the factors, whose choices stand one after another in a mask."""
+
+    def __init__(self, space: MultiDiscrete) -> None:
+        self.width = space.width
+        self.sizes = np.array(space.sizes)
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.nothing: Actions = np.full(len(self.sizes), NO_ACTION)
+        self._factors = space.factors
+
+    def read(self, written: Written) -> Actions:
+        names = [factor.name for factor in self._factors]
+        if isinstance(written, str) or len(written) != len(names):
+            msg = f"the action {_shown(written)} is not known, expected a list of a choice for each of {names}"
+            raise GuardMisconfigured(msg)
+        chosen = zip(written, self._factors, strict=True)
+        return np.array([_index(one, factor.names, f"choice of {factor.name!r}") for one, factor in chosen])
+
+    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:
+        within: Booleans = actions.view(np.uint64) < self.sizes.view(np.uint64)
+        passes = every(within)
+        if mask is not None:
+            left = mask[np.arange(len(actions))[:, None], self.columns(np.where(within, actions, 0))]
+            passes &= every(left)
+        return passes
+
+    def columns(self, actions: Actions) -> Integers:
+        columns: Integers = self.starts + np.maximum(actions, 0)
+        return columns
+
+    def choosable(self, allowed: Booleans) -> Booleans:
+        return every(np.logical_or.reduceat(allowed, self.starts, axis=1))
+
+    def differ(self, a: Actions, b: Actions) -> Booleans:
+        return some(a != b)
+
+    def there(self, actions: Actions) -> Booleans:
+        return every(actions != NO_ACTION)
+
+    def told(self, actions: Actions) -> list[Action | None]:
+        return [None if NO_ACTION in one else tuple(one) for one in actions.tolist()]
+
+
+class BoxDomain:
+    """Numbers[N, D], each finite and within its bounds; there is nothing to choose from, so masks have no columns."""
+
+    def __init__(self, space: Box) -> None:
+        self.width = 0
+        self.low, self.high = np.array(space.low), np.array(space.high)
+        self.nothing: Actions = np.full(space.width, np.nan)
+        self._names = [field.name for field in space.fields]
+
+    def read(self, written: Written) -> Actions:
+        numbers = [one for one in written if isinstance(one, int | float)]
+        if isinstance(written, str) or not len(numbers) == len(written) == len(self._names):
+            msg = f"the action {_shown(written)} is not known, expected a list of a number for each of {self._names}"
+            raise GuardMisconfigured(msg)
+        action = np.array(numbers, dtype=np.float64)
+        if not self.holds(action[None, :], None)[0]:
+            bounds = list(zip(self.low.tolist(), self.high.tolist(), strict=True))
+            msg = f"the action {numbers} is out of bounds, expected numbers within {bounds}"
+            raise GuardMisconfigured(msg)
+        return action
+
+    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:  # noqa: ARG002 - no request has one
+        return every(np.isfinite(actions) & (actions >= self.low) & (actions <= self.high))
+
+    def columns(self, actions: Actions) -> Integers:
+        return np.empty((len(actions), 0), dtype=np.int64)
+
+    def choosable(self, allowed: Booleans) -> Booleans:
+        return np.ones(len(allowed), dtype=np.bool_)
+
+    def differ(self, a: Actions, b: Actions) -> Booleans:
+        return some(a != b)
+
+    def there(self, actions: Actions) -> Booleans:
+        return every(np.isfinite(actions))
+
+    def told(self, actions: Actions) -> list[Action | None]:
+        there = self.there(actions).tolist()
+        return [tuple(one) if here else None for one, here in zip(actions.tolist(), there, strict=True)]
+
+
+def domain_of(space: ActionSpace) -> Domain:
+    """The domain of an action space."""
+    if isinstance(space, Discrete):
+        return DiscreteDomain(space)
+    return MultiDiscreteDomain(space) if isinstance(space, MultiDiscrete) else BoxDomain(space)
+
+
+def every(cells: Booleans) -> Booleans:
+    """Whether all of each row's cells[N, ...] are true."""
+    return np.asarray(np.logical_and.reduce(cells, axis=1))
+
+
+def some(cells: Booleans) -> Booleans:
+    """Whether any of each row's cells[N, ...] is true."""
+    return np.asarray(np.logical_or.reduce(cells, axis=1))
+
+
+def _index(written: str | float, names: Sequence[str], what: str) -> int:
+    """The index of a name, or an index that exists."""
+    if isinstance(written, str) and written in names:
+        return names.index(written)
+    if isinstance(written, int) and not isinstance(written, bool) and 0 <= written < len(names):
+        return written
+    msg = f"the {what} {written!r} is not known, expected one of {', '.join(names)}"
+    raise GuardMisconfigured(msg)
+
+
+def _shown(written: Written) -> str:
+    return repr(written) if isinstance(written, str) else repr(list(written))

@@ -1,0 +1,54 @@
+"""Memories: what recurrent policies carry from step to step, on its way into a run, out of it and into the record.
+
+A memory is known where an episode starts, and after a step that the same version was run for. Nobody makes one up: a
+row whose memory is not here falls back, until an episode starts.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from guards.errors import PolicyUnavailable
+from service.answered import Answered
+from service.engine import Engine
+from service.records import MEMORY_LIMIT, Packed, packed_rows
+from service.requests import Request
+from service.sessions import Memory
+
+
+def recalled(requests: Sequence[Request], engine: Engine) -> tuple[list[Request], list[Request]]:
+    """The requests whose memory is here, and those whose memory is not."""
+    known: list[Request] = []
+    lost: list[Request] = []
+    for request in requests:
+        (lost if _before(request, engine) is None else known).append(request)
+    return known, lost
+
+
+def gathered(requests: Sequence[Request], engine: Engine) -> tuple[np.ndarray, ...]:
+    """What goes into the network for requests whose memory is here: one [N, ...] for each that the policy has."""
+    values = [before for request in requests if (before := _before(request, engine)) is not None]
+    return tuple(np.stack(rows) for rows in zip(*values, strict=True))
+
+
+def entered(requests: Sequence[Request], engine: Engine) -> list[dict[str, Packed]]:
+    """What the log says of it, by name and row: nothing where it is too large to be logged."""
+    if sum(one.size for one in engine.initial) > MEMORY_LIMIT:
+        return [{}] * len(requests)
+    names = [one.name for one in engine.manifest.memory]
+    packed = [packed_rows(memory) for memory in gathered(requests, engine)]
+    return [dict(zip(names, row, strict=True)) for row in zip(*packed, strict=True)]
+
+
+def left(answer: Answered | PolicyUnavailable, digest: str) -> dict[int, Memory]:
+    """What is known after the step, by row; where it holds what is no number, it is lost."""
+    if not isinstance(answer, Answered):
+        return {}
+    count = len(answer.head)
+    finite = np.all([np.isfinite(one).reshape(count, -1).all(axis=1) for one in answer.memory], axis=0)
+    # Copies: a row of the batch would keep all of it alive.
+    return {i: Memory(digest, tuple(one[i].copy() for one in answer.memory)) for i in np.flatnonzero(finite).tolist()}
+
+
+def _before(request: Request, engine: Engine) -> tuple[np.ndarray, ...] | None:
+    return None if request.entry is None else request.entry.recalled(engine.digest, engine.initial)

@@ -1,0 +1,371 @@
+"""Controllers: thresholds, proportions and PIDs."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from export.spec import Box, Field
+from guards.controllers import Limit, Pid, Proportional, Stepped, Threshold
+from guards.errors import GuardMisconfigured
+from guards.proposers import Baseline
+from guards.records import NO_ACTION, Context, Floats, History, Schema
+from tests.acting import ARM, OBSERVATION, SWITCHES
+from tests.fakes import NOW, SCHEMA, context_of
+
+UNKNOWN = np.full((1, 3), np.nan)
+STEPS = {"hold": 0.0, "up": 1.0, "jump": 3.0, "down": -1.0, "drop": -3.0}
+
+
+def box(low: float | None = None, high: float | None = None) -> Schema:
+    """A schema whose action is one number within bounds."""
+    return Schema(observation=OBSERVATION, action=Box(fields=(Field(name="valve", low=low, high=high),)))
+
+
+def proposals(baseline: Baseline, context: Context) -> list[str | None]:
+    """What is proposed in each row, by name."""
+    proposed = baseline.bind(SCHEMA)(context).tolist()
+    return [None if action == NO_ACTION else SCHEMA.actions[action] for action in proposed]
+
+
+class TestThreshold:
+    """One action below, another above."""
+
+    PLAIN = Threshold(
+        of="load / lag",
+        below=Limit(limit=0.5, action="down"),
+        above=Limit(limit=1.5, action="up"),
+        otherwise="rest",
+    )
+
+    def test_it_compares_with_its_limits(self) -> None:
+        """A number on a limit is on neither far side; one that cannot be worked out makes no proposal."""
+        context = context_of([[0.4, 1, 0], [0.5, 1, 0], [1, 1, 0], [1.5, 1, 0], [1.6, 1, 0], [1, 0, 0]])
+
+        assert proposals(self.PLAIN, context) == ["down", "rest", "rest", "rest", "up", None]
+
+    def test_between_them_what_was_done_before_may_go_on(self) -> None:
+        """Where nothing was, or it is not known, what is otherwise done."""
+        thermostat = self.PLAIN.model_copy(update={"between": "previous"})
+        fresh, strange = History(known=True, since=NOW), History(known=False, since=NOW)
+        heating = fresh.advanced(1, NOW - 1, frozenset())
+        context = context_of([[1, 1, 0]] * 3 + [[0, 1, 0]], histories=[heating, fresh, strange, heating])
+
+        assert proposals(thermostat, context) == ["up", "rest", "rest", "down"]
+
+    @pytest.mark.parametrize(
+        ("space", "low", "middle", "high"),
+        [(SWITCHES, (0, 0, 0), (0, 1, 1), (1, 2, 3)), (ARM, (-2, 0, 0), (0, 0, 0), (2, 0, 1))],
+    )
+    @pytest.mark.parametrize("between", ["otherwise", "previous"])
+    def test_it_proposes_whole_actions(self, space: Any, low: Any, middle: Any, high: Any, between: Any) -> None:
+        """And none where nothing is known."""
+        schema = Schema(observation=OBSERVATION, action=space, facts=("budget",))
+        under, over = Limit(limit=0, action=low), Limit(limit=1, action=high)
+        threshold = Threshold(of="budget", below=under, above=over, otherwise=middle, between=between)
+        context = replace(context_of([[0, 0, 0]] * 4), facts=np.array([[-1.0], [0.5], [2.0], [np.nan]]))
+
+        proposed = threshold.bind(schema)(context)
+
+        assert proposed[:3].tolist() == [list(low), list(middle), list(high)]
+        np.testing.assert_array_equal(proposed[3], [np.nan] * 3 if space is ARM else [NO_ACTION] * 3)
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"of": "cpu"}, "^of: expression 'cpu'"),
+            ({"below": Limit(limit=0, action="fly")}, "^below.action: the action 'fly'"),
+            ({"above": Limit(limit=9, action="fly")}, "^above.action: the action 'fly'"),
+            ({"above": Limit(limit=0.4, action="up")}, "^below.limit: is 0.5, expected at most above.limit, which is"),
+            ({"otherwise": "fly"}, "^otherwise: the action 'fly'"),
+        ],
+    )
+    def test_a_mistake_is_refused_by_name(self, changes: dict[str, Any], problem: str) -> None:
+        """Before the first request."""
+        with pytest.raises(GuardMisconfigured, match=problem):
+            self.PLAIN.model_copy(update=changes).bind(SCHEMA)
+
+
+AUTOSCALER = Proportional(current="pods", metric="load", target=0.5, high=20, effect=STEPS)
+
+
+class TestProportional:
+    """The rule of the Horizontal Pod Autoscaler."""
+
+    @pytest.mark.parametrize(
+        ("pods", "load", "action"),
+        [
+            (4, 0.5, "hold"),
+            (4, 0.55, "hold"),  # 10 % above the target is tolerated
+            (4, 0.6, "up"),  # ceil(4.8) = 5
+            (4, 0.75, "up"),  # 6: 2 more, and 3 would be too many
+            (4, 0.9, "jump"),  # ceil(7.2) = 8: 4 more
+            (10, 0.42, "down"),  # ceil(8.4) = 9
+            (10, 0.4, "down"),  # 8: 2 fewer, and 3 would be too many
+            (10, 0.1, "drop"),  # 2
+            (1, 0.0, "hold"),  # never below 1
+            (20, 0.9, "hold"),  # never above 20
+            (25, 0.5, "drop"),  # and back to 20, though the load is as it should be
+            (10, 0.55000001, "up"),  # ceil(11.0000002) = 12, 2 more
+        ],
+    )
+    def test_it_scales_in_proportion(self, pods: float, load: float, action: str) -> None:
+        """ceil(current * metric / target), within limits, by the nearest effect that does not overshoot."""
+        assert proposals(AUTOSCALER, context_of([[load, 0, pods]])) == [action]
+
+    def test_a_rounding_error_is_no_replica(self) -> None:
+        """3 * 1.1 / 1.1 is 3.0000000000000004, and 3."""
+        exact = Proportional(current="pods", metric="load", target=1.1, tolerance=0, effect=STEPS)
+
+        assert 10 * (1.1 * 1.1) / 1.1 > 11
+        assert proposals(exact, context_of([[1.1 * 1.1, 0, 10]])) == ["up"]
+        assert exact.model_copy(update={"effect": {}}).bind(box())(context_of([[1.1 * 1.1, 0, 10]])).tolist() == [[11]]
+
+    @settings(max_examples=300, deadline=None, derandomize=True)
+    @given(st.integers(1, 40), st.integers(0, 300), st.sampled_from((25, 50, 80)))
+    def test_it_agrees_with_the_formula(self, pods: int, load: int, target: int) -> None:
+        """In whole numbers, where there is nothing to round: of all effects on the way the greatest."""
+        scaler = Proportional(current="pods", metric="load", target=target, tolerance=0.1, high=30, effect=STEPS)
+        near = abs(load - target) * 10 <= target
+        wanted = min(max(pods if near else -(-pods * load // target), 1), 30) - pods
+        on_the_way = {name: e for name, e in STEPS.items() if e * wanted >= 0 and abs(e) <= abs(wanted)}
+
+        assert proposals(scaler, context_of([[load, 0, pods]])) == [max(on_the_way, key=lambda n: abs(on_the_way[n]))]
+
+    def test_what_cannot_be_worked_out_makes_no_proposal(self) -> None:
+        """Nor does what is beyond all numbers: a limit would make an action of it."""
+        odd = AUTOSCALER.model_copy(update={"metric": "budget", "current": "price"})
+        facts = [[np.nan, 4], [0.5, np.nan], [1e300, 1e300], [1, 4]]
+
+        assert proposals(odd, context_of([[0, 0, 0]] * 4, facts=facts)) == [None, None, None, "jump"]
+
+    def test_one_number_is_the_desired_value_itself(self) -> None:
+        """Within the limits, and within the action's bounds."""
+        scaler = Proportional(current="pods", metric="load", target=0.5, high=30)
+        context = context_of([[1, 0, 4], [1, 0, 12], [0, 0, 4], [1, 0, 50]])
+
+        assert scaler.bind(box(2, 20))(context).tolist() == [[8], [20], [2], [20]]
+        assert scaler.bind(box())(context).tolist() == [[8], [24], [1], [30]]
+
+    def test_actions_that_are_not_named_are_not_proposed(self) -> None:
+        """Of equal effects the schema's first; nothing is done by the one that is left over or named with 0."""
+        metric = [[1, 0, 1], [0.5, 0, 1], [0, 0, 2]]
+        equal = AUTOSCALER.model_copy(update={"effect": {"drop": 1.0, "up": 1, "rest": 0}})
+        left_over = AUTOSCALER.model_copy(
+            update={"effect": {"jump": 1.0, "down": -1, "hold": 9, "up": 9, "drop": 9}},
+        )
+
+        assert proposals(equal, context_of(metric)) == ["up", "rest", "rest"]
+        assert proposals(left_over, context_of(metric)) == ["jump", "rest", "down"]
+
+    @pytest.mark.parametrize(
+        ("changes", "problem"),
+        [
+            ({"current": "cpu"}, "^current: expression 'cpu'"),
+            ({"metric": "cpu"}, "^metric: expression 'cpu'"),
+            ({"low": 21.0}, "^low: is 21.0, expected at most high, which is 20"),
+            ({"effect": {"fly": 1}}, "^effect: the action 'fly'"),
+            ({"effect": {"up": 1}}, "^effect: hold, down, jump, rest, drop would change nothing, expected one"),
+            ({"effect": dict.fromkeys(SCHEMA.actions, 2.0)}, "^effect: no action would change nothing"),
+        ],
+    )
+    def test_a_mistake_is_refused_by_name(self, changes: dict[str, Any], problem: str) -> None:
+        """Before the first request."""
+        with pytest.raises(GuardMisconfigured, match=problem):
+            AUTOSCALER.model_copy(update=changes).bind(SCHEMA)
+
+    @pytest.mark.parametrize(
+        ("space", "effect"),
+        [(SWITCHES, {}), (ARM, {}), (box().action, {"up": 1.0})],
+        ids=["factors", "numbers", "effect"],
+    )
+    def test_other_actions_are_refused(self, space: Any, effect: Any) -> None:
+        """One number says nothing about several."""
+        scaler = AUTOSCALER.model_copy(update={"effect": effect})
+
+        with pytest.raises(GuardMisconfigured, match="^effect: .* expected named actions with effects, or a Box of one"):
+            scaler.bind(Schema(observation=OBSERVATION, action=space))
+
+
+def valve(**gains: Any) -> Pid:
+    """A controller of one number between -10 and 10."""
+    return Pid(of="load", target=gains.pop("target", 0.0), low=-10, high=10, **gains)
+
+
+def run(pid: Pid, measured: list[float], *, every_s: float = 1.0, memory: Floats = UNKNOWN) -> list[Stepped]:
+    """One session's steps, one after another."""
+    step, steps = pid.remembering(box()), list[Stepped]()
+    for i, value in enumerate(measured):
+        steps.append(step(context_of([[value, 0, 0]], now=[NOW + i * every_s]), memory))
+        memory = steps[-1].memory
+    return steps
+
+
+def outputs(steps: list[Stepped]) -> list[float]:
+    """What was proposed, step by step."""
+    return [float(step.proposed[0, 0]) for step in steps]
+
+
+class TestPid:
+    """The controller with a memory."""
+
+    def test_the_error_is_answered_in_proportion(self) -> None:
+        """And within the limits."""
+        assert outputs(run(valve(target=5.0, kp=2.0), [5, 4, 6, -90, 90])) == [0, 2, -2, 10, -10]
+
+    def test_the_integral_grows_with_time(self) -> None:
+        """The first step only starts the clock: how long the error was there before is not known."""
+        assert outputs(run(valve(target=1.0, ki=0.5), [0, 0, 0, 1, 1], every_s=2)) == [0, 1, 2, 2, 2]
+
+    def test_the_integral_begins_where_it_is_told_to(self) -> None:
+        """As what is put out where nothing is wrong."""
+        assert outputs(run(valve(target=1.0, ki=1.0, start=3.0), [1, 0])) == [3, 4]
+
+    def test_the_derivative_is_of_the_measurement(self) -> None:
+        """Against its slope, nothing at the first step; a new target gives no kick."""
+        measured = [[3.0, 0, 0], [5.0, 0, 0], [5.0, 9, 0]]
+        pid, memory = valve(target="lag", kd=2.0), UNKNOWN
+        seen = []
+        for i, row in enumerate(measured):
+            stepped = pid.remembering(box())(context_of([row], now=[NOW + i * 2]), memory)
+            seen.append(float(stepped.proposed[0, 0]))
+            memory = stepped.memory
+
+        assert seen == [0, -2, 0]
+
+    def test_the_integral_does_not_wind_up(self) -> None:
+        """After a long time beyond the limit the output comes back as soon as the error turns."""
+        long = [-1.0] * 500 + [1.0] * 3
+
+        beyond = outputs(run(valve(kp=8.0, ki=1.0), long))
+
+        assert beyond[499] == 10
+        # The integral stopped at 2, where 8 + 2 is the limit: with 500 it would have stayed there.
+        assert beyond[500:] == [-7, -8, -9]
+
+    def test_the_integral_keeps_falling_where_it_leads_back(self) -> None:
+        """Beyond the limit it stands still only in the direction that leads further out."""
+        memory = np.array([[9.0, -5.0, NOW - 1]])
+
+        stepped = valve(kp=-2.0, ki=1.0).remembering(box())(context_of([[3.0, 0, 0]]), memory)
+
+        # The error is -3: 6 + 9 is beyond 10, and the integral falls to 6.
+        assert stepped.memory[0, 0] == 6
+        assert stepped.proposed.tolist() == [[10]]
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(
+        st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30),
+        *[st.floats(-50, 50)] * 4,
+        st.floats(-30, 30),
+        st.sampled_from((-5.0, 0.0, 0.1, 3.0, 100.0)),
+    )
+    def test_nothing_leaves_the_limits(
+        self, measured: list[float], kp: float, ki: float, kd: float, target: float, start: float, every_s: float
+    ) -> None:
+        """Neither the output nor the integral, whatever is measured and whatever the clock does."""
+        pid = valve(target=target, kp=kp, ki=ki, kd=kd, start=start)
+
+        steps = run(pid, measured, every_s=every_s)
+
+        assert all(-10 <= output <= 10 for output in outputs(steps))
+        assert all(-10 <= step.memory[0, 0] <= 10 for step in steps)
+
+    def test_it_says_where_it_began_anew(self) -> None:
+        """Without a memory, with a damaged one, and after a gap in which it says nothing any more."""
+        pid = valve(ki=1.0, forget_seconds=10)
+        memory = np.array([[1.0, 0, NOW - 10], [1, 0, NOW - 11], [1, 0, NOW + 11], [1, np.nan, NOW], [np.nan] * 3])
+
+        stepped = pid.remembering(box())(context_of([[-1, 0, 0]] * 5), memory)
+
+        assert stepped.fresh.tolist() == [False, True, True, True, True]
+        assert stepped.proposed.ravel().tolist() == [10, 0, 0, 0, 0]
+        assert stepped.memory.tolist() == [[10, -1, NOW]] + [[0, -1, NOW]] * 4
+
+    @pytest.mark.parametrize("back", [0.0, 3.0])
+    def test_a_clock_that_stands_still_or_runs_back_moves_nothing(self, back: float) -> None:
+        """Neither integral nor derivative; the proportional part goes on."""
+        memory = np.array([[1.0, 5.0, NOW + back]])
+
+        stepped = valve(kp=1.0, ki=1.0, kd=1.0).remembering(box())(context_of([[-2, 0, 0]]), memory)
+
+        assert stepped.proposed.tolist() == [[3]]
+        assert stepped.memory.tolist() == [[1, -2, NOW]]
+        assert not stepped.fresh[0]
+
+    def test_what_cannot_be_measured_makes_no_proposal(self) -> None:
+        """The memory stays as it was, so the next step spans the gap; what is too large for numbers is alike."""
+        memory = np.array([[1.0, 2.0, NOW - 1]] * 3)
+        pid = Pid(of="budget", target=0, kp=1e300, ki=1, low=-10, high=10, effect={})
+        schema = Schema(observation=OBSERVATION, action=box().action, facts=("budget", "price"))
+        context = context_of([[0, 0, 0]] * 3, facts=[[np.nan, 0], [1e300, 0], [-1, 0]])
+
+        stepped = pid.remembering(schema)(context, memory)
+
+        np.testing.assert_array_equal(stepped.proposed.ravel(), [np.nan, np.nan, 10])
+        assert stepped.memory[:2].tolist() == memory[:2].tolist()
+        assert stepped.memory[2, 2] == NOW
+
+    def test_rows_are_sessions_of_their_own(self) -> None:
+        """Together they do what each does alone."""
+        pid, memory = valve(kp=1.0, ki=2.0, kd=0.5), np.array([[1.0, 2.0, NOW - 1], [np.nan] * 3, [-3, 0, NOW - 4]])
+        step, context = pid.remembering(box()), context_of([[1, 0, 0], [2, 0, 0], [3, 0, 0]])
+
+        together = step(context, memory)
+
+        for row in range(3):
+            alone = step(context.rows(np.array([row])), memory[[row]])
+            assert alone.proposed[0] == together.proposed[row]
+            assert alone.memory[0].tolist() == together.memory[row].tolist()
+            assert alone.fresh[0] == together.fresh[row]
+
+    def test_as_a_plain_baseline_it_remembers_nothing(self) -> None:
+        """The part in proportion, and the integral where it begins."""
+        pid = valve(kp=2.0, ki=5.0, kd=5.0, start=1.0)
+
+        assert pid.bind(box())(context_of([[-1, 0, 0], [2, 0, 0]])).tolist() == [[3], [-3]]
+
+    def test_named_actions_are_done_by_their_effect(self) -> None:
+        """The nearest that does not overshoot the output."""
+        pid = Pid(of="load", target=0, kp=-1.0, effect=STEPS)
+        measured = [0, 0.9, 1, 2.9, 3, 99, -0.9, -1, -2.9, -3, -99]
+
+        assert proposals(pid, context_of([[value, 0, 0] for value in measured])) == [
+            "hold", *("hold", "up", "up", "jump", "jump"), *("hold", "down", "down", "drop", "drop")
+        ]  # fmt: skip
+
+    def test_limits_are_those_of_the_actions_where_none_are_set(self) -> None:
+        """And never beyond them where some are."""
+        far = context_of([[99, 0, 0], [-99, 0, 0]])
+
+        assert Pid(of="load", target=0, kp=1.0).bind(box(-2, 5))(far).tolist() == [[-2], [5]]
+        assert Pid(of="load", target=0, kp=1.0, low=-9, high=3).bind(box(-2, 5))(far).tolist() == [[-2], [3]]
+        assert proposals(Pid(of="load", target=0, kp=-1.0, high=1, effect=STEPS), far) == ["up", "drop"]
+
+    @pytest.mark.parametrize(
+        ("pid", "problem"),
+        [
+            (Pid(of="cpu", target=0), "^of: expression 'cpu'"),
+            (Pid(of="load", target="cpu"), "^target: expression 'cpu'"),
+            (Pid(of="load", target=0), "^low, high: the output is not bounded .0.0 to inf., expected limits"),
+            (Pid(of="load", target=0, low=5, high=4), "^low: is 5.0, expected at most high, which is 4.0"),
+        ],
+    )
+    def test_a_mistake_is_refused_by_name(self, pid: Pid, problem: str) -> None:
+        """Before the first request."""
+        with pytest.raises(GuardMisconfigured, match=problem):
+            pid.bind(box(0))
+
+    def test_it_settles_on_its_target(self) -> None:
+        """A tank that leaks is filled to its level and kept there, which proportion alone does not do."""
+        pid, level, memory = Pid(of="load", target=3.0, kp=0.8, ki=0.2, kd=0.1), 0.0, UNKNOWN
+        step = pid.remembering(box(0, 5))
+        for second in range(200):
+            stepped = step(context_of([[level, 0, 0]], now=[NOW + second]), memory)
+            memory, level = stepped.memory, level + 0.3 * float(stepped.proposed[0, 0]) - 0.2 * level
+
+        assert math.isclose(level, 3.0, abs_tol=1e-3)

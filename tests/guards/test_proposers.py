@@ -1,0 +1,47 @@
+"""Proposers: how settings are read, and how mistakes in them are told."""
+
+import numpy as np
+import pytest
+
+from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.proposers import action_of, beside, numbers_of
+from tests.fakes import SCHEMA, context_of
+
+
+def test_an_expression_is_worked_out_for_the_batch() -> None:
+    """One number a row, not a number where it has none."""
+    numbers = numbers_of("of", "load / lag", SCHEMA)
+
+    found = numbers(context_of([[1, 2, 0], [1, 0, 0], [3, 1, 0]]))
+
+    np.testing.assert_array_equal(found, [0.5, np.nan, 3])
+
+
+@pytest.mark.parametrize(("written", "value"), [(21.5, 21.5), (-3.0, -3.0), (1e-9, 1e-9), ("2 * 3", 6)])
+def test_a_number_is_the_same_in_every_row(written: str | float, value: float) -> None:
+    """As long as the batch, though nothing in it depends on a row."""
+    assert numbers_of("target", written, SCHEMA)(context_of([[0, 0, 0]] * 3)).tolist() == [value] * 3
+
+
+@pytest.mark.parametrize("written", ["cpu", "load > 1", "action", "load +"])
+def test_a_mistake_in_an_expression_names_the_setting(written: str) -> None:
+    """And keeps its class, whose message points at the column."""
+    with pytest.raises(ExpressionInvalid, match=r"^metric: expression .* column \d+: "):
+        numbers_of("metric", written, SCHEMA)
+
+
+def test_an_action_is_read_by_its_name() -> None:
+    """As the schema has it."""
+    assert action_of("first", "jump", SCHEMA) == 3
+
+
+def test_a_mistake_in_an_action_names_the_setting() -> None:
+    """With the actions that there are."""
+    with pytest.raises(GuardMisconfigured, match="^below.action: the action 'fly' is not known, expected one of hold"):
+        action_of("below.action", "fly", SCHEMA)
+
+
+@pytest.mark.parametrize(("action", "shape"), [(np.array(3), (2,)), (np.array([1, 2, 3]), (2, 1))])
+def test_values_stand_beside_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
+    """A value a row has as many axes as rows of actions have."""
+    assert beside(np.array([1.0, 2.0]), action).shape == shape
