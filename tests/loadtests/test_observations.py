@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from export.spec import Array, Field, Fields
+from export.spec import Array, Discrete, Field, Fields
 from guards.records import Schema
 from loadtests.observations import act_body, observation
 from service.schemas import Wire
@@ -37,7 +37,7 @@ def told(space: Fields | Array, facts: tuple[str, ...] = ()) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SPACES)
 def test_bodies_are_taken_by_the_services_own_decoder(name: str, listed: bool) -> None:
     """Every body made up for a space decodes as ``/act`` decodes it, in both forms of an observation."""
-    wire = Wire(Schema(SPACES[name], ("stay", "go"), ("stock",)))
+    wire = Wire(Schema(SPACES[name], Discrete(names=("stay", "go")), ("stock",)))
     policy, rng = told(SPACES[name], ("stock",)), seeded(3)
 
     acts: list[Any] = [wire.decode_act(json.dumps(act_body(policy, f"s{i}", rng, listed=listed))) for i in range(200)]
