@@ -108,7 +108,7 @@ def test_the_same_input_gives_the_same_bytes() -> None:
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (OtherInGraph(), r"rows differ by more than 1e-05 .* torch .* says \[.*\], the graph \["),
+        (OtherInGraph(), r"rows of 'q_values' differ by more than 1e-05 .* torch .* says \[.*\], the graph \["),
         (Slightly(), "rows of 'q_values' differ by more than"),
         (Noisy(), "rows of 'q_values' differ by more than"),
     ],
