@@ -1,6 +1,5 @@
 """A mother artefact: what a faster variant is made of and measured against."""
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,12 +92,7 @@ def run_times(session: Session, inputs: Arrays) -> dict[int, float]:
     times = {}
     for batch in BATCHES:
         rows = {name: np.resize(array, (batch, *array.shape[1:])) for name, array in inputs.items()}
-        taken = []
-        for _ in range(_TIMED_RUNS):
-            began = time.perf_counter()
-            session.run(rows, chunk=batch)
-            taken.append(time.perf_counter() - began)
-        times[batch] = float(np.median(taken)) * 1e6
+        times[batch] = session.median_s(rows, _TIMED_RUNS) * 1e6
     return times
 
 

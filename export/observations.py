@@ -12,6 +12,7 @@ from export.archive import TENSOR_CAP, array_of, members_of, read_capped
 from export.errors import CheckpointRefused, SampleInvalid
 from export.meaning import Arrays, Meaning
 from export.spec import MASK, Array, Dict, Fields, ObservationSpace, Port, Statistics
+from export.spec.statistics import score_quantiles
 
 PROBABILITIES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Unbounded fields are drawn at two widths, ordinary and far out, so that every part of an activation is met.
@@ -179,7 +180,7 @@ def statistics(recorded: Recorded, space: ObservationSpace) -> Statistics | None
         return None
     parts = [recorded.inputs[port.name].reshape(len(recorded), -1) for port in space.inputs]
     rows = np.concatenate([part.astype(np.float64) for part in parts], axis=1)
-    return Statistics(
+    taken = Statistics(
         count=len(rows),
         mean=tuple(rows.mean(axis=0).tolist()),
         std=tuple(rows.std(axis=0).tolist()),
@@ -187,3 +188,4 @@ def statistics(recorded: Recorded, space: ObservationSpace) -> Statistics | None
         quantiles=tuple(tuple(row) for row in np.quantile(rows, PROBABILITIES, axis=0).T.tolist()),
         source=recorded.origin,
     )
+    return taken.model_copy(update={"scores": score_quantiles(taken.scoring()(rows))})

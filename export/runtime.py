@@ -1,6 +1,7 @@
 """ONNX Runtime as the exporter uses it: one thread, and no messages of its own."""
 
 import threading
+import time
 
 import numpy as np
 import onnxruntime
@@ -77,6 +78,19 @@ class Session:
         finally:
             watchdog.cancel()
         return {name: np.concatenate([part[at] for part in parts]) for at, name in enumerate(self.outputs)}
+
+    def median_s(self, inputs: Arrays, runs: int) -> float:
+        """Give the median time of a run on all rows at once, in seconds, without the watchdog that ``run`` has.
+
+        A watchdog's thread takes many times as long as a small network. Only graphs that were run before come here.
+        """
+        given = {name: array for name, array in inputs.items() if name in self.inputs}
+        taken = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            self._session.run(self.outputs, given)
+            taken.append(time.perf_counter() - began)
+        return float(np.median(taken))
 
 
 def _sentence(error: BaseException) -> str:

@@ -16,6 +16,7 @@ from export.archive import TENSOR_CAP, sha256_of, tensors_of
 from export.declaration import Declaration
 from export.declared import of_loaded
 from export.declared.files import declared
+from export.declared.layers import natural
 from export.errors import CheckpointRefused
 from export.spec import Source
 from export.trained import TrainedPolicy
@@ -49,7 +50,7 @@ def tensor_file(data: bytes, name: str, declaration: Declaration | None, cvar: f
 
 
 def tensors_in(data: bytes, name: str) -> dict[str, torch.Tensor]:
-    """Give the tensors of a safetensors file by name; raises CheckpointRefused."""
+    """Give the tensors of a safetensors file by name, sorted as people count; raises CheckpointRefused."""
     header, start = _header(data, name)
     _refuse_misplaced(header, len(data) - start, name)
     try:
@@ -57,7 +58,8 @@ def tensors_in(data: bytes, name: str) -> dict[str, torch.Tensor]:
     except (SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         msg = f"{name} cannot be read as safetensors: {str(error)[:200]}"
         raise CheckpointRefused(msg) from error
-    return tensors_of(loaded, name)
+    # The library writes tensors sorted by their names, and gives them in another order every time.
+    return tensors_of({tensor: loaded[tensor] for tensor in sorted(loaded, key=natural)}, name)
 
 
 def _header(data: bytes, name: str) -> tuple[dict[str, object], int]:

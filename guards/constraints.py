@@ -4,54 +4,58 @@ The configuration class is the object: what is parsed from ``policy.toml`` binds
 says which actions it forbids, for a whole batch.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import Field
 
-from export.spec.spaces import Frozen
+from export.spec import Box
+from guards.boxes import Amount, Linear, amount_of, limited, outside
+from guards.choices import choices_of
+from guards.constraint import Confine
+from guards.constraint import Constraint as Constraint
+from guards.constraint import Forbids as Forbids
+from guards.constraint import Mode as Mode
+from guards.doubts import Confidence, Fresh, Novelty, Quorum
 from guards.errors import GuardMisconfigured
 from guards.expressions import compile_expression
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import Booleans, Context, Integers, Schema
 from guards.terms import Scene
 
-Mode = Literal["deny", "warn", "audit"]
-# Says what is forbidden: for all actions (choice None), broadcastable to [N, A]; for one action a row, to [N].
-Forbids = Callable[[Context, Integers | None], Booleans]
-
-
-class Constraint(Frozen, ABC):
-    """What every constraint has: a name, and whether it masks (deny), is told (warn) or only counted (audit)."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100)]
-    mode: Mode = "deny"
-
-    @abstractmethod
-    def bind(self, schema: Schema) -> Forbids:
-        """What it forbids under a schema; raises GuardMisconfigured."""
-
-    def tracks(self, schema: Schema) -> frozenset[int]:  # noqa: ARG002 - most constraints need no history of uses
-        """The actions whose last use has to be remembered."""
-        return frozenset()
-
 
 class Rule(Constraint):
-    """Forbids every action for which an expression is true, or cannot be evaluated."""
+    """Forbids every action for which an expression is true, or cannot be evaluated.
+
+    With ``on_error = "allow"`` an action for which it cannot be evaluated is let pass, and reported.
+    """
 
     kind: Literal["rule"] = "rule"
     forbid: str
+    on_error: Literal["deny", "allow"] = "deny"
 
     def bind(self, schema: Schema) -> Forbids:
         expression = compile_expression(self.forbid, schema, "truth")
+        lenient = self.on_error == "allow"
 
         def forbids(context: Context, choice: Integers | None) -> Booleans:
             value, failed = expression.evaluate(context, choice)
-            forbidden: Booleans = value if failed is None else value | failed
-            return forbidden
+            if failed is None:
+                return np.asarray(value)
+            return np.asarray(value & ~failed if lenient else value | failed)
 
         return forbids
+
+    def excuses(self, schema: Schema) -> Forbids | None:
+        if self.on_error == "deny":
+            return None
+        expression = compile_expression(self.forbid, schema, "truth")
+
+        def excused(context: Context, choice: Integers | None) -> Booleans:
+            _, failed = expression.evaluate(context, choice)
+            return np.zeros((1,), dtype=np.bool_) if failed is None else failed
+
+        return excused
 
 
 class Cooldown(Constraint):
@@ -66,8 +70,7 @@ class Cooldown(Constraint):
 
     def bind(self, schema: Schema) -> Forbids:
         indices = sorted(self.tracks(schema))
-        table = np.zeros(len(schema.actions), dtype=np.bool_)
-        table[indices] = True
+        table = choices_of(schema).having(indices)
 
         def forbids(context: Context, choice: Integers | None) -> Booleans:
             scene = Scene(context, choice)
@@ -84,25 +87,30 @@ class Cooldown(Constraint):
 class Bounds(Constraint):
     """Forbids every action that would move a quantity out of its bounds.
 
-    ``of`` is the quantity now, ``effect`` what each named action adds to it (others: nothing). An action that adds may
+    ``of`` is the quantity now, ``effect`` what each named choice adds to it (others: nothing). An action that adds may
     not end above ``high``, one that takes away not below ``low``; one that does neither is no move, wherever it stands.
+
+    Of a Box ``of`` is one of its numbers, there is no ``effect``, and bounds may be expressions over fields and facts.
     """
 
     kind: Literal["bounds"] = "bounds"
     of: str
-    effect: dict[str, float]
-    low: float | None = None
-    high: float | None = None
+    effect: dict[str, float] = Field(default_factory=dict)
+    low: Amount | None = None
+    high: Amount | None = None
 
     def bind(self, schema: Schema) -> Forbids:
+        if isinstance(schema.action, Box):
+            return outside(self.confine(schema))
         low = -np.inf if self.low is None else self.low
         high = np.inf if self.high is None else self.high
+        if isinstance(low, str) or isinstance(high, str):
+            msg = "low and high are expressions, expected numbers: only the bounds of a Box's number may change"
+            raise GuardMisconfigured(msg)
         if low > high:
             msg = f"low is {low}, expected at most high, which is {high}"
             raise GuardMisconfigured(msg)
-        effect = np.zeros(len(schema.actions))
-        for name, change in self.effect.items():
-            effect[action_index(name, schema)] = change
+        effect = choices_of(schema).total(self.effect)
         most = np.where(effect > 0, high - effect, np.inf)
         least = np.where(effect < 0, low - effect, -np.inf)
         quantity = compile_expression(self.of, schema, "number")
@@ -115,13 +123,20 @@ class Bounds(Constraint):
 
         return forbids
 
+    def confine(self, schema: Schema) -> Confine:
+        if self.effect:
+            msg = f"effect: is {self.effect}, expected none: a Box's number is bounded itself"
+            raise GuardMisconfigured(msg)
+        low, high = amount_of("low", self.low, schema, -np.inf), amount_of("high", self.high, schema, np.inf)
+        return limited(self.of, schema, lambda context: (low(context), high(context)))
+
 
 def action_index(name: str, schema: Schema) -> int:
-    """The index of a named action; raises GuardMisconfigured that names the known ones."""
-    if name not in schema.actions:
-        msg = f"the action {name!r} is not known, expected one of {', '.join(schema.actions)}"
-        raise GuardMisconfigured(msg)
-    return schema.actions.index(name)
+    """The index of a named action, or of a factor's choice; raises GuardMisconfigured that names the known ones."""
+    return choices_of(schema).index(name)
 
 
-AnyConstraint = Annotated[Rule | Cooldown | Bounds, Field(discriminator="kind")]
+AnyConstraint = Annotated[
+    Rule | Cooldown | Bounds | Linear | RateLimit | Budget | MaxSwitches | Quorum | Confidence | Novelty | Fresh,
+    Field(discriminator="kind"),
+]

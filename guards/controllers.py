@@ -21,6 +21,8 @@ from guards.records import NO_ACTION, Actions, Booleans, Context, Floats, Schema
 Above0 = Annotated[float, Field(gt=0)]
 # What is a billionth above a whole number, or a limit, has been rounded there, and needs no replica of its own.
 _ROUNDED = 1e-9
+# Where a history keeps what a baseline remembers: constraints keep theirs there by name, and none is called so.
+KEPT = ""
 
 
 class Limit(Frozen):
@@ -131,12 +133,12 @@ class Pid(Baseline):
 
     def bind(self, schema: Schema) -> Propose:
         step = self.remembering(schema)
-        return lambda context: step(context, np.full((len(context), 3), np.nan)).proposed
+        return lambda context: step(context, remembered(context)).proposed
 
     def remembering(self, schema: Schema) -> Callable[[Context, Floats], Stepped]:
-        """The step with a memory[N, 3] per session: the integral part, the measurement, and when (s).
+        """The step with what is ``remembered``: the integral part, the measurement, and when (s).
 
-        A row of NaN is a session without one. Raises GuardMisconfigured.
+        Raises GuardMisconfigured.
         """
         measured, target = numbers_of("of", self.of, schema), numbers_of("target", self.target, schema)
         output, (low, high) = _output(self.effect, schema), self._limits(schema)
@@ -172,6 +174,12 @@ class Pid(Baseline):
             msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
             raise GuardMisconfigured(msg)
         return low, high
+
+
+def remembered(context: Context) -> Floats:
+    """What a PID left in each history[N, 3]; a row of NaN where nothing is there."""
+    kept = [history.kept.get(KEPT, ()) for history in context.histories]
+    return np.array([one if len(one) == 3 else (np.nan,) * 3 for one in kept]).reshape(-1, 3)
 
 
 def _output(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:

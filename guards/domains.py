@@ -11,16 +11,17 @@ import numpy as np
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from guards.errors import GuardMisconfigured
-from guards.records import NO_ACTION, Action, Actions, Booleans, Integers
+from guards.records import NO_ACTION, Action, Actions, Allowed, Booleans, Integers
 
 # An action as people write it: its name; a name or an index for each factor; the numbers of a Box.
 Written = str | tuple[str | int | float, ...]
 
 
 class Domain(Protocol):
-    """All actions of a space."""
+    """All actions of a space; ``width`` is that of a request's mask, ``shape`` that of what constraints leave."""
 
     width: int
+    shape: tuple[int, ...]
     nothing: Actions
 
     def read(self, written: Written) -> Actions:
@@ -30,10 +31,16 @@ class Domain(Protocol):
         """Whether each row[N] is an action of the space that the requests' masks[N, W] leave."""
 
     def columns(self, actions: Actions) -> Integers:
-        """Where each row's choices stand in a mask: [N], or [N, K] of several; any column where there is no action."""
+        """Where each row's choices stand in a mask: [N], or [N, K] of several; any where there is no action.
 
-    def choosable(self, allowed: Booleans) -> Booleans:
-        """Whether allowed[N, W] leaves each row an action."""
+        The numbers of a Box stand for themselves.
+        """
+
+    def chosen(self, action: Action) -> Sequence[int]:
+        """Which of a mask's columns one action stands in."""
+
+    def choosable(self, allowed: Allowed) -> Booleans:
+        """Whether what is allowed leaves each row an action."""
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
         """Whether two actions a row are not the same."""
@@ -49,7 +56,8 @@ class DiscreteDomain:
     """Indices[N] of named actions."""
 
     def __init__(self, space: Discrete) -> None:
-        self.width = space.n
+        self.width: int = space.n
+        self.shape: tuple[int, ...] = (space.n,)
         self.nothing: Actions = np.array(NO_ACTION)
         self._names = space.names
 
@@ -71,7 +79,10 @@ class DiscreteDomain:
     def columns(self, actions: Actions) -> Integers:
         return np.maximum(actions, 0)
 
-    def choosable(self, allowed: Booleans) -> Booleans:
+    def chosen(self, action: Action) -> Sequence[int]:
+        return (action,) if isinstance(action, int) else ()
+
+    def choosable(self, allowed: Allowed) -> Booleans:
         return some(allowed)
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
@@ -91,7 +102,8 @@ class MultiDiscreteDomain:
     """Indices[N, K], one for each of the factors, whose choices stand one after another in a mask."""
 
     def __init__(self, space: MultiDiscrete) -> None:
-        self.width = space.width
+        self.width: int = space.width
+        self.shape: tuple[int, ...] = (space.width,)
         self.sizes = np.array(space.sizes)
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.nothing: Actions = np.full(len(self.sizes), NO_ACTION)
@@ -109,7 +121,7 @@ class MultiDiscreteDomain:
         within: Booleans = actions.view(np.uint64) < self.sizes.view(np.uint64)
         passes = every(within)
         if mask is not None:
-            left = mask[np.arange(len(actions))[:, None], self.columns(np.where(within, actions, 0))]
+            left = mask[np.arange(len(actions))[:, None], self.starts + np.where(within, actions, 0)]
             passes &= every(left)
         return passes
 
@@ -117,7 +129,11 @@ class MultiDiscreteDomain:
         columns: Integers = self.starts + np.maximum(actions, 0)
         return columns
 
-    def choosable(self, allowed: Booleans) -> Booleans:
+    def chosen(self, action: Action) -> Sequence[int]:
+        parts: list[int] = (self.starts + np.array(action)).tolist()
+        return parts
+
+    def choosable(self, allowed: Allowed) -> Booleans:
         return every(np.logical_or.reduceat(allowed, self.starts, axis=1))
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
@@ -130,11 +146,38 @@ class MultiDiscreteDomain:
         return [None if NO_ACTION in one else tuple(one) for one in actions.tolist()]
 
 
+class JointDomain(MultiDiscreteDomain):
+    """The same actions where constraints join the factors: what is allowed has a column for every whole action.
+
+    ``width`` is still that of a request's mask, which leaves the factors' choices one by one.
+    """
+
+    def __init__(self, space: MultiDiscrete) -> None:
+        super().__init__(space)
+        self.strides = np.cumprod((1, *space.sizes[:0:-1]))[::-1]
+        self.shape = space.sizes
+
+    def columns(self, actions: Actions) -> Integers:
+        columns: Integers = np.clip(actions, 0, self.sizes - 1) @ self.strides
+        return columns
+
+    def choosable(self, allowed: Allowed) -> Booleans:
+        return some(allowed)
+
+    def spread(self, mask: Booleans) -> Booleans:
+        """Masks[N, W] of the factors' choices as [N, J] of whole actions."""
+        whole = mask[:, : self.sizes[0]]
+        for start, size in zip(self.starts[1:], self.sizes[1:], strict=True):
+            whole = (whole[:, :, None] & mask[:, None, start : start + size]).reshape(len(mask), -1)
+        return whole
+
+
 class BoxDomain:
     """Numbers[N, D], each finite and within its bounds; there is nothing to choose from, so masks have no columns."""
 
     def __init__(self, space: Box) -> None:
-        self.width = 0
+        self.width: int = 0
+        self.shape: tuple[int, ...] = (0,)
         self.low, self.high = np.array(space.low), np.array(space.high)
         self.nothing: Actions = np.full(space.width, np.nan)
         self._names = [field.name for field in space.fields]
@@ -154,11 +197,14 @@ class BoxDomain:
     def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:  # noqa: ARG002 - no request has one
         return every(np.isfinite(actions) & (actions >= self.low) & (actions <= self.high))
 
-    def columns(self, actions: Actions) -> Integers:
-        return np.empty((len(actions), 0), dtype=np.int64)
+    def columns(self, actions: Actions) -> Actions:
+        return actions
 
-    def choosable(self, allowed: Booleans) -> Booleans:
-        return np.ones(len(allowed), dtype=np.bool_)
+    def chosen(self, action: Action) -> Sequence[int]:  # noqa: ARG002 - there is nothing to choose from
+        return ()
+
+    def choosable(self, allowed: Allowed) -> Booleans:
+        return every(allowed[:, 0] <= allowed[:, 1]) if allowed.ndim > 2 else np.ones(len(allowed), dtype=np.bool_)
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
         return some(a != b)
@@ -171,11 +217,13 @@ class BoxDomain:
         return [tuple(one) if here else None for one, here in zip(actions.tolist(), there, strict=True)]
 
 
-def domain_of(space: ActionSpace) -> Domain:
-    """The domain of an action space."""
+def domain_of(space: ActionSpace, *, joined: bool = False) -> Domain:
+    """The domain of an action space; ``joined`` where constraints join the factors."""
     if isinstance(space, Discrete):
         return DiscreteDomain(space)
-    return MultiDiscreteDomain(space) if isinstance(space, MultiDiscrete) else BoxDomain(space)
+    if isinstance(space, MultiDiscrete):
+        return JointDomain(space) if joined else MultiDiscreteDomain(space)
+    return BoxDomain(space)
 
 
 def every(cells: Booleans) -> Booleans:

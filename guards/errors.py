@@ -4,13 +4,16 @@ PolicyUnavailable            the policy cannot be trusted with this decision: th
 ├── BreakerOpen              its breaker is open
 ├── CheckFailed              the drawn action did not pass the shield's own check
 ├── DeadlineExceeded         its answer would come too late
+├── Disagreement             the members of its ensemble do not agree
 ├── HistoryUnknown           it needs a memory that is not here
 ├── InferenceFailed          it raised instead of answering
 ├── InvalidOutput            its numbers are not finite
 ├── KillSwitch               an operator turned it off
 ├── LowConfidence            it hardly prefers its choice
+├── MaskMissing              the request does not say what is allowed, where it has to
 ├── NoSafeAction             the constraints leave it nothing to choose
-└── OutOfDistribution        it was not trained on observations like this one
+├── OutOfDistribution        it was not trained on observations like this one
+└── StaleObservation         what it would answer to is no longer so
 
 GuardMisconfigured           a guard cannot be built as it is written
 └── ExpressionInvalid        a rule's expression cannot be used
@@ -54,6 +57,10 @@ class DeadlineExceeded(PolicyUnavailable):
     identified = False
 
 
+class Disagreement(PolicyUnavailable):
+    """The members of the policy's ensemble do not agree."""
+
+
 class HistoryUnknown(PolicyUnavailable):
     """The policy needs a memory of the session that is not here."""
 
@@ -76,12 +83,22 @@ class LowConfidence(PolicyUnavailable):
     """The policy hardly prefers its choice to the next one."""
 
 
+class MaskMissing(PolicyUnavailable):
+    """The request has no mask of its own, where the configuration wants one."""
+
+
 class NoSafeAction(PolicyUnavailable):
     """The constraints leave the policy no action to choose."""
 
 
 class OutOfDistribution(PolicyUnavailable):
     """The policy was not trained on observations like this one."""
+
+
+class StaleObservation(PolicyUnavailable):
+    """The observation is older than it may be, or nobody knows how old: clocks and delays say so, not what it says."""
+
+    identified = False
 
 
 class GuardMisconfigured(ValueError):

@@ -1,8 +1,9 @@
 """Rule expressions: a small subset of Python, parsed and type-checked once against the schema.
 
 The subset: comparisons, ``and or not``, ``+ - * / %``, ``abs min max``, ``a if c else b``, ``in`` a tuple of action
-names, numbers, names, and action names as strings. Nothing else parses: no attributes, no subscripts, no powers, no
-other calls.
+names, numbers, names, and action names as strings. Of an action that is a choice for each of several factors, the
+factors are names: a choice is compared with its name, and counts as its index where a number is asked for. The numbers
+of a Box are names too. Nothing else parses: no attributes, no subscripts, no powers, no other calls.
 """
 
 import ast
@@ -12,10 +13,12 @@ from typing import Literal
 
 import numpy as np
 
+from export.spec import Box, MultiDiscrete
 from guards import terms
+from guards.choices import choices_of
 from guards.errors import ExpressionInvalid
 from guards.records import HISTORY_NAMES, Context, Integers, Schema
-from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term
+from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term, Values
 
 MAX_LENGTH = 2000
 MAX_PARTS = 400
@@ -37,7 +40,13 @@ _COMPARE: dict[type[ast.AST], Operator] = {
     ast.NotEq: np.not_equal,
 }
 _EXTREMES: dict[str, Operator] = {"min": np.minimum, "max": np.maximum}
-_NOUNS: dict[Kind, str] = {"number": "a number", "truth": "a condition", "action": "an action", "text": "a string"}
+_NOUNS: dict[Kind, str] = {
+    "number": "a number",
+    "truth": "a condition",
+    "action": "an action",
+    "choice": "a choice",
+    "text": "a string",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +81,15 @@ class _Compiler:
         self.about_action = about_action
         self.fields = schema.columns
         self.facts = {name: i for i, name in enumerate(schema.facts)}
-        self.actions = {name: i for i, name in enumerate(schema.actions)}
-        self.asked = terms.per_action(np.arange(len(self.actions)))
+        self.actions = schema.actions
+        self.asked = _of(np.arange(len(self.actions)), "action", self.actions)
+        self.factors: dict[str, Term] = {}
+        if about_action and isinstance(schema.action, MultiDiscrete):
+            starts = np.cumsum((0, *schema.action.sizes[:-1]))
+            for factor, column in zip(schema.action.factors, (choices_of(schema).parts - starts).T, strict=True):
+                self.factors[factor.name] = _of(column.astype(np.float64), "choice", factor.names)
+        if about_action and isinstance(schema.action, Box):
+            self.factors = {one.name: Term("number", terms.acted(i)) for i, one in enumerate(schema.action.fields)}
 
     def invalid(self, node: ast.AST, problem: str) -> ExpressionInvalid:
         column = getattr(node, "col_offset", 0) + 1
@@ -98,6 +114,8 @@ class _Compiler:
     def wanted(self, node: ast.expr, kind: Kind, depth: int) -> Term:
         """Compile a part that has to be of a kind."""
         term = self.term(node, depth + 1)
+        if term.kind == "choice" and kind == "number":
+            return term
         if term.kind != kind:
             raise self.invalid(node, f"is {_NOUNS[term.kind]}, expected {_NOUNS[kind]}")
         return term
@@ -144,21 +162,26 @@ class _Compiler:
         raise self.invalid(node, f"{value!r} is not a number, a condition or the name of an action")
 
     def _name(self, node: ast.expr, name: str) -> Term:
+        if name in self.factors:
+            if name in self.fields or name in self.facts:
+                part = "number" if self.factors[name].kind == "number" else "factor"
+                raise self.invalid(node, f"{name!r} is a {part} of the action and an input too, expected one meaning")
+            return self.factors[name]
         if name in self.fields:
             return Term("number", terms.observed(self.fields[name]))
         if name in self.facts:
             index = self.facts[name]
             return Term("number", terms.fallible(lambda context: context.facts[:, index]))
-        if name == "action" and self.about_action:
-            return Term("action", self.asked)
+        if name == "action" and self.about_action and not self.factors:
+            return self.asked
         # An action that is not one of a list has no name to compare it with.
         if name == "previous_action" and self.actions:
-            return Term("action", terms.previous_action)
+            return Term("action", terms.previous_action, names=self.actions)
         if name == "seconds_since_change":
             return Term("number", terms.fallible(Context.seconds_since_change))
         if name == "step":
             return Term("number", terms.fallible(Context.step))
-        asked = ["action"] if self.about_action else []
+        asked = list(self.factors) or (["action"] if self.about_action else [])
         history = [one for one in HISTORY_NAMES if self.actions or one != "previous_action"]
         known = ", ".join([*self.fields, *self.facts, *asked, *history])
         raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
@@ -190,7 +213,7 @@ class _Compiler:
             left, right = sides[i], sides[i + 1]
             if type(op) not in _COMPARE:
                 raise self.invalid(node, f"{type(op).__name__} is not part of the rule language")
-            if left.kind == right.kind == "number":
+            if {left.kind, right.kind} <= {"number", "choice"}:
                 links.append(terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate))
             else:
                 links.append(self._same_action(op, (nodes[i], left), (nodes[i + 1], right)))
@@ -199,13 +222,13 @@ class _Compiler:
     def _same_action(self, op: ast.cmpop, a: tuple[ast.expr, Term], b: tuple[ast.expr, Term]) -> Evaluate:
         """Compare actions: only for being the same or not, an action with an action or with a name."""
         (left_node, left), (right_node, right) = a, b
-        if {left.kind, right.kind} - {"action", "text"} or left.kind == right.kind == "text":
+        if {left.kind, right.kind} - {"action", "choice", "text"} or left.kind == right.kind == "text":
             msg = f"compares {_NOUNS[left.kind]} with {_NOUNS[right.kind]}, expected two numbers or an action"
             raise self.invalid(left_node, msg)
         if not isinstance(op, ast.Eq | ast.NotEq):
             raise self.invalid(left_node, "orders actions, expected == or != between them")
         named = [
-            (self._index(n, t.text), o)
+            (self._index(n, t.text, o), o)
             for n, t, o in ((left_node, left, right), (right_node, right, left))
             if t.kind == "text"
         ]
@@ -214,29 +237,36 @@ class _Compiler:
         return terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate)
 
     def _membership(self, op: ast.cmpop, left: ast.expr, right: ast.expr, depth: int) -> Term:
-        action = self.wanted(left, "action", depth)
+        action = self.term(left, depth + 1)
+        if action.kind not in ("action", "choice"):
+            raise self.invalid(left, f"is {_NOUNS[action.kind]}, expected an action")
         names = right.elts if isinstance(right, ast.Tuple | ast.List) else []
         if not names:
             raise self.invalid(right, "is not a list of actions, expected ('one', 'other')")
-        indices = [self._index(name, self.wanted(name, "text", depth).text) for name in names]
-        if action.evaluate is self.asked:
-            member = terms.per_action(np.isin(np.arange(len(self.actions)), indices))
+        indices = [self._index(name, self.wanted(name, "text", depth).text, action) for name in names]
+        if action.table is not None:
+            member = terms.per_action(np.isin(action.table, indices))
         else:
             member = terms.joined([self._is(index, action, same=True) for index in indices], stop=True)
         return Term("truth", terms.mapped(np.logical_not, member) if isinstance(op, ast.NotIn) else member)
 
     def _is(self, index: int, action: Term, *, same: bool) -> Evaluate:
         """Whether an action is a named one; for ``action`` itself that is known per action before any request."""
-        if action.evaluate is self.asked:
-            table = np.arange(len(self.actions)) == index
+        if action.table is not None:
+            table = action.table == index
             return terms.per_action(table if same else ~table)
         return terms.combined(np.equal if same else np.not_equal, action.evaluate, terms.constant(index))
 
-    def _index(self, node: ast.expr, name: str) -> int:
-        if name not in self.actions:
-            known = ", ".join(self.actions)
-            raise self.invalid(node, f"the action {name!r} is not known, expected one of {known}")
-        return self.actions[name]
+    def _index(self, node: ast.expr, name: str, named: Term) -> int:
+        if name not in named.names:
+            known = ", ".join(named.names)
+            raise self.invalid(node, f"the {named.kind} {name!r} is not known, expected one of {known}")
+        return named.names.index(name)
+
+
+def _of(table: Values, kind: Kind, names: tuple[str, ...]) -> Term:
+    """What is known of each action asked about."""
+    return Term(kind, terms.per_action(table), names=names, table=table)
 
 
 def _finite(value: float) -> float:

@@ -1,13 +1,13 @@
 """What the guards see of a decision: the pinned schema, a session's history, and a batch of both as a context."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from export.spec import ActionSpace, Discrete, Manifest, ObservationSpace
+from export.spec import ActionSpace, Discrete, Manifest, MultiDiscrete, ObservationSpace
 from guards.errors import GuardMisconfigured
 
 Floats = NDArray[np.float64]
@@ -15,6 +15,8 @@ Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 # Actions of N rows: indices[N] (Discrete) or [N, K] (MultiDiscrete), numbers[N, D] (Box).
 Actions = NDArray[Any]
+# What constraints leave of N rows: truths[N, W], one for each choice; of a Box bounds[N, 2, D], or nothing[N, 0].
+Allowed = NDArray[Any]
 # One action on its own: an index, an index for each factor, or the numbers of a Box row by row.
 Action = int | tuple[int | float, ...]
 
@@ -51,6 +53,13 @@ class Schema:
         return self.action.names if isinstance(self.action, Discrete) else ()
 
     @property
+    def choices(self) -> tuple[str, ...]:
+        """Names of all that can be chosen, as constraints name it: an action, or a choice of a factor (``fan=on``)."""
+        if isinstance(self.action, MultiDiscrete):
+            return tuple(f"{factor.name}={name}" for factor in self.action.factors for name in factor.names)
+        return self.actions
+
+    @property
     def fields(self) -> tuple[str, ...]:
         """Names of the observation's numbers, of all parts of a Dict together; an array's have none."""
         return self.observation.names
@@ -66,7 +75,8 @@ class History:
     """What happened in a session's episode before a decision.
 
     ``known`` is false where it happened elsewhere: then ``since`` (s) is when this process first saw the session, and
-    constraints take their worst state. ``used`` has the time (s) at which each tracked action was last executed.
+    constraints take their worst state. ``used`` has the time (s) at which each tracked choice was last executed,
+    ``kept`` the numbers that a constraint keeps, under its name.
     """
 
     known: bool
@@ -75,9 +85,18 @@ class History:
     action: Action = NO_ACTION
     changed_at: float | None = None
     used: Mapping[int, float] = field(default_factory=dict)
+    kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def advanced(self, action: Action, at: float, tracked: frozenset[int]) -> "History":
-        """The history after ``action`` was executed at ``at`` (s)."""
+    def advanced(
+        self,
+        action: Action,
+        at: float,
+        tracked: frozenset[int],
+        choices: Sequence[int] | None = None,
+        kept: Mapping[str, tuple[float, ...]] | None = None,
+    ) -> "History":
+        """The history after ``action`` was executed at ``at`` (s); it is made of ``choices`` where it is not one."""
+        now = tracked.intersection((action,) if choices is None else choices) if tracked else tracked
         changed = action != self.action and self.action != NO_ACTION
         return History(
             known=self.known,
@@ -85,7 +104,8 @@ class History:
             step=self.step + 1,
             action=action,
             changed_at=at if changed else self.changed_at,
-            used={**self.used, action: at} if action in tracked else self.used,
+            used={**self.used, **dict.fromkeys(now, at)} if now else self.used,
+            kept=self.kept if kept is None else kept,
         )
 
 
@@ -103,7 +123,7 @@ class Context:
     now: Floats
     histories: Sequence[History]
     # What was read out of the histories so far: a context does not change, and the mask and the check both ask.
-    _uses: dict[tuple[int, ...], Floats] = field(default_factory=dict, repr=False, compare=False)
+    _uses: dict[tuple[int, ...] | str, Floats] = field(default_factory=dict, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.histories)
@@ -145,8 +165,18 @@ class Context:
             ago = self._uses[key] = self.now - np.array([_last_use(history, key) for history in self.histories])
         return ago
 
+    def recalled(self, name: str, read: Callable[[History, float], float]) -> Floats:
+        """A number[N] that the constraint of a name reads out of each history, as it is now."""
+        found = self._uses.get(name)
+        if found is None:
+            both = zip(self.histories, self.now.tolist(), strict=True)
+            found = self._uses[name] = np.array([read(history, now) for history, now in both], dtype=np.float64)
+        return found
+
 
 def _last_use(history: History, actions: Sequence[int]) -> float:
     """When any of the actions may last have been executed: just before a session was first seen, for all we know."""
-    used = [history.used[a] for a in actions if a in history.used]
-    return max(used, default=-NEVER) if history.known else max([history.since, *used])
+    last, used = -NEVER if history.known else history.since, history.used
+    for action in actions:
+        last = max(last, used.get(action, last))
+    return last

@@ -3,15 +3,19 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Literal
 
 import numpy as np
 
-from export.spec import Discrete
-from guards.constraints import Constraint, Forbids, Mode
-from guards.domains import domain_of, every, some
+from export.spec import Box, MultiDiscrete
+from guards.boxes import BoxRuling, scale_of
+from guards.constraint import Confine, Constraint, Forbids, Keeper, Mode
+from guards.domains import JointDomain, domain_of, every, some
+from guards.doubts import Doubt
 from guards.errors import GuardMisconfigured
-from guards.records import Actions, Booleans, Context, Integers, Schema
+from guards.projection import Region
+from guards.records import Action, Actions, Allowed, Booleans, Context, History, Integers, Schema
 
 _NONE = np.zeros((1, 1), dtype=np.bool_)
 # What a request's own mask is called among the constraints.
@@ -36,12 +40,25 @@ violation = cache(Violation)
 class Ruling:
     """What a batch may do: ``allowed[N, W]``, and what each constraint forbids, broadcastable to [N, W].
 
-    W is the width of the space's masks. Actions are asked about by their columns in them: [N], or [N, K] of several
+    W is the size of the domain's shape. Actions are asked about by their columns in them: [N], or [N, K] of several
     choices, of which one that is forbidden is enough.
     """
 
     allowed: Booleans
     forbidden: tuple[tuple[str, Mode, Booleans], ...]
+
+    @property
+    def leaves(self) -> Allowed:
+        """What is left to draw from."""
+        return self.allowed
+
+    def rows(self, index: Integers) -> "Ruling":
+        """What some of the rows may do: which constraint it is that forbids the rest is not asked of them."""
+        return Ruling(self.allowed[index], ())
+
+    def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - what was drawn is allowed
+        """What to do for each proposal: choices are not moved."""
+        return drawn
 
     def permits(self, rows: Integers, columns: Integers) -> Booleans:
         """Whether some rows[M] may do the actions at these columns."""
@@ -51,7 +68,7 @@ class Ruling:
     def forbidding(self, rows: Integers, columns: Integers) -> list[tuple[str, Mode, Booleans]]:
         """For each constraint, which of some rows[M] it forbids their actions."""
         shape, at = self.allowed.shape, _beside(rows, columns)
-        return [(name, mode, _hit(np.broadcast_to(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
+        return [(name, mode, _hit(_like(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
 
     def reported(self, columns: Integers) -> Booleans:
         """Rows[N] whose executed action a warning or auditing constraint forbids."""
@@ -59,8 +76,11 @@ class Ruling:
         at = _beside(np.arange(len(columns)), columns)
         for _, mode, cells in self.forbidden:
             if mode != "deny":
-                told |= _hit(np.broadcast_to(cells, self.allowed.shape)[at, columns])
+                told |= _hit(_like(cells, self.allowed.shape)[at, columns])
         return told
+
+
+AnyRuling = Ruling | BoxRuling
 
 
 class Shield:
@@ -69,62 +89,110 @@ class Shield:
     def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
         names = [MASK]
         self._bound: list[tuple[str, Mode, Forbids]] = []
+        self._keepers: dict[str, Keeper] = {}
+        self._confines: list[Confine] = []
+        self._box = schema.action if isinstance(schema.action, Box) else None
         tracked: set[int] = set()
-        if constraints and not isinstance(schema.action, Discrete):
-            msg = (
-                f"0, {constraints[0].name!r}: is over a {schema.action.kind} action, and constraints know only actions "
-                "that are one of a list: expected none"
-            )
-            raise GuardMisconfigured(msg)
         for i, constraint in enumerate(constraints):
             if constraint.name in names:
                 msg = f"{i}.name: {constraint.name!r} is taken, expected a name of its own for each constraint"
                 raise GuardMisconfigured(msg)
             names.append(constraint.name)
             try:
-                forbids = constraint.bind(schema)
+                self._bind(constraint, schema)
+                tracked |= constraint.tracks(schema)
             except GuardMisconfigured as error:
                 msg = f"{i}, {constraint.name!r}: {error}"
                 raise type(error)(msg) from error
-            self._bound.append((constraint.name, constraint.mode, forbids))
-            tracked |= constraint.tracks(schema)
         self.tracked = frozenset(tracked)
-        self.domain = domain_of(schema.action)
+        self.joins = bool(self._bound) and isinstance(schema.action, MultiDiscrete)
+        self.domain = domain_of(schema.action, joined=self.joins)
+        self.weighs = any(keeper.weigh for keeper in self._keepers.values())
         self._reports = any(mode != "deny" for _, mode, _ in self._bound)
+
+    def _bind(self, constraint: Constraint, schema: Schema) -> None:
+        if isinstance(constraint, Doubt):
+            return  # it is about the policy's answer, and bound with its artefact
+        self._bound.append((constraint.name, constraint.mode, constraint.bind(schema)))
+        confine = constraint.confine(schema) if self._box and constraint.mode == "deny" else None
+        if confine is not None:
+            self._confines.append(confine)
+        excused, keeper = constraint.excuses(schema), constraint.keeper(schema)
+        if excused is not None:
+            self._bound.append((constraint.name, "warn" if constraint.mode == "deny" else constraint.mode, excused))
+        if keeper is not None:
+            self._keepers[constraint.name] = keeper
 
     @property
     def reports(self) -> bool:
         """Whether any constraint only warns or audits."""
         return self._reports
 
-    def judge(self, context: Context) -> Ruling:
+    def judge(self, context: Context) -> AnyRuling:
         """What the batch may do, all constraints and the requests' masks together."""
+        if self._box is not None:
+            return self._confined(self._box, context)
         forbidden: list[tuple[str, Mode, Booleans]] = []
         denied = _NONE
         if context.mask is not None:
-            denied = ~context.mask
+            mask = self.domain.spread(context.mask) if isinstance(self.domain, JointDomain) else context.mask
+            denied = ~mask
             forbidden.append((MASK, "deny", denied))
         for name, mode, forbids in self._bound:
             cells = forbids(context, None)
             forbidden.append((name, mode, cells))
             if mode == "deny":
                 denied = denied | cells
-        allowed = np.empty((len(context), self.domain.width), dtype=np.bool_)
+        allowed = np.empty((len(context), prod(self.domain.shape)), dtype=np.bool_)
         np.logical_not(denied, out=allowed)
         return Ruling(allowed=allowed, forbidden=tuple(forbidden))
+
+    def _confined(self, box: Box, context: Context) -> BoxRuling:
+        """What the batch may do in a Box."""
+        low, high = (np.tile(np.array(bounds), (len(context), 1)) for bounds in (box.low, box.high))
+        region = Region.within(low, high)
+        for confine in self._confines:
+            region = region.meet(confine(context))
+        return BoxRuling(context, region, scale_of(box), self._bound)
 
     def check(self, context: Context, actions: Actions) -> Booleans:
         """Whether each row's final action passes, worked out anew from the context and not from the mask."""
         passes = self.domain.holds(actions, context.mask)
         if self._bound and np.count_nonzero(passes) < len(passes):
-            actions = np.where(passes, actions, 0)
+            actions = np.where(passes.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0)
+        if not self._bound:
+            return passes
+        choice, denied = self.domain.columns(actions), np.zeros(len(context), dtype=np.bool_)
         for _, mode, forbids in self._bound:
             if mode == "deny":
-                passes &= np.logical_not(forbids(context, actions))
-        return passes
+                denied |= forbids(context, choice)
+        return passes & ~denied
+
+    def weights(self, context: Context, actions: Actions) -> list[list[float]]:
+        """What each row's executed action counts for, for each constraint that keeps numbers."""
+        choice, rows = self.domain.columns(actions), np.zeros(len(context))
+        weights = [rows if one.weigh is None else one.weigh(context, choice) for one in self._keepers.values()]
+        told: list[list[float]] = np.stack(weights, axis=1).tolist()
+        return told
+
+    def advanced(self, history: History, action: Action, at: float, weights: Sequence[float] | None = None) -> History:
+        """The history after an action was executed at ``at`` (s); ``weights`` are the row's own, where it weighs."""
+        choices = self.domain.chosen(action) if self.tracked else ()
+        if not self._keepers:
+            return history.advanced(action, at, self.tracked, choices)
+        kept, both = {}, zip(self._keepers.items(), weights or [0.0] * len(self._keepers), strict=True)
+        for (name, keeper), weight in both:
+            if numbers := keeper.after(history, action, at, weight):
+                kept[name] = numbers
+        return history.advanced(action, at, self.tracked, choices, kept)
 
     def __repr__(self) -> str:
         return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"
+
+
+def _like(cells: Booleans, shape: tuple[int, ...]) -> Booleans:
+    """Cells in a shape; most have it, and asking costs more than knowing."""
+    return cells if cells.shape == shape else np.broadcast_to(cells, shape)
 
 
 def _beside(rows: Integers, columns: Integers) -> Integers:

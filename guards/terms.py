@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from guards.records import UNKNOWN_ACTION, Booleans, Context, Integers
 
-Kind = Literal["number", "truth", "action", "text"]
+Kind = Literal["number", "truth", "action", "choice", "text"]
 # Numbers, truths or action indices; what an array holds is said by its term's kind.
 Values = NDArray[Any]
 # A value and, where evaluating it failed in some cells, which those are.
@@ -45,11 +45,17 @@ Operator = Callable[[Values, Values], Values]
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A compiled part of an expression: its kind, how to evaluate it, and its text if it is a string."""
+    """A compiled part of an expression: its kind, how to evaluate it, and its text if it is a string.
+
+    An action or a choice has the names that it can have; ``table[A]`` is which one each action is, where that is known
+    before any request.
+    """
 
     kind: Kind
     evaluate: Evaluate
     text: str = ""
+    names: tuple[str, ...] = ()
+    table: Values | None = None
 
 
 def constant(value: float | bool) -> Evaluate:
@@ -71,6 +77,11 @@ def fallible(values: Callable[[Context], Values]) -> Evaluate:
         return column, _where_not_finite(column)
 
     return evaluate
+
+
+def acted(index: int) -> Evaluate:
+    """A number of a Box, whose action is always asked about one a row."""
+    return lambda scene: (np.asarray(scene.choice)[:, index], None)
 
 
 def per_action(table: Values) -> Evaluate:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import starmap
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -9,7 +10,7 @@ from msgspec import Struct
 
 from guards.errors import PolicyUnavailable
 from guards.records import Action
-from guards.shield import Ruling, Violation, violation
+from guards.shield import AnyRuling, Ruling, Violation, violation
 from service.explore import GREEDY
 from service.flight import Choice, Flight, Plane
 from service.ids import public_id_of_body
@@ -25,14 +26,25 @@ from service.records import (
     listed_rows,
     packed_rows,
 )
+from service.requests import Request
 from service.sessions import Moment
 
 # Why the policy did not decide, and why a propensity is not ok.
-Doubts = tuple[str | None, str | None]
-_NO_DOUBTS: Doubts = (None, None)
 _NOTHING: list[Violation] = []
 # Why a propensity is not ok where the policy decided: it is smaller or larger than any number there is.
 NOT_REPRESENTABLE = "not_representable"
+# Or a half-space moved the action of whoever decided: then nobody knows how probable it is.
+PROJECTED = "Projected"
+
+
+class Doubts(NamedTuple):
+    """Why the policy did not decide a row, and why its propensity is not ok."""
+
+    reason: str | None
+    lost: str | None
+
+
+_NO_DOUBTS = Doubts(None, None)
 
 
 class _Told(Struct, frozen=True, gc=False):
@@ -49,20 +61,22 @@ class _Told(Struct, frozen=True, gc=False):
     head: Packed | None
     measure: Measure
     source: DecisionSource
+    moved: float | None
 
 
 def records_of(
     plane: Plane,
     flight: Flight,
     head: np.ndarray | PolicyUnavailable,
-    ruling: Ruling,
+    ruling: AnyRuling,
     bodies: list[bytes],
     choice: Choice,
 ) -> list[Decision | Refused]:
     """One record a row, in the order of the rows."""
     said = _violations(plane, ruling, choice)
-    doubtful = bool(choice.why or choice.beyond)
-    rows = _told(plane, flight, head, ruling, bodies, choice)
+    moved, projected = _moves(ruling, choice)
+    doubtful = bool(choice.why or choice.beyond or projected)
+    rows = _told(plane, flight, head, ruling, bodies, choice, moved)
     records = [
         _refused(flight, i, choice, row, said.get(i, _NOTHING))
         if row.action is None
@@ -70,9 +84,10 @@ def records_of(
             plane,
             flight,
             i,
+            flight.rows[i],
             row,
             row.action,
-            _doubts(choice, i) if doubtful else _NO_DOUBTS,
+            _doubts(choice, i, projected) if doubtful else _NO_DOUBTS,
             said.get(i, _NOTHING) if said else _NOTHING,
         )
         for i, row in enumerate(rows)
@@ -86,9 +101,10 @@ def _told(
     plane: Plane,
     flight: Flight,
     head: np.ndarray | PolicyUnavailable,
-    ruling: Ruling,
+    ruling: AnyRuling,
     bodies: list[bytes],
     choice: Choice,
+    moved: list[float | None],
 ) -> Iterator[_Told]:
     """What there is to tell, row by row."""
     domain = plane.shield.domain
@@ -104,10 +120,11 @@ def _told(
         choice.propensity.tolist(),
         choice.explored.tolist(),
         listed_rows(flight.observation),
-        listed_rows(ruling.allowed),
+        listed_rows(ruling.allowed.reshape(len(bodies), *domain.shape)),
         heads,
         choice.measure,
         choice.source,
+        moved,
         strict=True,
     )
     return starmap(_Told, rows)
@@ -137,20 +154,26 @@ def _refused(flight: Flight, i: int, choice: Choice, told: _Told, violations: li
 
 
 def _decision(
-    plane: Plane, flight: Flight, i: int, told: _Told, action: Action, doubts: Doubts, violations: list[Violation]
+    plane: Plane,
+    flight: Flight,
+    i: int,
+    row: Request,
+    told: _Told,
+    action: Action,
+    doubts: Doubts,
+    violations: list[Violation],
 ) -> Decision:
     """The record of a row."""
-    row, before, body, (reason, lost) = flight.rows[i], told.before, told.body, doubts
     return Decision(
         seq=flight.seq + i,
         ms=flight.ms,
-        id=plane.key.token(body),
+        id=plane.key.token(told.body),
         session=row.session,
-        episode=before.episode or (public_id_of_body(body) if before.decision_id is None or before.starts else None),
-        step=before.history.step if before.history.known else None,
+        episode=told.before.episode or (public_id_of_body(told.body) if _begins(told.before) else None),
+        step=told.before.history.step if told.before.history.known else None,
         at=row.at,
         observed_at=row.observed_at,
-        previous=before.decision_id,
+        previous=told.before.decision_id,
         track=flight.track,
         track_probability=flight.track_probability,
         version=flight.version,
@@ -161,7 +184,7 @@ def _decision(
         options=row.options,
         head=told.head,
         allowed=told.allowed,
-        state=before.history,
+        state=told.before.history,
         config=plane.config,
         explorer=plane.explorer.kind if flight.may_explore and row.explore else GREEDY.kind,
         key=plane.key.number,
@@ -170,27 +193,46 @@ def _decision(
         propensity=told.propensity,
         measure=told.measure,
         squash=plane.acting.squash,
-        propensity_ok=lost is None,
-        why_not_ok=lost,
+        propensity_ok=doubts.lost is None,
+        why_not_ok=doubts.lost,
         source=told.source,
-        reason=reason,
+        reason=doubts.reason,
         violations=violations,
         explored=told.explored,
+        moved=told.moved,
         generation=flight.generation,
         durations={"wait_us": round((flight.departed - row.arrived) * 1e6), "infer_us": flight.infer_us},
         durability=plane.durability,
     )
 
 
-def _doubts(choice: Choice, i: int) -> Doubts:
+def _begins(before: Moment) -> bool:
+    """Whether an episode begins with what comes after."""
+    return before.decision_id is None or before.starts
+
+
+def _doubts(choice: Choice, i: int, projected: set[int]) -> Doubts:
     """Why the policy did not decide a row, and why its propensity is not ok."""
     why = choice.why.get(i)
+    moved = PROJECTED if i in projected else None
     if why is None:
-        return None, NOT_REPRESENTABLE if i in choice.beyond else None
-    return why.reason, None if why.identified else why.reason
+        return Doubts(None, NOT_REPRESENTABLE if i in choice.beyond else moved)
+    return Doubts(why.reason, moved if why.identified else why.reason)
 
 
-def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[Violation]]:
+def _moves(ruling: AnyRuling, choice: Choice) -> tuple[list[float | None], set[int]]:
+    """How far the action of each row's source was moved in a Box, and the rows in which a half-space moved it."""
+    if isinstance(ruling, Ruling):
+        return [None] * len(choice.source), set()
+    far, projected = ruling.moved(choice.proposed, choice.action)
+    # A distance may be too small for a double; of what is no action it is NaN.
+    moved = np.isfinite(far) & (choice.proposed != choice.action).any(axis=1)
+    moved &= np.array([source != "last_resort" for source in choice.source])
+    told = [distance if is_so else None for distance, is_so in zip(far.tolist(), moved.tolist(), strict=True)]
+    return told, set(np.flatnonzero(moved & projected).tolist())
+
+
+def _violations(plane: Plane, ruling: AnyRuling, choice: Choice) -> dict[int, list[Violation]]:
     """What the constraints have to say of each row: of proposals that they masked, and of what was executed."""
     domain = plane.shield.domain
     masked = domain.differ(choice.proposed, choice.action)
@@ -201,7 +243,7 @@ def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[
     if plane.shield.reports:
         speak = speak | ruling.reported(domain.columns(choice.action))
     if not np.count_nonzero(speak):
-        return {}
+        return choice.doubted
     rows = np.flatnonzero(speak)
     said: dict[int, list[Violation]] = {i: [] for i in rows.tolist()}
     meant = masked[rows] & domain.there(choice.proposed[rows])
@@ -214,4 +256,6 @@ def _violations(plane: Plane, ruling: Ruling, choice: Choice) -> dict[int, list[
         for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.action[rows])):
             for i in rows[hits & done].tolist():
                 said[i].append(violation(name, "executed" if mode == "deny" else "reported", mode))
+    for i, doubts in choice.doubted.items():
+        said[i] = doubts + said.get(i, [])
     return said

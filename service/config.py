@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 
 from export.spec.spaces import Frozen, Identifier, Label
 from guards.baselines import AnyBaseline
+from guards.breaker import Breaker
 from guards.constraints import AnyConstraint
 from service.explore import AnyExplorer, Greedy
 
@@ -31,6 +32,8 @@ class Limits(Frozen):
     batch_bytes: Annotated[int, Field(ge=1024)] = 4 * 1024 * 1024
     batch_rows: Annotated[int, Field(ge=1)] = 4096
     sessions: Annotated[int, Field(ge=1)] = 100_000
+    # After so long without a success, a rung of the ladder is called stale while there is traffic.
+    stale_seconds: Seconds = 60.0
 
 
 class Rewards(Frozen):
@@ -65,8 +68,11 @@ class Config(Frozen):
     require_signature: Signatures | None = None
     facts: tuple[Identifier, ...] = ()
     explore: AnyExplorer = Greedy()
+    # Whether a request has to say what is allowed: where one does not, the baseline answers.
+    mask: Literal["optional", "required"] = "optional"
     constraints: tuple[AnyConstraint, ...] = ()
     baseline: AnyBaseline
+    breaker: Breaker = Breaker()
     limits: Limits = Limits()
     rewards: Rewards = Rewards()
     retention: Retention = Retention()

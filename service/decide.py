@@ -2,43 +2,51 @@
 
 Read this page first. It has no I/O: the turn (``turn.py``) infers before it and journals after it.
 
-    guard     context → allowed[N, W]: a truth for every choice there is
+    guard     context → allowed[N, W]: a truth for every choice there is; doubts about the policy's answer
     explore   head + allowed → a proposal, an action, its probability
     check     the action once more, by the shield's own test
               any failure on the way → the baseline's proposal through the same guard → else the last resort
     log       one record per decision
 """
 
+from collections.abc import Sequence
+
 import msgspec
 import numpy as np
 
-from guards.errors import CheckFailed, InvalidOutput, NoSafeAction, PolicyUnavailable
-from guards.records import Context
-from guards.shield import Ruling
+from guards.doubts import Answer
+from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
+from guards.records import Actions, Booleans, Context, Integers
+from guards.shield import AnyRuling, Violation, violation
 from service.account import records_of
 from service.explore import uniforms
 from service.flight import Choice, Flight, Plane
 from service.ids import body_of, body_prefix
 from service.records import Decision, Refused
+from service.requests import Request
 
 
 def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
     """Decide a flight: ``head[N, H]`` as the network gave it, or why there is none; one record a row."""
-    context = _context(plane, flight)
+    context = context_of(plane, flight.rows, flight.observation)
     ruling = plane.shield.judge(context)
     bodies = _bodies(plane, flight)
+    if isinstance(head, np.ndarray) and head.shape != (len(bodies), plane.acting.width):
+        head = InvalidOutput()
     if isinstance(head, PolicyUnavailable):
         choice = Choice.nothing(len(bodies), plane.shield.domain.nothing, dict.fromkeys(range(len(bodies)), head))
     else:
-        choice = _explore(plane, flight, head, context, ruling, bodies)
+        why = _undecidable(plane, flight, head, ruling)
+        doubted = _doubted(plane, flight, head, context, why) if plane.doubts.bound else {}
+        choice = _explore(plane, flight, head, context, ruling, bodies, why)
+        choice.doubted = doubted
     if choice.why:
         _fall_back(plane, context, ruling, choice)
     return records_of(plane, flight, head, ruling, bodies, choice)
 
 
-def _context(plane: Plane, flight: Flight) -> Context:
-    """What the guards see of the flight."""
-    rows = flight.rows
+def context_of(plane: Plane, rows: Sequence[Request], observation: np.ndarray) -> Context:
+    """What the guards see of requests and their observation[N, ...]."""
     names = plane.schema.facts
     told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows] if names else None
     mask = None
@@ -46,7 +54,7 @@ def _context(plane: Plane, flight: Flight) -> Context:
         everything = [True] * plane.shield.domain.width
         mask = np.array([everything if row.mask is None else row.mask for row in rows], dtype=np.bool_)
     return Context(
-        observation=flight.observation,
+        observation=observation,
         facts=np.empty((len(rows), 0)) if told is None else np.array(told, dtype=np.float64),
         mask=mask,
         now=np.array([row.now for row in rows]),
@@ -61,19 +69,28 @@ def _bodies(plane: Plane, flight: Flight) -> list[bytes]:
 
 
 def _explore(
-    plane: Plane, flight: Flight, head: np.ndarray, context: Context, ruling: Ruling, bodies: list[bytes]
+    plane: Plane,
+    flight: Flight,
+    head: np.ndarray,
+    context: Context,
+    ruling: AnyRuling,
+    bodies: list[bytes],
+    why: dict[int, PolicyUnavailable],
 ) -> Choice:
     """Draw inside the shield for every row that the policy can decide, then check what was drawn."""
     acting = plane.acting
-    why = _undecidable(plane, head, ruling)
     draw, blocks = plane.key.draw, acting.blocks
     exploring = [flight.may_explore and row.explore for row in flight.rows]
     if not why:
         uniform = uniforms(b"".join([draw(body, blocks) for body in bodies]), blocks)
-        choice = Choice.drawn(acting.draw(exploring, head.astype(np.float64), ruling.allowed, uniform))
+        choice = Choice.drawn(acting.draw(exploring, head.astype(np.float64), ruling.leaves, uniform))
+        choice.action = ruling.nearest(choice.proposed, choice.action)
         passes = plane.shield.check(context, choice.action)
         if np.count_nonzero(passes) < len(passes):
-            choice.why.update((i, CheckFailed()) for i in np.flatnonzero(~passes).tolist())
+            there = plane.shield.domain.there
+            nowhere = there(choice.proposed) & ~there(choice.action)
+            failed = np.flatnonzero(~passes).tolist()
+            choice.why.update((i, NoSafeAction() if nowhere[i] else CheckFailed()) for i in failed)
         return choice
     choice = Choice.nothing(len(bodies), plane.shield.domain.nothing, why)
     left = [i for i in range(len(bodies)) if i not in why]
@@ -84,36 +101,63 @@ def _explore(
             msgspec.structs.replace(flight, rows=[flight.rows[i] for i in left]),
             head[left],
             context.rows(np.array(left)),
-            Ruling(allowed=ruling.allowed[left], forbidden=()),
+            ruling.rows(np.array(left)),
             [bodies[i] for i in left],
+            {},
         )
         choice.put(left, part)
     return choice
 
 
-def _undecidable(plane: Plane, head: np.ndarray, ruling: Ruling) -> dict[int, PolicyUnavailable]:
+def _undecidable(plane: Plane, flight: Flight, head: np.ndarray, ruling: AnyRuling) -> dict[int, PolicyUnavailable]:
     """Rows the policy cannot decide, and why: nothing left to choose, or numbers that nothing can be drawn from."""
     why: dict[int, PolicyUnavailable] = {}
-    choosable = plane.shield.domain.choosable(ruling.allowed)
+    choosable = plane.shield.domain.choosable(ruling.leaves)
     if np.count_nonzero(choosable) < len(choosable):
         why.update((i, NoSafeAction()) for i in np.flatnonzero(~choosable).tolist())
     # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
     sound = plane.acting.sound(head)
     if np.count_nonzero(sound) < sound.size:
         why.update((i, InvalidOutput()) for i in np.flatnonzero(~sound.all(axis=1)).tolist())
+    if plane.mask_required:
+        why.update((i, MaskMissing()) for i, row in enumerate(flight.rows) if row.mask is None)
     return why
 
 
-def _fall_back(plane: Plane, context: Context, ruling: Ruling, choice: Choice) -> None:
+def _doubted(
+    plane: Plane, flight: Flight, head: np.ndarray, context: Context, why: dict[int, PolicyUnavailable]
+) -> dict[int, list[Violation]]:
+    """Put the rows that a doubt denies the policy beside those it cannot decide; what all doubts say of each row."""
+    spread = None if flight.spread is None else np.array(flight.spread, dtype=np.float64)
+    said: dict[int, list[Violation]] = {}
+    denied: dict[int, PolicyUnavailable] = {}
+    for doubt, hits in plane.doubts.about(Answer(context, head.astype(np.float64), spread, _ages(flight))):
+        for i in np.flatnonzero(hits).tolist():
+            if i not in why:
+                verdict = "prevented" if doubt.mode == "deny" else "reported"
+                said.setdefault(i, []).append(violation(doubt.name, verdict, doubt.mode))
+                if doubt.mode == "deny":
+                    denied.setdefault(i, doubt.reason())
+    why.update(denied)
+    return said
+
+
+def _ages(flight: Flight) -> np.ndarray:
+    """How old each observation is now, by the clock that stamped the request and the time it took since: all logged."""
+    taken = [round((flight.departed - row.arrived) * 1e6) + flight.infer_us for row in flight.rows]
+    told = zip(flight.rows, taken, strict=True)
+    return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
+
+
+def _fall_back(plane: Plane, context: Context, ruling: AnyRuling, choice: Choice) -> None:
     """Let the baseline propose where the policy could not decide; refused, the last resort leaves, or nothing."""
     rows = np.array(sorted(choice.why))
     there = context.rows(rows)
     domain = plane.shield.domain
-    proposal = plane.baseline(there)
-    passes = plane.shield.check(there, proposal) & ruling.permits(rows, domain.columns(proposal))
+    proposal, action, passes = advised(plane, there, ruling, rows)
     # A draw may have proposed and done the same array.
     choice.proposed = choice.proposed.copy()
-    choice.proposed[rows] = choice.action[rows] = proposal
+    choice.proposed[rows], choice.action[rows] = proposal, action
     choice.action[rows[~passes]] = domain.nothing if plane.last_resort is None else plane.last_resort
     choice.propensity[rows] = 1.0
     choice.explored[rows] = False
@@ -121,3 +165,23 @@ def _fall_back(plane: Plane, context: Context, ruling: Ruling, choice: Choice) -
     for i, passed in zip(rows.tolist(), passes.tolist(), strict=True):
         choice.measure[i] = "mass"
         choice.source[i] = "baseline" if passed else "last_resort"
+
+
+def advised(plane: Plane, there: Context, ruling: AnyRuling, rows: Integers) -> tuple[Actions, Actions, Booleans]:
+    """What the baseline proposes for some rows[M] of a ruling, ``there`` being theirs; what comes of it, and whether
+    that passes."""
+    proposal = plane.baseline(there)
+    action = ruling.rows(rows).nearest(proposal, proposal)
+    permitted = ruling.permits(rows, plane.shield.domain.columns(action))
+    return proposal, action, plane.shield.check(there, action) & permitted
+
+
+def weights_of(plane: Plane, flight: Flight, records: Sequence[Decision | Refused]) -> dict[int, list[float]]:
+    """What each executed action counts for, by row, for the constraints that keep count."""
+    done = {i: record.action for i, record in enumerate(records) if isinstance(record, Decision)}
+    if not done:
+        return {}
+    there = context_of(plane, flight.rows, flight.observation)
+    if len(done) < len(flight.rows):
+        there = there.rows(np.array(list(done)))
+    return dict(zip(done, plane.shield.weights(there, np.array(list(done.values()))), strict=True))

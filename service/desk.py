@@ -96,6 +96,8 @@ class Desk:
         )
         if record.reason is not None:
             answer.reason = record.reason
+        if record.moved is not None:
+            answer.moved = record.moved
         return answer
 
     def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:

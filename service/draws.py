@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 
 from guards.errors import GuardMisconfigured
-from guards.records import Actions, Booleans, Floats, Integers
+from guards.records import Actions, Allowed, Booleans, Floats, Integers
 from service.records import Measure
 
 # Beyond these a double cannot hold a probability or a density as exactly as it holds others.
@@ -32,8 +32,8 @@ class Draw:
     beyond: Booleans | None = None
 
 
-# Draws one action a row: from head[N, H], allowed[N, W] and uniform[N, U] numbers in [0, 1).
-Draws = Callable[[Floats, Booleans, Floats], Draw]
+# Draws one action a row: from head[N, H], what is allowed and uniform[N, U] numbers in [0, 1).
+Draws = Callable[[Floats, Allowed, Floats], Draw]
 
 
 def unfit(kind: str, space: str) -> GuardMisconfigured:

@@ -16,10 +16,11 @@ from pydantic import Field
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete, Squash
 from export.spec.spaces import Frozen
-from guards.records import Booleans, Floats
+from guards.records import Allowed, Booleans, Floats
 from service.draws import Draw, Draws, best, pick, pick_allowed, pmf_of, unfit
 from service.factors import Factors
 from service.gaussian import Gaussian
+from service.joint import Joint
 
 _LITTLE = np.dtype("<u8")
 _TOP = np.uint64(11)
@@ -146,28 +147,37 @@ class Normal(Explorer):
 class Acting:
     """An explorer in an action space, beside greed for the rows that may not explore.
 
-    ``blocks`` of 32 random bytes are what a row's uniform numbers are made from; ``sound`` says of each of a head's
-    numbers whether something can be drawn from it.
+    ``blocks`` of 32 random bytes are what a row's uniform numbers are made from; ``width`` is how many numbers a head
+    has for it, and ``sound`` says of each of them whether something can be drawn from it.
     """
 
     explore: Draws
     greedy: Draws
     blocks: int
+    width: int
     squash: Squash
     sound: Callable[[np.ndarray], np.ndarray]
 
     @classmethod
-    def of(cls, explorer: Explorer, space: ActionSpace, squash: Squash) -> "Acting":
-        """Bind an explorer; raises GuardMisconfigured where it does not fit the space."""
+    def of(cls, explorer: Explorer, space: ActionSpace, squash: Squash, *, joint: bool = False) -> "Acting":
+        """Bind an explorer; raises GuardMisconfigured where it does not fit the space.
+
+        ``joint`` says that what is allowed of several factors is said of whole actions.
+        """
+        explore, greedy, numbers = explorer.bind(space, squash), GREEDY.bind(space, squash), _uniforms_of(space)
+        if joint and isinstance(space, MultiDiscrete):
+            whole, numbers = Joint(space), _IN_A_BLOCK
+            explore, greedy = (whole.over(one.bind(whole.listed, squash)) for one in (explorer, GREEDY))
         return cls(
-            explore=explorer.bind(space, squash),
-            greedy=GREEDY.bind(space, squash),
-            blocks=-(-_uniforms_of(space) // _IN_A_BLOCK),
+            explore=explore,
+            greedy=greedy,
+            blocks=-(-numbers // _IN_A_BLOCK),
+            width=2 * space.width if isinstance(space, Box) else space.width,
             squash=squash,
             sound=_sound_gaussian if isinstance(space, Box) else np.isfinite,
         )
 
-    def draw(self, exploring: Sequence[bool], head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
+    def draw(self, exploring: Sequence[bool], head: Floats, allowed: Allowed, uniform: Floats) -> Draw:
         """Draw by the explorer in the rows[N] that may explore, greedily in the others."""
         if all(exploring):
             return self.explore(head, allowed, uniform)

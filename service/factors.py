@@ -1,8 +1,8 @@
 """Factors: how an action is drawn that is one choice for each of several factors (MultiDiscrete).
 
 The factors' choices are drawn independently, each as an action of its own, and kept or drawn again together: what is
-allowed is a set of whole actions, and a proposal is in it or not. Today that set is the product of what the request's
-mask leaves of each factor; where rules join factors, ``_permits`` and the second draw are what changes.
+allowed is the product of what the request's mask leaves of each factor. Where constraints join factors, it is no
+product any more, and ``joint.py`` draws.
 
 Of the uniform numbers of a row, the first is a coin, the next K are the proposal's and the K after them the second
 draw's.

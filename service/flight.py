@@ -1,15 +1,16 @@
 """A flight: requests that one version decides together, what they are decided by, and what was chosen."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from msgspec import Struct
 
 from guards.baselines import Propose
+from guards.doubts import Doubts
 from guards.errors import PolicyUnavailable
 from guards.records import Actions, Booleans, Floats, Schema
-from guards.shield import Shield
+from guards.shield import Shield, Violation
 from service.draws import Draw
 from service.explore import Acting, Explorer
 from service.ids import Key
@@ -31,6 +32,8 @@ class Plane:
     writer: bytes
     config: str
     durability: Durability
+    mask_required: bool = False
+    doubts: Doubts = field(default_factory=Doubts)
 
 
 class Flight(Struct, frozen=True, kw_only=True):
@@ -60,7 +63,8 @@ class Flight(Struct, frozen=True, kw_only=True):
 class Choice:
     """What is chosen for each of N rows.
 
-    ``why`` has the rows that the policy could not decide, ``beyond`` those whose propensity no number can say.
+    ``why`` has the rows that the policy could not decide, ``beyond`` those whose propensity no number can say,
+    ``doubted`` what is to be said of the policy's answer to each row that was doubted.
     """
 
     proposed: Actions
@@ -71,6 +75,7 @@ class Choice:
     source: list[DecisionSource]
     why: dict[int, PolicyUnavailable]
     beyond: set[int]
+    doubted: dict[int, list[Violation]] = field(default_factory=dict)
 
     @classmethod
     def drawn(cls, draw: Draw) -> "Choice":

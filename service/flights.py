@@ -3,20 +3,21 @@
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from service.answered import Answered
+from service.breakers import Fates
 from service.engine import Engine, Inputs, Run
 from service.requests import Request
 from service.router import Assignment
 
 
 class Land(Protocol):
-    """Decides requests whose answer is here, or will not come."""
+    """Decides requests whose answer is here, or will not come; gives what came of them."""
 
     def __call__(
         self,
@@ -26,12 +27,12 @@ class Land(Protocol):
         observation: np.ndarray,
         answer: Answered | PolicyUnavailable,
         departed: float,
-    ) -> None: ...
+    ) -> Fates: ...
 
 
 @dataclass(slots=True)
 class _Flying:
-    """Rows that wait for a run: ``waiting`` maps the row of the run to its request."""
+    """Rows that wait for a run: ``waiting`` maps the row of the run to its request, ``fates`` are of who left."""
 
     waiting: dict[int, Request]
     assignment: Assignment
@@ -40,17 +41,24 @@ class _Flying:
     departed: float
     run: Run | None = None
     timer: asyncio.TimerHandle | None = None
+    fates: list[str | None] = field(default_factory=list)
 
 
 class Flights:
     """All runs on the pool of a process."""
 
     def __init__(
-        self, land: Land, freed: Callable[[list[str]], None], *, clock: Callable[[], float] = time.monotonic
+        self,
+        land: Land,
+        freed: Callable[[list[str]], None],
+        over: Callable[[str, Fates], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``freed`` is told of the sessions whose rows have landed."""
+        """``freed`` is told of the sessions whose rows have landed, ``over`` of a version's run that all have left."""
         self._land = land
         self._freed = freed
+        self._over = over
         self._clock = clock
         self._flying = 0
 
@@ -109,7 +117,9 @@ class Flights:
     def _take(self, flying: _Flying, rows: list[int], answer: Answered | PolicyUnavailable) -> None:
         requests = [flying.waiting.pop(i) for i in rows]
         observation = flying.observation[rows]
-        self._land(requests, flying.assignment, flying.engine, observation, answer, flying.departed)
+        flying.fates += self._land(requests, flying.assignment, flying.engine, observation, answer, flying.departed)
+        if not flying.waiting:
+            self._over(flying.assignment.version, flying.fates)
         self._freed([request.session for request in requests])
 
     def __repr__(self) -> str:

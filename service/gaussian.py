@@ -5,6 +5,10 @@ probability is the normal's mass beyond it, elsewhere it has the normal's densit
 range + half the range x tanh(u), u = mean + std z, and its density is that of u over the slope at u: worked out from u,
 which the squashed number may not tell any more. A number whose std is 0 is an atom of mass 1.
 
+Constraints may leave a row narrower bounds than the Box has. What is executed is clipped to them, and its measure is
+exact: each of them is an atom whose probability is the normal's mass beyond it, beyond the number that is squashed into
+it with tanh. A number whose bounds are the same has mass 1. What is proposed knows nothing of them.
+
 Densities are in executed units. Everything is multiplied as sums of logarithms. One uniform number is used for each
 number of the action.
 """
@@ -17,7 +21,7 @@ import numpy as np
 from export.spec import Box, Squash
 from guards.domains import some
 from guards.errors import GuardMisconfigured
-from guards.records import Booleans, Floats
+from guards.records import Allowed, Booleans, Floats
 from service.draws import LEAST, MOST, Draw
 from service.records import Measure
 
@@ -41,21 +45,34 @@ class Gaussian:
         self._scale = scale
         self._noise = np.zeros(self.count) if noise == 0 else self._shares(noise)
 
-    def greedy(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:  # noqa: ARG002 - nothing is random
+    def greedy(self, head: Floats, allowed: Allowed, uniform: Floats) -> Draw:  # noqa: ARG002 - nothing is random
         """What the policy means, with certainty."""
-        action = self._executed(head[:, : self.count])
-        return Draw(action, action, np.ones(len(head)), np.zeros(len(head), dtype=np.bool_))
+        proposed = self._executed(head[:, : self.count])
+        action = np.clip(proposed, *self._bounds(allowed))
+        return Draw(proposed, action, np.ones(len(head)), np.zeros(len(head), dtype=np.bool_))
 
-    def draw(self, head: Floats, allowed: Booleans, uniform: Floats) -> Draw:  # noqa: ARG002 - a Box has no mask
+    def draw(self, head: Floats, allowed: Allowed, uniform: Floats) -> Draw:
         """Normal numbers around what the policy means."""
+        low, high = self._bounds(allowed)
         mean, std = head[:, : self.count], self._spread(head[:, self.count :])
         with np.errstate(all="ignore"):  # what is not finite is told by `beyond`, or refused by the shield
             sample = mean + std * normals(uniform[:, : self.count])
-            action = self._executed(sample)
-            logs, atoms = self._slopes(sample, mean, std) if self._squashed else self._tails(sample, mean, std)
-            propensity, beyond = _held(np.add.reduce(logs, axis=1))
-        explored = some(action != self._executed(mean))
-        return Draw(action, action, propensity, explored, _measures(atoms), beyond)
+            proposed = self._executed(sample)
+            logs = self._slopes(sample, mean, std) if self._squashed else _log_density(sample, mean, std)
+            atoms = (std == 0) | (low >= high)
+            logs[atoms] = 0.0
+            for beyond, distance in self._ends(proposed, mean, low, high):
+                ends = beyond & ~atoms
+                logs[ends] = [_log_mass(x) for x in (distance / std)[ends].tolist()]
+                atoms |= ends
+            propensity, unsaid = _held(np.add.reduce(logs, axis=1))
+        action = np.clip(proposed, low, high)
+        explored = some(action != np.clip(self._executed(mean), low, high))
+        return Draw(proposed, action, propensity, explored, _measures(atoms), unsaid)
+
+    def _bounds(self, allowed: Allowed) -> tuple[Floats, Floats]:
+        """The bounds of the Box, or each row's own where constraints leave it others."""
+        return (allowed[:, 0], allowed[:, 1]) if allowed.ndim > 2 else (self._low, self._high)
 
     def _shares(self, noise: float) -> Floats:
         if self._squashed:
@@ -80,22 +97,24 @@ class Gaussian:
         executed: Floats = np.clip(sample, self._low, self._high)
         return executed
 
-    def _tails(self, sample: Floats, mean: Floats, std: Floats) -> tuple[Floats, Booleans]:
-        """Logarithms[N, D] of clipped numbers' densities and masses, and which are atoms."""
-        logs = _log_density(sample, mean, std)
-        for beyond, distance in ((sample <= self._low, self._low - mean), (sample >= self._high, mean - self._high)):
-            if np.count_nonzero(beyond):
-                logs[beyond] = [_log_mass(x) for x in (distance / std)[beyond].tolist()]
-        certain = std == 0
-        logs[certain] = 0.0
-        return logs, certain | (sample <= self._low) | (sample >= self._high)
+    def _ends(self, proposed: Floats, mean: Floats, low: Floats, high: Floats) -> tuple[tuple[Booleans, Floats], ...]:
+        """For each end, which numbers[N, D] are on it or beyond, and how far beyond it the mean is."""
+        if not self._squashed:
+            return (proposed <= low, low - mean), (proposed >= high, mean - high)
+        # Nothing is squashed onto the bounds of the Box itself: there only rounding ends.
+        at_low, at_high = (proposed <= low) & (low > self._low), (proposed >= high) & (high < self._high)
+        return (at_low, self._unsquashed(low) - mean), (at_high, mean - self._unsquashed(high))
 
-    def _slopes(self, sample: Floats, mean: Floats, std: Floats) -> tuple[Floats, Booleans]:
-        """Logarithms[N, D] of squashed numbers' densities, and which are atoms."""
+    def _unsquashed(self, number: Floats) -> Floats:
+        """What is squashed into a number: atanh of where it stands in the range, in the form that keeps digits."""
+        return 0.5 * np.log((number / 2 - self._low / 2) / (self._high / 2 - number / 2))
+
+    def _slopes(self, sample: Floats, mean: Floats, std: Floats) -> Floats:
+        """Logarithms[N, D] of squashed numbers' densities."""
         # 1 - tanh(u)^2 cancels where tanh is nearly 1; this form of its logarithm does not.
         slope = 2 * (_LOG_2 - sample - np.logaddexp(0.0, -2 * sample)) + np.log(self._half)
-        certain = std == 0
-        return np.where(certain, 0.0, _log_density(sample, mean, std) - slope), certain
+        density: Floats = _log_density(sample, mean, std) - slope
+        return density
 
 
 def normals(uniform: Floats) -> Floats:

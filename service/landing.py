@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import msgspec
 import numpy as np
 
-from guards.errors import PolicyUnavailable
+from guards.errors import DeadlineExceeded, PolicyUnavailable
 from service.answered import Answered
-from service.decide import decide
+from service.breakers import Fates
+from service.decide import decide, weights_of
 from service.engine import Engine
 from service.errors import InternalFault, NotDurable
 from service.flight import Flight, Plane
@@ -77,15 +78,29 @@ class Landing:
         observation: np.ndarray,
         answer: Answered | PolicyUnavailable,
         departed: float,
-    ) -> None:
-        """Decide requests whose answer is here, or will not come; settle them."""
+    ) -> Fates:
+        """Decide requests whose answer is here, or will not come; settle them. Gives what came of the answer."""
         try:
-            self._land(requests, assignment, engine, observation, answer, departed)
+            return self._land(requests, assignment, engine, observation, answer, departed)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
             _log.exception("a flight of %d requests failed", len(requests))
             for request in requests:
                 request.settle(InternalFault("the service has a fault, which is in its log"))
+            return []
+
+    def rehearse(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Fates:
+        """What would come of an answer; nothing of it is settled, journalled, remembered or counted."""
+        flight = self._flight(requests, assignment, engine, observation, answer, departed)
+        return _fates(requests, self._decided(flight, answer), departed)
 
     def _land(
         self,
@@ -95,20 +110,50 @@ class Landing:
         observation: np.ndarray,
         answer: Answered | PolicyUnavailable,
         departed: float,
-    ) -> None:
-        journal = self._journal
+    ) -> Fates:
         began = self._clock()
-        ms = max(journal.last_ms, int(requests[-1].at * 1000))
-        feedback = self._feedback(requests, ms)
-        flight = Flight(
+        flight = self._flight(requests, assignment, engine, observation, answer, departed)
+        feedback = self._feedback(requests, flight.ms)
+        records = self._decided(flight, answer)
+        decided = self._clock()
+        kept = self._append(requests, feedback, records, flight.ms)
+        if kept or feedback:
+            memories = left(answer, engine.digest) if engine.initial else {}
+            self._remember(flight, requests[:kept], records[:kept], memories)
+            landed = Landed(
+                version=engine.label,
+                records=records[:kept],
+                requests=requests[:kept],
+                feedback=feedback,
+                observation=observation[:kept],
+                departed=departed,
+                infer_us=flight.infer_us,
+                decide_us=round((decided - began) * 1e6),
+                journal_us=round((self._clock() - decided) * 1e6),
+            )
+            self._promise(landed)
+        return _fates(requests, records, departed)
+
+    def _flight(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Flight:
+        """The requests as the next flight in the log, behind the feedback that came with them."""
+        journal, began = self._journal, self._clock()
+        return Flight(
             rows=requests,
             observation=observation,
             version=engine.label,
             digest=engine.digest,
             track=assignment.track,
             track_probability=assignment.probability,
-            seq=journal.next_seq + len(feedback),
-            ms=ms,
+            seq=journal.next_seq + sum(request.feedback is not None for request in requests),
+            ms=max(journal.last_ms, int(requests[-1].at * 1000)),
             generation=self._lease.generation,
             may_explore=self._lease.holds(began),
             departed=departed,
@@ -116,25 +161,9 @@ class Landing:
             spread=_spread(answer),
             memory=entered(requests, engine) if engine.initial and isinstance(answer, Answered) else None,
         )
-        records = decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
-        decided = self._clock()
-        kept = self._append(requests, feedback, records, ms)
-        if not kept and not feedback:
-            return
-        memories = left(answer, engine.digest) if engine.initial else {}
-        self._remember(requests[:kept], records[:kept], memories)
-        landed = Landed(
-            version=engine.label,
-            records=records[:kept],
-            requests=requests[:kept],
-            feedback=feedback,
-            observation=observation[:kept],
-            departed=departed,
-            infer_us=flight.infer_us,
-            decide_us=round((decided - began) * 1e6),
-            journal_us=round((self._clock() - decided) * 1e6),
-        )
-        self._promise(landed)
+
+    def _decided(self, flight: Flight, answer: Answered | PolicyUnavailable) -> list[Decision | Refused]:
+        return decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
 
     def _append(
         self, requests: list[Request], feedback: list[Feedback], records: list[Decision | Refused], ms: int
@@ -181,13 +210,18 @@ class Landing:
         return [msgspec.structs.replace(one, seq=first + i, ms=ms) for i, one in enumerate(told)]
 
     def _remember(
-        self, requests: list[Request], records: list[Decision | Refused], memories: dict[int, Memory]
+        self,
+        flight: Flight,
+        requests: list[Request],
+        records: list[Decision | Refused],
+        memories: dict[int, Memory],
     ) -> None:
         """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
-        tracked = self._plane.shield.tracked
+        shield = self._plane.shield
+        weights = weights_of(self._plane, flight, records) if shield.weighs else {}
         for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                history = request.entry.history.advanced(record.action, request.now, tracked)
+                history = shield.advanced(request.entry.history, record.action, request.now, weights.get(i))
                 after = Moment(record.id, record.episode, history, memories.get(i))
                 self._sessions.advance(request.session, request.entry, after)
 
@@ -232,3 +266,13 @@ def _spread(answer: Answered | PolicyUnavailable) -> list[float | None] | None:
     if not isinstance(answer, Answered) or answer.spread is None:
         return None
     return [one if math.isfinite(one) else None for one in answer.spread.tolist()]
+
+
+def _fates(requests: Sequence[Request], records: Sequence[Decision | Refused], departed: float) -> Fates:
+    """Why the policy did not decide each row, without those that were late before it was asked: it knows no better."""
+    fates = [record.reason for record in records]
+    if not any(fates):
+        return fates
+    late = DeadlineExceeded.__name__
+    both = zip(requests, fates, strict=True)
+    return [fate for request, fate in both if fate != late or request.deadline >= departed]

@@ -1,6 +1,7 @@
 """Metrics: the tally as Prometheus reads it. The home of prometheus_client; nothing here counts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Metric
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -12,14 +13,31 @@ from service.tally import Cell, Tally
 _BOUNDS_S = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
+class Labelled(NamedTuple):
+    """Numbers that are told apart by a label, from a closed set of values."""
+
+    name: str
+    text: str
+    label: str
+    values: Mapping[str, float]
+    counts: bool = False
+
+
 class Exposition(Collector):
     """Reads the tally at each scrape."""
 
-    def __init__(self, tally: Tally, policy: str, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """``gauges`` gives values that are not counts, by name without the prefix."""
+    def __init__(
+        self,
+        tally: Tally,
+        policy: str,
+        gauges: Callable[[], Mapping[str, float]],
+        labelled: Callable[[], Sequence[Labelled]] = tuple,
+    ) -> None:
+        """``gauges`` gives values that are not counts, ``labelled`` more of both, by name without the prefix."""
         self._tally = tally
         self._policy = policy
         self._gauges = gauges
+        self._labelled = labelled
         self._registry = CollectorRegistry()
         self._registry.register(self)
 
@@ -51,6 +69,12 @@ class Exposition(Collector):
         yield self._durations()
         for name, number in self._gauges().items():
             yield GaugeMetricFamily(f"actd_{name}", name.replace("_", " "), value=number)
+        for told in self._labelled():
+            kind = CounterMetricFamily if told.counts else GaugeMetricFamily
+            one = kind(f"actd_{told.name}", told.text, labels=["policy", told.label])
+            for value, number in told.values.items():
+                one.add_metric([self._policy, value], number)
+            yield one
 
     def _decisions(self) -> Metric:
         labels = ["policy", "version", "track", "source", "reason", "action", "explored", "propensity_ok"]

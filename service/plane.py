@@ -3,36 +3,36 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from random import SystemRandom
 from typing import Any
 
 import msgspec
 
-from export.spec import Squash
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
 from guards.errors import GuardMisconfigured
 from guards.records import Schema
-from guards.shield import Shield
 from service import report as reports
 from service.app import Parts, create_app
+from service.binding import bound
+from service.breakers import Breakers
 from service.config import Config, ConfigInvalid, Signatures
 from service.desk import Desk
 from service.edge import Edge
 from service.engine import Engine, VersionRefused, load_version
-from service.explore import Acting
-from service.flight import Plane
 from service.ids import Keyring, load_keyring, make_keyring
 from service.intake import Intake
 from service.journal import Journal, JournalUnavailable
-from service.landing import Landing
-from service.metrics import Exposition
+from service.landing import Landed, Landing
+from service.metrics import Exposition, Labelled
 from service.records import Heartbeat, Writer, encode_record
 from service.router import Router
+from service.rungs import Rungs
 from service.schemas import Wire
 from service.sessions import Sessions
 from service.state import Lease, read_page
@@ -58,6 +58,8 @@ class DataPlane:
     lease: Lease
     tally: Tally
     landing: Landing
+    rungs: Rungs
+    breakers: Breakers
     started: float
     desk: Desk
     edge: Edge = field(init=False)
@@ -116,6 +118,7 @@ class DataPlane:
             "ready": not self.stopping,
             "version": self.engine.label,
             "explores": self.lease.holds(time.monotonic()),
+            "rungs": self.rungs.told(time.monotonic()),
         }
 
     def report(self) -> dict[str, Any]:
@@ -127,6 +130,7 @@ class DataPlane:
             "writer": self.journal.writer.hex(),
             "durability": self.config.durability,
             "explores": self.lease.holds(time.monotonic()),
+            "breaker": self.breakers.told(time.monotonic()),
         }
         return {**told, **reports.report(self.tally)}
 
@@ -138,6 +142,19 @@ class DataPlane:
             "may_explore": float(self.lease.holds(time.monotonic())),
             "state_generation": self.lease.generation,
         }
+
+    def labelled(self) -> list[Labelled]:
+        """What the metrics show of each rung and each version."""
+        shift = time.time() - time.monotonic()
+        rungs = {rung: shift + at for rung, at in self.rungs.last_success.items() if at is not None}
+        is_open = {
+            label: float(one["phase"] != "closed") for label, one in self.breakers.told(time.monotonic()).items()
+        }
+        return [
+            Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", rungs),
+            Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
+            Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
+        ]
 
     def describe(self) -> dict[str, Any]:
         """The schema that is served, and what decides over it."""
@@ -167,20 +184,17 @@ def assemble(config: Config, data: Path) -> DataPlane:
     engine = _engine(config)
     schema = Schema.of(engine.manifest, config.facts)
     keyring = deployment_keyring(data)
-    common = _bound(config, schema, engine.manifest.squash, keyring)
+    common = bound(config, schema, engine.manifest, keyring)
     warm_up(common, engine)
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
 
-    landing = Landing(
-        replace(common, writer=journal.writer),
-        journal,
-        sessions,
-        lease,
-        lambda one: tally.landed(one, time.monotonic()),
-    )
+    plane = replace(common, writer=journal.writer)
+    rungs = Rungs(plane, config.limits.stale_seconds)
+    landing = Landing(plane, journal, sessions, lease, _observing(tally, rungs))
     wire = Wire(schema)
-    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout)
+    breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
+    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
     intake = Intake(wire, config, keyring)
     running = DataPlane(
         config=config,
@@ -193,12 +207,25 @@ def assemble(config: Config, data: Path) -> DataPlane:
         lease=lease,
         tally=tally,
         landing=landing,
+        rungs=rungs,
+        breakers=breakers,
         started=time.monotonic(),
         desk=Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse),
     )
     running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
     running.introduce()
     return running
+
+
+def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:
+    """What is done with a flight that was answered."""
+
+    def observe(landed: Landed) -> None:
+        now = time.monotonic()
+        tally.landed(landed, now)
+        rungs.landed(landed, now)
+
+    return observe
 
 
 def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
@@ -209,7 +236,7 @@ def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
         intake=intake,
         landing=running.landing,
         tally=running.tally,
-        exposition=Exposition(running.tally, running.config.name, running.gauges),
+        exposition=Exposition(running.tally, running.config.name, running.gauges, running.labelled),
         limits=running.config.limits,
         report=running.report,
         policy=running.describe,
@@ -249,31 +276,3 @@ def _vouching(artefact: Path, required: Signatures) -> tuple[bytes | None, list[
         raise VersionRefused(f"require_signature.keys: {error}") from error
     except SignatureRefused as error:
         raise VersionRefused(f"the artefact is refused: {error}") from error
-
-
-def _bound(config: Config, schema: Schema, squash: Squash, keyring: Keyring) -> Plane:
-    """Explorer and guards bound to the schema; the writer is not known yet."""
-    try:
-        acting = Acting.of(config.explore, schema.action, squash)
-    except GuardMisconfigured as error:
-        raise ConfigInvalid(f"explore.{error}") from error
-    try:
-        shield = Shield(config.constraints, schema)
-    except GuardMisconfigured as error:
-        raise ConfigInvalid(f"constraints.{error}") from error
-    try:
-        propose, last_resort = config.baseline.bind(schema), config.baseline.last(schema)
-    except GuardMisconfigured as error:
-        raise ConfigInvalid(f"baseline: {error}") from error
-    return Plane(
-        schema=schema,
-        shield=shield,
-        explorer=config.explore,
-        acting=acting,
-        baseline=propose,
-        last_resort=last_resort,
-        key=keyring.current,
-        writer=bytes(8),
-        config=config.digest[:16],
-        durability=config.durability,
-    )

@@ -109,7 +109,8 @@ class Decision(Record, frozen=True, kw_only=True, omit_defaults=True):
 
     What is null, empty or false by default is left out of the line. ``config`` is the first 16 digits of the
     configuration's digest, which the writer's first record has whole. ``memory`` is what a policy's memory was before
-    the step, by name; empty where it is too large to be logged.
+    the step, by name; empty where it is too large to be logged. ``moved`` is how far the constraints moved what was
+    proposed in a Box, in units of the numbers' ranges.
     """
 
     id: str
@@ -146,6 +147,7 @@ class Decision(Record, frozen=True, kw_only=True, omit_defaults=True):
     reason: str | None = None
     violations: list[Violation] = []
     explored: bool = False
+    moved: float | None = None
     generation: int
     durations: dict[str, int]
     durability: Durability

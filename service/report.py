@@ -1,6 +1,6 @@
 """The report: the tally for people and scripts, as one JSON document."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import Any
 
 from service.tally import STAGES, Cell, Tally
@@ -38,12 +38,40 @@ def report(tally: Tally) -> dict[str, Any]:
         "propensity_not_ok": {
             "share": sum(not_ok.values()) / total if total else None,
             "by_reason": dict(not_ok),
+            "action_space": tally.action_space,
+            "strata": _strata(cells),
         },
         "not_replayable": tally.not_replayable,
         "out_of_range": dict(tally.out_of_range),
         "feedback": dict(tally.feedback),
         "refused": dict(tally.refused),
     }
+
+
+def _strata(cells: dict[Cell, int]) -> list[dict[str, Any]]:
+    """Where propensities are not ok: leaving such rows out of a dataset censors exactly these decisions.
+
+    ``reason`` is why the policy did not decide; None where it did.
+    """
+    totals: Counter[tuple[str, ...]] = Counter()
+    lost: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for cell, count in cells.items():
+        stratum = (cell.version, cell.track, cell.source, cell.reason or "")
+        totals[stratum] += count
+        if cell.why_not_ok is not None:
+            lost[stratum][cell.why_not_ok] += count
+    return [
+        {
+            "version": version,
+            "track": track,
+            "source": source,
+            "reason": reason or None,
+            "decisions": total,
+            "share": lost[version, track, source, reason].total() / total,
+            "by_reason": dict(lost[version, track, source, reason]),
+        }
+        for (version, track, source, reason), total in sorted(totals.items())
+    ]
 
 
 def _latency(tally: Tally) -> dict[str, dict[str, dict[str, float | None]]]:

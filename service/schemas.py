@@ -39,6 +39,7 @@ class Answer(Struct, kw_only=True, omit_defaults=True):
     violations: list[Violation]
     durability: Durability
     reason: str | UnsetType = UNSET
+    moved: float | UnsetType = UNSET
 
 
 class FeedbackResult(Struct, kw_only=True, omit_defaults=True):

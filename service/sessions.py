@@ -54,6 +54,7 @@ class Sessions:
         self._limit = limit
         self._moments: dict[str, tuple[Moment, ...]] = {}  # in the order of last use
         self._ended: dict[str, None] = {}  # in the order in which it was told
+        self._strange: dict[str, tuple[str | None, float]] = {}  # in the order in which they were first seen
 
     def __len__(self) -> int:
         return len(self._moments)
@@ -62,7 +63,7 @@ class Sessions:
         """The session's last decision here; history is not assumed for a session never seen."""
         moments = self._moments.get(session)
         if not moments:
-            return Moment(None, None, History(known=False, since=now))
+            return self._seen(session, None, now)
         last = moments[-1]
         return self.begun(now, last.decision_id) if last.decision_id in self._ended else last
 
@@ -79,10 +80,24 @@ class Sessions:
                     return self.begun(now, previous)
                 history = _cautious(moment.history, moments[-1].history)
                 return Moment(previous, moment.episode, history, moment.memory)
-        return Moment(previous, None, History(known=False, since=now))
+        return self._seen(session, previous, now)
+
+    def _seen(self, session: str, previous: str | None, now: float) -> Moment:
+        """A session whose history is not here: since it was first seen to continue ``previous``, nothing was executed.
+
+        Where nothing is allowed in the worst state, it would otherwise never end.
+        """
+        before, since = self._strange.get(session, (None, now))
+        if session not in self._strange or before != previous:
+            self._strange.pop(session, None)
+            self._strange[session] = (previous, since := now)
+            if len(self._strange) > self._limit:
+                del self._strange[next(iter(self._strange))]
+        return Moment(previous, None, History(known=False, since=since))
 
     def advance(self, session: str, before: Moment, after: Moment) -> None:
         """Remember a decision that is in the journal."""
+        self._strange.pop(session, None)
         moments = self._moments.pop(session, ())
         fresh = before.decision_id is None or before.starts
         self._moments[session] = (after,) if fresh else (*moments[1 - KEPT :], after)
@@ -117,4 +132,6 @@ def _cautious(history: History, latest: History) -> History:
         since=max(history.since, latest.since),
         used=used,
         changed_at=max(changes, default=None),
+        # The latest has what came before it, or is in its worst state until that is past.
+        kept=latest.kept,
     )

@@ -54,6 +54,7 @@ class Tally:
         self.flights = 0
         self.stages: defaultdict[tuple[str, str], Sketch] = defaultdict(Sketch)
         self.mix = mix_of(schema.action)
+        self.action_space = schema.action.kind
         self._listed = isinstance(schema.action, Discrete)
         self._low, self._high, self._names = _bounds(schema)
         # Of a Dict, named numbers are some of a row's only.

@@ -13,12 +13,13 @@ from collections.abc import Callable, Mapping
 import msgspec
 import numpy as np
 
-from guards.errors import DeadlineExceeded, HistoryUnknown, PolicyUnavailable
+from guards.errors import BreakerOpen, DeadlineExceeded, HistoryUnknown, PolicyUnavailable
 from guards.records import Booleans
 from service.answered import Answered
+from service.breakers import Breakers, Fates
 from service.engine import Engine, Inputs
 from service.errors import DoesNotFit, InternalFault
-from service.flights import Flights
+from service.flights import Flights, Land
 from service.landing import Landing
 from service.memories import gathered, recalled
 from service.observations import Layout
@@ -39,6 +40,7 @@ class Turn:
         sessions: Sessions,
         landing: Landing,
         layout: Layout,
+        breakers: Breakers,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -48,7 +50,9 @@ class Turn:
         self._landing = landing
         self._layout = layout
         self._clock = clock
-        self._flights = Flights(landing.land, self._free, clock=clock)
+        self._breakers = breakers
+        self._flights = Flights(landing.land, self._free, self._answered, clock=clock)
+        self._probes = Flights(landing.rehearse, lambda _: None, self._probed, clock=clock)
         self._pending: list[Request] = []
         self._behind: dict[str, list[Request]] = {}
 
@@ -92,8 +96,18 @@ class Turn:
                 self._free([request.session for request in requests])
 
     def _fly(self, requests: list[Request], assignment: Assignment) -> None:
+        """Ask the version, or have the baseline answer while its breaker is open, and probe it where that is due."""
+        engine, version = self._engines[assignment.version], assignment.version
+        if self._breakers.closed(version):
+            self._ask(requests, assignment, engine)
+            return
+        observation, now = self._layout.rows([request.observation for request in requests]), self._clock()
+        self._landing.land(requests, assignment, engine, observation, BreakerOpen(), now)
+        if self._breakers.waited(version, now):
+            self._probe(requests, assignment, engine)
+
+    def _ask(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
         """Infer here, or on the pool with the sessions busy until it lands."""
-        engine = self._engines[assignment.version]
         if engine.initial:
             requests, lost = recalled(requests, engine)
             if lost:
@@ -101,14 +115,34 @@ class Turn:
                 self._landing.land(lost, assignment, engine, observation, HistoryUnknown(), self._clock())
             if not requests:
                 return
-        observation = self._layout.rows([request.observation for request in requests])
-        mask = _masks(requests, engine) if engine.masked else None
-        inputs = engine.inputs(observation, mask, gathered(requests, engine) if engine.initial else ())
+        observation, inputs = self._given(requests, engine)
         if engine.inline:
-            self._infer(requests, assignment, engine, observation, inputs)
+            fates = self._infer(requests, assignment, engine, observation, inputs, self._landing.land)
+            self._breakers.answered(assignment.version, fates, self._clock())
         else:
             self._behind.update((request.session, []) for request in requests)
             self._flights.launch(requests, assignment, engine, observation, inputs, self._clock())
+
+    def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
+        """Ask the version what was answered already, to see whether it can be trusted again."""
+        if engine.initial:
+            requests, _ = recalled(requests, engine)
+            if not requests:
+                return
+        observation, inputs = self._given(requests, engine)
+        now = self._clock()
+        self._breakers.sent(assignment.version, now)
+        if engine.inline:
+            fates = self._infer(requests, assignment, engine, observation, inputs, self._landing.rehearse)
+            self._breakers.probed(assignment.version, fates, self._clock())
+        else:
+            self._probes.launch(requests, assignment, engine, observation, inputs, now)
+
+    def _given(self, requests: list[Request], engine: Engine) -> tuple[np.ndarray, Inputs]:
+        """The requests' observation[N, ...], and what goes into the network."""
+        observation = self._layout.rows([request.observation for request in requests])
+        mask = _masks(requests, engine) if engine.masked else None
+        return observation, engine.inputs(observation, mask, gathered(requests, engine) if engine.initial else ())
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
@@ -122,9 +156,15 @@ class Turn:
         return True
 
     def _infer(
-        self, requests: list[Request], assignment: Assignment, engine: Engine, observation: np.ndarray, inputs: Inputs
-    ) -> None:
-        """Infer here and now, and land; rows that are late by then take the baseline."""
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        inputs: Inputs,
+        land: Land,
+    ) -> Fates:
+        """Infer here and now, and land; rows that are late by then take the baseline. Gives what came of the rows."""
         departed = self._clock()
         answer: Answered | PolicyUnavailable
         try:
@@ -134,13 +174,20 @@ class Turn:
         done = self._clock()
         late = [i for i, request in enumerate(requests) if request.deadline < done]
         if not late:
-            self._landing.land(requests, assignment, engine, observation, answer, departed)
-            return
+            return land(requests, assignment, engine, observation, answer, departed)
+        fates: list[str | None] = []
         on_time = [i for i in range(len(requests)) if i not in late]
         for rows, outcome in ((late, DeadlineExceeded()), (on_time, answer)):
             if rows:
                 part = outcome if isinstance(outcome, PolicyUnavailable) else outcome.rows(rows)
-                self._landing.land([requests[i] for i in rows], assignment, engine, observation[rows], part, departed)
+                fates += land([requests[i] for i in rows], assignment, engine, observation[rows], part, departed)
+        return fates
+
+    def _answered(self, version: str, fates: Fates) -> None:
+        self._breakers.answered(version, fates, self._clock())
+
+    def _probed(self, version: str, fates: Fates) -> None:
+        self._breakers.probed(version, fates, self._clock())
 
     def _free(self, sessions: list[str]) -> None:
         """Sessions whose rows have landed: what came behind them is next."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from guards.errors import InferenceFailed
 from guards.records import History
+from service.answered import Answered
 from service.decide import decide
 from service.engine import Engine
 from service.flight import Flight, Plane
@@ -22,13 +23,13 @@ def warm_up(plane: Plane, engine: Engine) -> None:
         observation, inputs, answer = engine.golden(n)
         if engine.inline:
             answer = engine.infer(inputs)
-        flight = _flight(engine, observation)
+        flight = _flight(engine, observation, answer)
         for outcome in (answer.head, InferenceFailed()):
             for record in decide(plane, flight, outcome):
                 encode_record(record)
 
 
-def _flight(engine: Engine, observation: np.ndarray) -> Flight:
+def _flight(engine: Engine, observation: np.ndarray, answer: Answered) -> Flight:
     rows = [
         Request(
             session=f"warm-up {i}",
@@ -63,6 +64,7 @@ def _flight(engine: Engine, observation: np.ndarray) -> Flight:
         may_explore=True,
         departed=0.0,
         infer_us=0,
+        spread=None if answer.spread is None else answer.spread.tolist(),
     )
 
 

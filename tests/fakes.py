@@ -5,9 +5,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from export.spec import Discrete, Field, Fields, Squash
+from export.spec import Discrete, Field, Fields, Golden, Manifest, Parity, Source, Squash
 from guards.baselines import Baseline, Constant
 from guards.constraints import Constraint, Forbids
+from guards.doubts import Doubts
 from guards.records import Booleans, Context, History, Integers, Schema
 from guards.shield import Shield
 from service.answered import Answered
@@ -118,21 +119,45 @@ def plane_of(
     schema: Schema = SCHEMA,
     key: Key = KEY,
     squash: Squash = "none",
+    manifest: Manifest | None = None,
 ) -> Plane:
-    """A plane that is greedy and holds where the policy cannot decide, unless something else is said."""
+    """A plane that is greedy and holds where the policy cannot decide, unless something else is said.
+
+    Without a ``manifest`` of a policy nothing of its answers is doubted.
+    """
     proposer = baseline or Constant(action=schema.actions[0])
+    shield = Shield(constraints, schema)
     return Plane(
         schema=schema,
-        shield=Shield(constraints, schema),
+        shield=shield,
         explorer=explorer or Greedy(),
-        acting=Acting.of(explorer or Greedy(), schema.action, squash),
+        acting=Acting.of(explorer or Greedy(), schema.action, squash, joint=shield.joins),
         baseline=proposer.bind(schema),
         last_resort=proposer.last(schema),
         key=key,
         writer=WRITER,
         config="c" * 64,
         durability="journal",
+        doubts=Doubts() if manifest is None else Doubts.of(constraints, schema, manifest),
     )
+
+
+def manifest_of(*, scale: float = 1.0, **told: Any) -> Manifest:
+    """What an artefact over ``SCHEMA`` says of itself, with some of it changed."""
+    parity = Parity(reference="r", observations=1, max_abs_error=0, action_agreement=1, tolerance=1e-4, scale=scale)
+    plain: dict[str, Any] = {
+        "name": "fake",
+        "version": "1",
+        "family": "dqn",
+        "head": "q_values",
+        "observation": SCHEMA.observation,
+        "action": SCHEMA.action,
+        "golden": Golden(inputs={}, outputs={}),
+        "parity": parity,
+        "opset": 17,
+        "source": Source(library="fakes", algorithm="none"),
+    }
+    return Manifest(**(plain | told))
 
 
 class Fickle(Constraint):

@@ -43,6 +43,7 @@ HOMES = {
     "safetensors": ("export.tensorfile",),
     "ruamel": ("export.adopt.deploy",),
     "onnx": ("export",),
+    "z3": ("guards.smt",),
 }
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -32,8 +32,7 @@ def ordered(tensors: Tensors, named: Sequence[str], count: int, without: Sequenc
         where = "it names" if named else "the state dict has"
         msg = f"the declaration expects {count} linear layers here, {where} {len(names)}: {', '.join(names)}"
         raise DeclarationInvalid(msg)
-    shapes = [tensors.shape(f"{name}.weight") for name in names]
-    if not named and len(set(shapes)) < len(shapes) and list(names) != sorted(names, key=_natural):
+    if not named and _unsure(tensors, names):
         msg = (
             f"layers of one shape, and neither their names nor their order in the file say which comes first "
             f"({', '.join(names)}): name them in order in the declaration"
@@ -42,8 +41,22 @@ def ordered(tensors: Tensors, named: Sequence[str], count: int, without: Sequenc
     return names
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort ``fc10`` after ``fc2``."""
+def _unsure(tensors: Tensors, names: Sequence[str]) -> bool:
+    """Say whether layers of one shape could change places: their names have to count them, and in this order.
+
+    Layers of different shapes cannot: each place in a network has its own.
+    """
+    alike: dict[tuple[int, ...], list[str]] = {}
+    for name in names:
+        alike.setdefault(tensors.shape(f"{name}.weight"), []).append(name)
+    return any(
+        group != sorted(group, key=natural) or len({re.sub(r"\d+", "", name) for name in group}) > 1
+        for group in alike.values()
+    )
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """Give what sorts ``fc10`` after ``fc2``."""
     return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 

@@ -214,7 +214,7 @@ def quantile(network: object, plan: Plan) -> Built:
         raise TypeError(network)
     first = network.order == "quantiles_first"
     head = Valued(Quantiles(network.n_quantiles, plan.declaration.outputs, plan.cvar, quantiles_first=first))
-    return Built(_of_values(network, plan, network.n_quantiles), head, "qrdqn", (_said(plan.cvar, "quantiles"),))
+    return Built(_of_values(network, plan, network.n_quantiles), head, "qr_dqn", (_said(plan.cvar, "quantiles"),))
 
 
 def _of_values(network: C51Network | QuantileNetwork, plan: Plan, numbers: int) -> Core:

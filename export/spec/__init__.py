@@ -14,7 +14,6 @@ from export.spec.manifest import (
     Parity,
     Source,
     Squash,
-    Statistics,
     Tensor,
     Variant,
 )
@@ -32,6 +31,7 @@ from export.spec.spaces import (
     ObservationSpace,
     Port,
 )
+from export.spec.statistics import Statistics
 
 __all__ = [
     "FORMAT",

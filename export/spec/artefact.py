@@ -13,6 +13,7 @@ from export.spec.contents import check_spelling
 from export.spec.errors import DigestMismatch, ManifestInvalid, NotAnArtefact, StructureRefused
 from export.spec.manifest import Manifest, Tensor
 from export.spec.spaces import Port
+from export.spec.statistics import SCORE_PROBABILITIES
 from export.spec.structure import LOOPS, check_structure
 
 SIZE_CAP = 64 * 1024 * 1024
@@ -147,6 +148,10 @@ def _check_arrays(manifest: Manifest) -> None:
         raise ManifestInvalid(msg)
     if taken is not None and any(len(row) != len(taken.probabilities) for row in taken.quantiles):
         msg = f"policy.manifest: statistics.quantiles are not {len(taken.probabilities)} each, one per probability"
+        raise ManifestInvalid(msg)
+    wanted = len(SCORE_PROBABILITIES)
+    if taken is not None and (len(taken.scores) not in (0, wanted) or list(taken.scores) != sorted(taken.scores)):
+        msg = f"policy.manifest: statistics.scores are not {wanted} in ascending order, or none"
         raise ManifestInvalid(msg)
 
 

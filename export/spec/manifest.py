@@ -22,6 +22,7 @@ from export.spec.spaces import (
     Port,
     Size,
 )
+from export.spec.statistics import Statistics
 
 FORMAT: Final = 1
 Head = Literal["q_values", "logits", "gaussian"]
@@ -60,20 +61,6 @@ class Tensor(Frozen):
         raw = base64.b64decode(self.data, validate=True)
         dtype = np.dtype(self.dtype).newbyteorder("<")
         return np.frombuffer(raw, dtype=dtype).reshape(self.shape).astype(self.dtype)
-
-
-class Statistics(Frozen):
-    """What the observations looked like in training, per field: the reference for drift and novelty.
-
-    ``quantiles[f][k]`` is field f's quantile at ``probabilities[k]``; ``source`` says where the sample came from.
-    """
-
-    count: Annotated[int, Constrained(ge=1)]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    probabilities: tuple[float, ...]
-    quantiles: tuple[tuple[float, ...], ...]
-    source: str = ""
 
 
 class Golden(Frozen):

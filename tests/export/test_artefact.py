@@ -123,6 +123,18 @@ def _tensor(shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
             {"statistics": Statistics(count=1, mean=(0,), std=(1,), probabilities=(0.5,), quantiles=((0, 1),))},
             "quantiles are not 1 each",
         ),
+        (
+            {"statistics": Statistics(count=1, mean=(0,), std=(1,), probabilities=(), quantiles=((),), scores=(1, 2))},
+            "scores are not 11 in ascending order, or none",
+        ),
+        (
+            {
+                "statistics": Statistics(
+                    count=1, mean=(0,), std=(1,), probabilities=(), quantiles=((),), scores=(*range(10), 1)
+                )
+            },
+            "scores are not 11 in ascending order, or none",
+        ),
     ],
 )
 def test_numbers_that_do_not_fit_the_spaces_are_refused(

@@ -35,6 +35,35 @@ def entry(**change: object) -> dict[str, object]:
     return {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]} | change
 
 
+def test_layers_are_in_the_order_that_their_names_count() -> None:
+    """The library gives tensors in another order every time; ten and more layers are told apart by their numbers."""
+    torch.manual_seed(0)
+    layers: list[nn.Module] = [nn.Linear(3, 4)]
+    for _ in range(6):
+        layers += [nn.ReLU(), nn.Linear(4, 4)]
+    network = nn.Sequential(*layers, nn.ReLU(), nn.Linear(4, 2))
+    table = {"observation": {"shape": [3]}, "action": {"n": 2}, "network": {"hidden": [4] * 7}}
+    obs = torch.randn((50, 3))
+
+    policy = tensor_file(save(dict(network.state_dict())), "net.safetensors", parsed(table, "net.toml"))
+
+    found = policy.answer({"obs": obs.numpy()})["q_values"]
+    assert np.abs(found - network(obs).detach().numpy()).max() < 1e-6
+
+
+def test_layers_of_one_shape_whose_names_do_not_count_have_to_be_named() -> None:
+    """Sorted names are no order: which of two like layers comes first is not guessed."""
+    network = nn.ModuleDict({"into": nn.Linear(3, 4), "before": nn.Linear(4, 4), "after": nn.Linear(4, 4)})
+    network["out"] = nn.Linear(4, 2)
+    data = save(dict(network.state_dict()))
+    table = {"observation": {"shape": [3]}, "action": {"n": 2}, "network": {"hidden": [4, 4, 4]}}
+    named = {"hidden": [4, 4, 4], "layers": ["into", "before", "after", "out"]}
+
+    with pytest.raises(DeclarationInvalid, match="which comes first"):
+        tensor_file(data, "net.safetensors", parsed(table, "net.toml"))
+    assert tensor_file(data, "net.safetensors", parsed(table | {"network": named}, "net.toml")).family == "dqn"
+
+
 def test_a_safetensors_file_answers_as_its_module() -> None:
     """The same declaration as for a state dict, and the file's own library in the card."""
     network = module()

@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import NO_ACTION, Context, History
 from tests.fakes import NOW, SCHEMA, context_of
 
@@ -87,7 +88,14 @@ def history_of(random: Random) -> History:
         action=random.choice(actions) if step else NO_ACTION,
         changed_at=NOW - random.choice(ago) if step > 1 and random.random() < 0.5 else None,
         used={a: NOW - random.choice(ago) for a in random.sample(actions, random.randrange(4))} if step else {},
+        kept={f"c{i}": kept_of(random) for i in range(4) if step and random.random() < 0.7},
     )
+
+
+def kept_of(random: Random) -> tuple[float, ...]:
+    """Numbers that a constraint kept: times in order, each with an amount."""
+    times = sorted(NOW - random.choice((0.0, 0.5, 1.0, 30.0, 90.0)) for _ in range(random.randrange(4)))
+    return tuple(number for time in times for number in (time, random.choice((0.5, 1.0, 3.0))))
 
 
 def context_from(seed: int) -> Context:
@@ -122,7 +130,7 @@ def constraints() -> st.SearchStrategy[list[Constraint]]:
         actions=st.lists(some, min_size=1, max_size=3).map(tuple),
         seconds=st.sampled_from((1.0, 2.0, 60.0)),
     )
-    bounds = st.builds(
+    bounds: st.SearchStrategy[Bounds] = st.builds(
         Bounds,
         name=st.just("x"),
         mode=mode,
@@ -130,6 +138,34 @@ def constraints() -> st.SearchStrategy[list[Constraint]]:
         effect=st.dictionaries(some, st.sampled_from(VALUES), max_size=4),
         low=bound,
         high=bound,
-    ).filter(lambda b: b.low is None or b.high is None or b.low <= b.high)
-    named = st.lists(st.one_of(rules, cooldowns, bounds), max_size=4)
+    ).filter(lambda b: not (isinstance(b.low, float) and isinstance(b.high, float) and b.low > b.high))
+    limits = st.builds(
+        RateLimit,
+        name=st.just("x"),
+        mode=mode,
+        per_second=st.sampled_from((0.5, 1.0, 100.0)),
+        effect=st.dictionaries(some, st.sampled_from(VALUES), min_size=1),
+    )
+    levels = limits.map(
+        lambda one: one.model_copy(
+            update={"levels": {name: one.effect.get(name, 0.5) for name in SCHEMA.actions}, "effect": {}}
+        )
+    )
+    budgets = st.builds(
+        Budget,
+        name=st.just("x"),
+        mode=mode,
+        cost=numbers(2),
+        at_most=st.sampled_from((1.0, 3.0, 10.0)),
+        seconds=st.sampled_from((1.0, 60.0)),
+    )
+    switches = st.builds(
+        MaxSwitches,
+        name=st.just("x"),
+        mode=mode,
+        at_most=st.integers(1, 4),
+        seconds=st.sampled_from((1.0, 60.0)),
+    )
+    kinds = st.one_of(rules, cooldowns, bounds, limits, levels, budgets, switches)
+    named = st.lists(kinds, max_size=4)
     return named.map(lambda many: [one.model_copy(update={"name": f"c{i}"}) for i, one in enumerate(many)])

@@ -1,6 +1,9 @@
 """Baselines: what each proposes, and what holds for all of them."""
 
+import json
+import tomllib
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, get_args
 
 import numpy as np
@@ -8,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from pydantic import TypeAdapter, ValidationError
 
+from export.spec import Box, Fields
+from export.spec import Field as Column
 from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules, When
+from guards.controllers import Pid
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import NO_ACTION, Context, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
-from tests.fakes import SCHEMA, context_of
+from tests.fakes import NOW, SCHEMA, context_of, schema_of
 from tests.guards.strategies import contexts
 
 parsed = TypeAdapter[Baseline](AnyBaseline).validate_python
@@ -242,3 +248,72 @@ class TestOtherSpaces:
         baseline = Constant(action=written, last_resort=written)
 
         assert Constant.model_validate_json(baseline.model_dump_json()) == baseline
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text("utf-8")
+AUTOSCALER = schema_of(
+    fields=("cpu", "queue", "replicas"),
+    actions=("hold", "scale_up_1", "scale_up_2", "scale_down_1", "scale_down_2"),
+    facts=("price",),
+)
+HEATER = Schema(
+    observation=Fields(fields=(Column(name="temperature"),)),
+    action=Box(fields=(Column(name="power", low=0, high=100),)),
+)
+
+
+def documented(heading: str, *, example: int = 0) -> Baseline:
+    """An example of the document under a heading, as the service reads it."""
+    section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    told = tomllib.loads(section.split("```toml\n")[1 + example].partition("```")[0])
+    return TypeAdapter[Baseline](AnyBaseline).validate_json(json.dumps(told["baseline"]), strict=True)
+
+
+class TestDocument:
+    """What docs/baselines.md shows."""
+
+    def test_every_kind_has_an_example_in_the_document(self) -> None:
+        """And a line in its table."""
+        for kind in EXAMPLES:
+            assert documented(kind).model_dump()["kind"] == kind
+            assert f"\n| `{kind}` |" in DOCUMENT
+
+    @pytest.mark.parametrize(
+        ("kind", "example", "observed", "action"),
+        [
+            ("constant", 0, [0.5, 0, 2], "hold"),
+            ("hold", 0, [0.5, 0, 2], "hold"),
+            ("rules", 0, [0.95, 0, 2], "scale_up_2"),
+            ("rules", 0, [0.8, 0, 2], "scale_up_1"),
+            ("rules", 0, [0.5, 0, 2], "hold"),
+            ("threshold", 0, [0, 30, 2], "scale_up_1"),
+            ("threshold", 0, [0, 30, 4], "hold"),
+            ("threshold", 0, [0, 30, 20], "scale_down_1"),
+            ("threshold", 0, [0, 30, 0], None),
+            ("threshold", 1, [0, 30, 2], "hold"),
+            ("proportional", 0, [0.9, 0, 10], "scale_up_2"),
+            ("proportional", 0, [0.7, 0, 6], "scale_up_1"),
+            ("proportional", 0, [0.65, 0, 10], "hold"),
+            ("lookup", 0, [0.5, 80, 2], "scale_up_1"),
+            ("lookup", 0, [0.3, 0, 2], "scale_down_1"),
+        ],
+    )
+    def test_its_examples_do_what_it_says(
+        self, kind: str, example: int, observed: list[float], action: str | None
+    ) -> None:
+        """With the numbers in the text."""
+        proposed = documented(kind, example=example).bind(AUTOSCALER)(context_of([observed])).tolist()
+
+        assert proposed == [NO_ACTION if action is None else AUTOSCALER.actions.index(action)]
+
+    def test_its_heater_does_what_it_says(self) -> None:
+        """Step by step."""
+        pid = documented("pid")
+        assert isinstance(pid, Pid)
+        step = pid.remembering(HEATER)
+
+        first = step(context_of([[20.0]], now=[NOW]), np.full((1, 3), np.nan))
+        second = step(context_of([[20.5]], now=[NOW + 10]), first.memory)
+
+        assert first.proposed.tolist() == [[38.0]]
+        np.testing.assert_allclose(second.proposed, [[33.25]])

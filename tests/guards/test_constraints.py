@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule, action_index
+from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Mode, Rule, action_index
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import Context, History
+from guards.shield import Shield
 from tests.fakes import NOW, SCHEMA, context_of
 from tests.guards.strategies import constraints, contexts
 
@@ -22,6 +23,14 @@ EXAMPLES: dict[str, dict[str, Any]] = {
     "rule": {"kind": "rule", "name": "r", "forbid": "action == 'up' and load > 1"},
     "cooldown": {"kind": "cooldown", "name": "c", "actions": ("up", "down"), "seconds": 60.0},
     "bounds": {"kind": "bounds", "name": "b", "of": "pods", "effect": {"up": 1.0, "down": -1.0}, "low": 1.0},
+    "linear": {"kind": "linear", "name": "h", "coefficients": {"torque": 1.0, "grip": "pods"}, "at_most": "2 * load"},
+    "rate_limit": {"kind": "rate_limit", "name": "l", "per_second": 0.5, "effect": {"up": 1.0, "down": -1.0}},
+    "budget": {"kind": "budget", "name": "s", "cost": "load", "at_most": 5.0, "seconds": 60.0},
+    "max_switches": {"kind": "max_switches", "name": "m", "at_most": 3, "seconds": 60.0},
+    "quorum": {"kind": "quorum", "name": "q", "at_most": 0.1},
+    "confidence": {"kind": "confidence", "name": "s", "at_least": 0.05},
+    "novelty": {"kind": "novelty", "name": "n", "false_alarms": 0.01},
+    "fresh": {"kind": "fresh", "name": "f", "max_age_seconds": 5.0, "missing": "allow"},
 }
 MISTAKES = [
     {"name": ""},
@@ -113,6 +122,33 @@ class TestRule:
         context = context_of([[0, 0, 0]] * 2, facts=[[np.nan, 0], [5, 0]])
 
         assert forbidden(rule, context) == [["up", "jump"], []]
+
+    def test_it_may_let_pass_what_cannot_be_evaluated(self) -> None:
+        """Then it forbids only where it is true, and says which actions it could not judge."""
+        rule = Rule(name="r", forbid="action in ('up', 'jump') and budget < 1", on_error="allow")
+        context = context_of([[0, 0, 0]] * 3, facts=[[np.nan, 0], [5, 0], [0, 0]])
+        excused = rule.excuses(SCHEMA)
+
+        assert forbidden(rule, context) == [[], [], ["up", "jump"]]
+        assert excused is not None
+        cells = np.broadcast_to(excused(context, None), (3, 6))
+        assert [[SCHEMA.actions[i] for i in np.flatnonzero(row)] for row in cells] == [["up", "jump"], [], []]
+        assert not excused(context_of([[0, 0, 0]], facts=[[1, 1]]), None).any()
+
+    @pytest.mark.parametrize(("mode", "told"), [("deny", "warn"), ("warn", "warn"), ("audit", "audit")])
+    def test_what_it_let_pass_is_reported(self, mode: Any, told: Mode) -> None:
+        """Under its name, also where it would deny."""
+        rule = Rule(name="r", mode=mode, forbid="budget < 1", on_error="allow")
+        shield = Shield([rule], SCHEMA)
+        ruling = shield.judge(context_of([[0, 0, 0]] * 2, facts=[[np.nan, 0], [5, 0]]))
+
+        against = ruling.forbidding(np.arange(2), np.array([1, 1]))
+        assert shield.reports
+        assert ruling.allowed.all()
+        assert [(name, mode, hits.tolist()) for name, mode, hits in against] == [
+            ("r", mode, [False, False]),
+            ("r", told, [True, False]),
+        ]
 
     def test_it_needs_no_history_of_uses(self) -> None:
         """Nothing has to be remembered for it."""

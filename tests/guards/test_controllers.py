@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from export.spec import Box, Field
-from guards.controllers import Limit, Pid, Proportional, Stepped, Threshold
+from guards.controllers import KEPT, Limit, Pid, Proportional, Stepped, Threshold, remembered
 from guards.errors import GuardMisconfigured
 from guards.proposers import Baseline
 from guards.records import NO_ACTION, Context, Floats, History, Schema
-from tests.acting import ARM, OBSERVATION, SWITCHES
+from tests.acting import ARM, BOUNDED, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 
 UNKNOWN = np.full((1, 3), np.nan)
@@ -110,7 +111,7 @@ class TestProportional:
             (1, 0.0, "hold"),  # never below 1
             (20, 0.9, "hold"),  # never above 20
             (25, 0.5, "drop"),  # and back to 20, though the load is as it should be
-            (10, 0.55000001, "up"),  # ceil(11.0000002) = 12, 2 more
+            (10, 0.5501, "up"),  # ceil(11.002) = 12: 2 more
         ],
     )
     def test_it_scales_in_proportion(self, pods: float, load: float, action: str) -> None:
@@ -118,12 +119,14 @@ class TestProportional:
         assert proposals(AUTOSCALER, context_of([[load, 0, pods]])) == [action]
 
     def test_a_rounding_error_is_no_replica(self) -> None:
-        """3 * 1.1 / 1.1 is 3.0000000000000004, and 3."""
-        exact = Proportional(current="pods", metric="load", target=1.1, tolerance=0, effect=STEPS)
+        """7 * 0.8 / 0.7 is 8.000000000000002 in doubles, and 8; so it is on the edge of the tolerance."""
+        scaler = Proportional(current="pods", metric="load", target=0.7, tolerance=0)
+        edge = Proportional(current="pods", metric="load", target=0.5, tolerance=0.1)
 
-        assert 10 * (1.1 * 1.1) / 1.1 > 11
-        assert proposals(exact, context_of([[1.1 * 1.1, 0, 10]])) == ["up"]
-        assert exact.model_copy(update={"effect": {}}).bind(box())(context_of([[1.1 * 1.1, 0, 10]])).tolist() == [[11]]
+        assert math.ceil(7 * (0.8 / 0.7)) == 9
+        assert scaler.bind(box())(context_of([[0.8, 0, 7]])).tolist() == [[8]]
+        assert abs(0.55 / 0.5 - 1) > 0.1
+        assert edge.bind(box())(context_of([[0.55, 0, 7]])).tolist() == [[7]]
 
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(st.integers(1, 40), st.integers(0, 300), st.sampled_from((25, 50, 80)))
@@ -139,7 +142,7 @@ class TestProportional:
     def test_what_cannot_be_worked_out_makes_no_proposal(self) -> None:
         """Nor does what is beyond all numbers: a limit would make an action of it."""
         odd = AUTOSCALER.model_copy(update={"metric": "budget", "current": "price"})
-        facts = [[np.nan, 4], [0.5, np.nan], [1e300, 1e300], [1, 4]]
+        facts: list[list[float]] = [[np.nan, 4], [0.5, np.nan], [1e300, 1e300], [1, 4]]
 
         assert proposals(odd, context_of([[0, 0, 0]] * 4, facts=facts)) == [None, None, None, "jump"]
 
@@ -153,7 +156,7 @@ class TestProportional:
 
     def test_actions_that_are_not_named_are_not_proposed(self) -> None:
         """Of equal effects the schema's first; nothing is done by the one that is left over or named with 0."""
-        metric = [[1, 0, 1], [0.5, 0, 1], [0, 0, 2]]
+        metric: list[list[float]] = [[1, 0, 1], [0.5, 0, 1], [0, 0, 2]]
         equal = AUTOSCALER.model_copy(update={"effect": {"drop": 1.0, "up": 1, "rest": 0}})
         left_over = AUTOSCALER.model_copy(
             update={"effect": {"jump": 1.0, "down": -1, "hold": 9, "up": 9, "drop": 9}},
@@ -178,16 +181,24 @@ class TestProportional:
         with pytest.raises(GuardMisconfigured, match=problem):
             AUTOSCALER.model_copy(update=changes).bind(SCHEMA)
 
+    @pytest.mark.parametrize("changes", [{"target": 0}, {"target": -1}, {"tolerance": -0.1}, {"tolerance": 1}])
+    def test_what_makes_no_sense_is_refused(self, changes: dict[str, float]) -> None:
+        """Whatever the schema is."""
+        with pytest.raises(ValidationError):
+            Proportional.model_validate({"current": "pods", "metric": "load", "target": 1} | changes)
+
     @pytest.mark.parametrize(
         ("space", "effect"),
-        [(SWITCHES, {}), (ARM, {}), (box().action, {"up": 1.0})],
-        ids=["factors", "numbers", "effect"],
+        [(SWITCHES, {}), (BOUNDED, {}), (ARM, {}), (box().action, {"up": 1.0})],
+        ids=["factors", "two", "three", "effect"],
     )
     def test_other_actions_are_refused(self, space: Any, effect: Any) -> None:
         """One number says nothing about several."""
         scaler = AUTOSCALER.model_copy(update={"effect": effect})
 
-        with pytest.raises(GuardMisconfigured, match="^effect: .* expected named actions with effects, or a Box of one"):
+        with pytest.raises(
+            GuardMisconfigured, match=r"^effect: .* expected named actions with effects, or a Box of one"
+        ):
             scaler.bind(Schema(observation=OBSERVATION, action=space))
 
 
@@ -323,11 +334,21 @@ class TestPid:
             assert alone.memory[0].tolist() == together.memory[row].tolist()
             assert alone.fresh[0] == together.fresh[row]
 
-    def test_as_a_plain_baseline_it_remembers_nothing(self) -> None:
-        """The part in proportion, and the integral where it begins."""
+    def test_without_a_memory_every_decision_begins_anew(self) -> None:
+        """It is the part in proportion, and the integral where it begins."""
         pid = valve(kp=2.0, ki=5.0, kd=5.0, start=1.0)
 
         assert pid.bind(box())(context_of([[-1, 0, 0], [2, 0, 0]])).tolist() == [[3], [-3]]
+
+    def test_what_histories_keep_is_its_memory(self) -> None:
+        """In each row its own; what something else left there is none."""
+        pid = valve(kp=2.0, ki=1.0)
+        told = (4.0, 0.0, NOW - 2)
+        kept: list[dict[str, tuple[float, ...]]] = [{}, {KEPT: told}, {KEPT: told[:2]}, {"pid": told}]
+        context = context_of([[-1, 0, 0]] * 4, histories=[History(known=True, since=NOW, kept=one) for one in kept])
+
+        assert pid.bind(box())(context).tolist() == [[2], [8], [2], [2]]
+        assert remembered(context.rows(np.array([], dtype=np.int64))).shape == (0, 3)
 
     def test_named_actions_are_done_by_their_effect(self) -> None:
         """The nearest that does not overshoot the output."""
@@ -345,6 +366,24 @@ class TestPid:
         assert Pid(of="load", target=0, kp=1.0).bind(box(-2, 5))(far).tolist() == [[-2], [5]]
         assert Pid(of="load", target=0, kp=1.0, low=-9, high=3).bind(box(-2, 5))(far).tolist() == [[-2], [3]]
         assert proposals(Pid(of="load", target=0, kp=-1.0, high=1, effect=STEPS), far) == ["up", "drop"]
+
+    def test_the_least_change_is_none(self) -> None:
+        """Where the action that changes nothing is the one that is not named, too."""
+        pid = Pid(of="load", target=0, effect={"up": 2, "down": 3, "jump": 4, "rest": 5, "drop": 6}, start=-9)
+
+        stepped = pid.remembering(SCHEMA)(context_of([[0, 0, 0]]), UNKNOWN)
+
+        assert (stepped.proposed.tolist(), stepped.memory[0, 0]) == ([0], 0)
+
+    def test_limits_may_be_the_same(self) -> None:
+        """Then they are the output."""
+        assert Pid(of="load", target=0, kp=1, low=4, high=4).bind(box())(context_of([[9, 0, 0]])).tolist() == [[4]]
+
+    def test_a_minute_is_remembered(self) -> None:
+        """Unless another time is set."""
+        memory = np.array([[1.0, 0, NOW - 60], [1, 0, NOW - 60.5]])
+
+        assert valve().remembering(box())(context_of([[0, 0, 0]] * 2), memory).fresh.tolist() == [False, True]
 
     @pytest.mark.parametrize(
         ("pid", "problem"),

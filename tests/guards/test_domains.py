@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from export.spec import ActionSpace, Discrete
-from guards.constraints import Rule
 from guards.domains import domain_of
 from guards.errors import GuardMisconfigured
 from guards.records import NO_ACTION, Schema
@@ -101,7 +100,7 @@ def test_columns_find_an_action_in_a_mask() -> None:
     """No action at all is at some column that exists."""
     assert domain_of(NAMES).columns(np.array([2, NO_ACTION])).tolist() == [2, 0]
     assert domain_of(SWITCHES).columns(np.array([[1, 2, 3], [-1, -1, -1]])).tolist() == [[1, 4, 8], [0, 2, 5]]
-    assert domain_of(ARM).columns(np.zeros((2, 3))).shape == (2, 0)
+    assert domain_of(ARM).columns(np.array([[1.0, 0.5, -2.0]])).tolist() == [[1.0, 0.5, -2.0]]
 
 
 def test_a_row_is_choosable_where_an_action_is_left() -> None:
@@ -128,15 +127,6 @@ def test_actions_are_compared_and_told_row_by_row(space: ActionSpace, one: Any, 
     told = domain.told(actions)
     assert told == [tuple(one) if isinstance(one, list) else one] * 2 + [None]
     assert domain.told(others)[1] == (tuple(other) if isinstance(other, list) else other)
-
-
-@pytest.mark.parametrize("kind", ["multi_discrete", "box"])
-def test_constraints_over_other_actions_are_refused(kind: str) -> None:
-    """At start, by name: what could not be held may not be written."""
-    schema = Schema(observation=OBSERVATION, action=SPACES[kind])
-
-    with pytest.raises(GuardMisconfigured, match=f"0, 'r': is over a {kind} action"):
-        Shield([Rule(name="r", forbid="load > 1")], schema)
 
 
 def test_the_shield_checks_factors_by_itself() -> None:
@@ -168,3 +158,12 @@ def test_the_shield_checks_numbers_by_itself() -> None:
     assert shield.check(context, actions).tolist() == [True, False]
     assert ruling.permits(np.arange(2), shield.domain.columns(actions)).tolist() == [True, True]
     assert ruling.forbidding(np.arange(2), shield.domain.columns(actions)) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "action", "columns"),
+    [("discrete", 2, [2]), ("multi_discrete", (1, 0, 3), [1, 2, 8]), ("box", (0.5, 1.0, 0.0), [])],
+)
+def test_an_action_stands_in_the_columns_of_its_choices(kind: str, action: Any, columns: list[int]) -> None:
+    """By them constraints remember when each was last executed."""
+    assert list(domain_of(SPACES[kind]).chosen(action)) == columns

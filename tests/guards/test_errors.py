@@ -26,10 +26,10 @@ def test_a_reason_is_the_name_of_its_class(reason: type[PolicyUnavailable]) -> N
 
 
 def test_only_causes_outside_the_decision_leave_the_path_unidentified() -> None:
-    """Deadlines, infrastructure, breakers and failed checks are no function of what was observed."""
+    """Deadlines, delays, infrastructure, breakers and failed checks are no function of what was observed."""
     unidentified = {reason.__name__ for reason in REASONS if not reason.identified}
 
-    assert unidentified == {"BreakerOpen", "CheckFailed", "DeadlineExceeded", "InferenceFailed"}
+    assert unidentified == {"BreakerOpen", "CheckFailed", "DeadlineExceeded", "InferenceFailed", "StaleObservation"}
 
 
 def test_an_invalid_expression_is_a_misconfigured_guard() -> None:

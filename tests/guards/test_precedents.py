@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from guards.errors import GuardMisconfigured
 from guards.precedents import Axis, Hold, Lookup, Policy
@@ -55,7 +56,7 @@ class TestHold:
 
     def test_a_first_action_that_does_not_exist_is_refused(self) -> None:
         """Before the first request, by the name of the setting."""
-        with pytest.raises(GuardMisconfigured, match="^first: the action 'fly' is not known"):
+        with pytest.raises(GuardMisconfigured, match=r"^first: the action 'fly' is not known"):
             Hold(first="fly").bind(SCHEMA)
 
 
@@ -157,5 +158,11 @@ class TestPolicy:
 
     def test_without_the_artefact_it_is_refused(self) -> None:
         """Nobody serves a baseline that is not there."""
-        with pytest.raises(GuardMisconfigured, match="^path: the policy 'older.onnx' is not here"):
+        with pytest.raises(GuardMisconfigured, match=r"^path: the policy 'older\.onnx' is not here"):
             Policy(path="older.onnx").bind(SCHEMA)
+
+    def test_it_has_a_path(self) -> None:
+        """Which is not empty."""
+        assert Policy(path="p").path == "p"
+        with pytest.raises(ValidationError):
+            Policy(path="")

@@ -23,7 +23,7 @@ def test_a_number_is_the_same_in_every_row(written: str | float, value: float) -
     assert numbers_of("target", written, SCHEMA)(context_of([[0, 0, 0]] * 3)).tolist() == [value] * 3
 
 
-@pytest.mark.parametrize("written", ["cpu", "load > 1", "action", "load +"])
+@pytest.mark.parametrize("written", ["cpu", "load > 1", "action", "1 if action == 'up' else 0", "load +"])
 def test_a_mistake_in_an_expression_names_the_setting(written: str) -> None:
     """And keeps its class, whose message points at the column."""
     with pytest.raises(ExpressionInvalid, match=r"^metric: expression .* column \d+: "):
@@ -37,7 +37,9 @@ def test_an_action_is_read_by_its_name() -> None:
 
 def test_a_mistake_in_an_action_names_the_setting() -> None:
     """With the actions that there are."""
-    with pytest.raises(GuardMisconfigured, match="^below.action: the action 'fly' is not known, expected one of hold"):
+    with pytest.raises(
+        GuardMisconfigured, match=r"^below\.action: the action 'fly' is not known, expected one of hold"
+    ):
         action_of("below.action", "fly", SCHEMA)
 
 

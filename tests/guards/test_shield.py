@@ -29,7 +29,7 @@ def test_without_constraints_everything_is_allowed() -> None:
     shield = Shield([], SCHEMA)
 
     assert allowed(shield, context_of([[0, 0, 0]] * 2)) == [list(SCHEMA.actions)] * 2
-    assert shield.judge(ROW).forbidden == ()
+    assert shield.judge(ROW).forbidding(np.array([0]), np.array([0])) == []
 
 
 def test_what_any_constraint_denies_is_not_allowed() -> None:

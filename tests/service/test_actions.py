@@ -258,8 +258,8 @@ def test_whoever_asks_for_a_mask_over_numbers_is_told() -> None:
         ({"baseline": {"kind": "constant", "action": "hold"}}, "baseline: the action 'hold' is not known"),
         ({"baseline": {**STILL, "last_resort": [9, 0, 0]}}, "baseline: the action [9, 0, 0] is out of bounds"),
         (
-            {"constraints": [{"kind": "rule", "name": "r", "forbid": "cpu > 1"}]},
-            "constraints.0, 'r': is over a box action",
+            {"constraints": [{"kind": "cooldown", "name": "r", "actions": ["hold"], "seconds": 1}]},
+            "constraints.0, 'r': is for actions to choose from, and a box action has none",
         ),
     ],
 )

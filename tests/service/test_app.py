@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
 from service.app import CHUNK
+from service.config import ConfigInvalid
 from service.ids import body_of, body_prefix
 from service.records import Decision
+from tests import ports
 from tests.in_process import SEEN, Serving, asking, call, refusals, serving
 
 BUSY = [1.0, 0.0, 3.0]
@@ -148,7 +151,7 @@ async def test_a_long_batch_lets_others_in_between(served: Serving, row: object)
 
 async def test_rows_of_a_batch_are_decided_together(served: Serving) -> None:
     """What comes in one turn is one flight: 150 rows of a batch are three."""
-    rows = [asking(f"s{i}") for i in range(150)]
+    rows = [asking(f"s{i}", deadline_ms=10_000) for i in range(150)]
     await served.post("/act/batch", {"requests": rows})
     report = (await served.get("/report")).json()
 
@@ -241,6 +244,71 @@ async def test_what_is_read_is_not_posted(served: Serving, path: str) -> None:
     assert refusals(reply, MARK)["code"] == "method_not_allowed"
 
 
+async def test_ready_tells_how_the_rungs_below_the_policy_are(tmp_path: Path) -> None:
+    """They are tried from the first decision on; what is told as stale leaves the service ready."""
+    baseline = {"kind": "constant", "action": "hold", "last_resort": "hold"}
+    never = {"kind": "rule", "name": "never hold", "forbid": "action == 'hold'"}
+    with serving(tmp_path / "a", baseline=baseline) as served:
+        await served.act()
+        rungs = (await served.get("/ready")).json()["rungs"]
+        metrics = (await served.get("/metrics")).body.decode()
+    with serving(tmp_path / "b", baseline=baseline, constraints=[never]) as served:
+        await served.act()
+        refused = (await served.get("/ready")).json()
+
+    assert {name: told["stale"] for name, told in rungs.items()} == {"baseline": False, "last_resort": False}
+    assert all(0 <= told["last_success_s_ago"] < 10 for told in rungs.values())
+    assert 'actd_rung_last_success_timestamp_seconds{policy="demo",rung="baseline"} 1.' in metrics
+    assert refused["ready"] is True
+    assert refused["rungs"]["baseline"] == {"last_success_s_ago": None, "stale": True}
+
+
+async def test_a_version_that_keeps_failing_is_told_of(tmp_path: Path) -> None:
+    """The breaker opens: in the answers, in the report and in the metrics."""
+    breaker = {"consecutive": 2, "rest_seconds": 60, "longest_rest_seconds": 60}
+    with serving(tmp_path, ports.recurrent(fails=True), breaker=breaker) as served:
+        worse = {"cpu": 0.5, "queue": -1.0, "replicas": 3}
+        reasons = [(await served.act(observation=worse, previous=None)).json()["reason"] for _ in range(3)]
+        told = (await served.get("/report")).json()["breaker"]
+        metrics = (await served.get("/metrics")).body.decode()
+
+    assert reasons == ["InferenceFailed", "InferenceFailed", "BreakerOpen"]
+    assert (told["demo-1"]["phase"], told["demo-1"]["openings"]) == ("resting", 1)
+    assert 'actd_breaker_open{policy="demo",version="demo-1"} 1.0' in metrics
+    assert 'actd_breaker_openings_total{policy="demo",version="demo-1"} 1.0' in metrics
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"kind": "quorum", "at_most": 0.1}, "constraints.0, 'd': the artefact has no spread"),
+        ({"kind": "novelty"}, "constraints.0, 'd': the artefact has no training statistics"),
+        ({"kind": "fresh", "max_age_seconds": 1}, "constraints.0, 'd': needs guard_clock = 'service'"),
+    ],
+)
+def test_a_doubt_that_the_artefact_gives_nothing_for_is_refused(
+    tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    """At start, with its place in the file."""
+    with (
+        pytest.raises(ConfigInvalid, match=re.escape(message)),
+        serving(tmp_path, guard_clock="observed_at", constraints=[{"name": "d", **settings}]),
+    ):
+        pass
+
+
+async def test_an_ensemble_that_disagrees_is_answered_by_the_baseline(tmp_path: Path) -> None:
+    """Its spread is on the record, and so is why; also the first calls, which nobody asked for, are doubted."""
+    quorum = {"kind": "quorum", "name": "agreed", "at_most": 0.5}
+    with serving(tmp_path, ports.ensemble(), constraints=[quorum]) as served:
+        answers = [(await served.act(observation=[cpu, 0, 3])).json() for cpu in (0.25, 30.0)]
+        decisions = served.decisions()
+
+    assert [answer.get("reason") for answer in answers] == [None, "Disagreement"]
+    assert answers[1]["violations"] == [{"constraint": "agreed", "verdict": "prevented", "mode": "deny"}]
+    assert [decision.spread for decision in decisions] == [0.25, 30.0]
+
+
 async def test_the_process_lives_and_is_ready(served: Serving) -> None:
     """Ready is who can decide; whether it may explore is said too."""
     live, ready = await served.get("/live"), await served.get("/ready")
@@ -250,7 +318,9 @@ async def test_the_process_lives_and_is_ready(served: Serving) -> None:
     stopping = await served.get("/ready")
 
     assert live.json() == {"live": True}
-    assert (ready.status, ready.json()) == (200, {"ready": True, "version": "demo-1", "explores": False})
+    rungs = {"baseline": {"last_success_s_ago": None, "stale": False}}
+    told = {"ready": True, "version": "demo-1", "explores": False, "rungs": rungs}
+    assert (ready.status, ready.json()) == (200, told)
     assert permitted.json()["explores"] is True
     assert (stopping.status, stopping.json()["ready"]) == (503, False)
 
@@ -264,7 +334,7 @@ async def test_the_policy_is_described_by_name(tmp_path: Path) -> None:
         assert [field["name"] for field in told["observation"]["fields"]] == list(SEEN)
         assert (told["actions"], told["facts"]) == (["scale_down", "hold", "scale_up"], ["price"])
         assert (told["name"], told["version"], told["digest"]) == ("demo", "demo-1", served.plane.engine.digest)
-        assert told["constraints"] == [{**rule, "mode": "deny"}]
+        assert told["constraints"] == [{**rule, "mode": "deny", "on_error": "deny"}]
         assert told["config_digest"] == served.plane.config.digest
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from guards.breaker import Breaker
 from service.config import Config, ConfigInvalid
 from service.plane import assemble
 from tests import artefacts
@@ -48,8 +49,13 @@ rules = [{ when = "cpu > 0.8", action = "scale_up" }, { when = "cpu < 0.3", acti
 otherwise = "hold"
 last_resort = "hold"
 
+[breaker]
+consecutive = 3
+jitter = 0
+
 [limits]
 deadline_ms = 25
+stale_seconds = 30
 body_bytes = 2048
 batch_bytes = 4096
 batch_rows = 10
@@ -89,6 +95,7 @@ def test_the_least_is_a_policy_and_a_baseline(tmp_path: Path) -> None:
     assert (config.name, config.policy) == ("demo", tmp_path / "demo.onnx")
     assert (config.explore.kind, config.constraints, config.durability) == ("greedy", (), "journal")
     assert (config.limits.deadline_ms, config.limits.body_bytes, config.limits.batch_bytes) == (25, 2**18, 2**22)
+    assert (config.breaker, config.limits.stale_seconds) == (Breaker(), 60)
 
 
 def test_everything_can_be_said(tmp_path: Path) -> None:
@@ -104,6 +111,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert [constraint.mode for constraint in config.constraints] == ["warn", "deny", "deny"]
     assert (config.limits.batch_rows, config.rewards.aggregation, config.facts) == (10, "sum", ("price",))
     assert (config.durability, config.guard_clock) == ("disk", "observed_at")
+    assert (config.breaker, config.limits.stale_seconds) == (Breaker(consecutive=3, jitter=0), 30)
 
 
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
@@ -111,7 +119,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
     assert read(tmp_path, LEAST.replace("demo.onnx", "/elsewhere/demo.onnx")).policy == Path("/elsewhere/demo.onnx")
 
 
-TABLES = ("explore", "constraints", "baseline", "limits", "rewards", "retention", "")
+TABLES = ("explore", "constraints", "baseline", "breaker", "limits", "rewards", "retention", "")
 
 
 @pytest.mark.parametrize("table", TABLES)
@@ -161,6 +169,7 @@ def test_a_setting_that_does_not_exist_is_refused_within_a_rule(tmp_path: Path) 
         ("{ scale_up = 1 }", "{ scale_up = true }", "constraints.2.effect.scale_up", "was True"),
         ('otherwise = "hold"', "", "baseline.otherwise", "is missing"),
         ('when = "cpu < 0.3", ', "", "baseline.rules.1.when", "is missing"),
+        ("consecutive = 3", "consecutive = 0", "breaker.consecutive", "was 0"),
         ("deadline_ms = 25", "deadline_ms = 0", "limits.deadline_ms", "was 0"),
         ("deadline_ms = 25", 'deadline_ms = "25"', "limits.deadline_ms", "was '25'"),
         ("deadline_ms = 25", "deadline_ms = true", "limits.deadline_ms", "was True"),

@@ -1,5 +1,6 @@
 """The path of a decision: what is decided and recorded for every row, whatever fails on the way."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from export.spec import Box, Field
 from guards.baselines import Constant, Rules, When
 from guards.constraints import Constraint, Cooldown, Rule
+from guards.doubts import Confidence, Fresh, Quorum
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import History
 from guards.shield import Violation
@@ -18,7 +20,7 @@ from service.ids import Keyring, public_id
 from service.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
 from service.sessions import Moment
 from tests.acting import BOUNDED, SWITCHES, acting_plane
-from tests.fakes import KEY, NOW, WRITER, Fickle, asked, flight_of, plane_of, schema_of
+from tests.fakes import KEY, NOW, WRITER, Fickle, asked, flight_of, manifest_of, plane_of, schema_of
 
 # The ranking is up, jump, down, rest, drop, hold.
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
@@ -130,6 +132,26 @@ class TestPolicy:
         assert [decision.action for decision in masked] == [1, 5]
         assert [decision.mask for decision in masked] == [None, rows[1].mask]
         assert masked[0].allowed == [True] * 6
+
+    def test_a_mask_may_be_required(self) -> None:
+        """Whoever gives none is answered by the baseline, under the same constraints, and it is said why."""
+        plane = replace(plane_of([NO_UP]), mask_required=True)
+        rows = [asked(), asked(mask=[True] * 6)]
+
+        bare, masked = decided(plane, flight_of(rows), np.stack([HEAD] * 2))
+
+        assert [(d.action, d.source, d.reason) for d in (bare, masked)] == [
+            (0, "baseline", "MaskMissing"),
+            (3, "policy", None),
+        ]
+        assert (bare.propensity, bare.propensity_ok) == (1.0, True)
+
+    def test_an_answer_of_another_length_is_none(self) -> None:
+        """Too few numbers, too many, too few rows: the baseline answers all of the flight."""
+        for shape in ((2, 5), (2, 7), (1, 6), (2, 6, 1), (2,)):
+            decisions = decided(plane_of(), flight_of([asked()] * 2), np.zeros(shape, dtype=np.float32))
+
+            assert [(d.source, d.reason, d.head) for d in decisions] == [("baseline", "InvalidOutput", None)] * 2
 
     def test_facts_reach_the_rules_by_name(self) -> None:
         """In the schema's order, whatever the request's; what was not told fails, and so forbids."""
@@ -488,3 +510,97 @@ class TestWide:
 
         assert decision.action == n - 1
         assert (decision.head is None) == (n > HEAD_LIMIT)
+
+
+class TestDoubts:
+    """Answers that are not trusted, each row alone."""
+
+    SOME = (
+        Confidence(name="sure", at_least=0.25),
+        Quorum(name="agreed", at_most=0.5),
+        Fresh(name="fresh", max_age_seconds=2, mode="warn"),
+        Confidence(name="surer", at_least=1.0, mode="audit"),
+    )
+    CLOSE = np.array([0, 5, 4.75, 3, 1, 0], dtype=np.float32)
+
+    def plane(self, **told: Any) -> Plane:
+        """A plane that doubts answers of an ensemble with values of about 10, and holds where it does."""
+        return plane_of(self.SOME, manifest=manifest_of(spread=True, scale=2.0), **told)
+
+    def test_a_row_in_doubt_is_the_baselines_alone(self) -> None:
+        """With its reason, the first of several; who only warns or audits says so and changes nothing."""
+        rows = [asked(observed_at=at) for at in (NOW, NOW, NOW, NOW - 9, None)]
+        heads = np.stack([HEAD, self.CLOSE, HEAD, HEAD, HEAD])
+        flight = flight_of(rows, spread=[0.1, 9.0, 9.0, 0.1, None])
+
+        decisions = decided(self.plane(), flight, heads)
+
+        assert [(d.action, d.source, d.reason) for d in decisions] == [
+            (1, "policy", None),
+            (0, "baseline", "LowConfidence"),
+            (0, "baseline", "Disagreement"),
+            (1, "policy", None),
+            (0, "baseline", "Disagreement"),
+        ]
+        sure, agreed = Violation("sure", "prevented"), Violation("agreed", "prevented")
+        fresh, surer = Violation("fresh", "reported", "warn"), Violation("surer", "reported", "audit")
+        assert [d.violations for d in decisions] == [
+            [surer],
+            [sure, agreed, surer],
+            [agreed, surer],
+            [fresh, surer],
+            [agreed, fresh, surer],
+        ]
+        assert all(d.propensity_ok for d in decisions)
+
+    def test_what_a_clock_doubts_is_not_identified(self) -> None:
+        """How long a request took is no function of what it says."""
+        plane = plane_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
+
+        decision = one(plane, observed_at=NOW - 1.9995)
+
+        assert (decision.reason, decision.propensity_ok, decision.why_not_ok) == (
+            "StaleObservation",
+            False,
+            "StaleObservation",
+        )
+
+    def test_the_time_it_took_to_decide_counts(self) -> None:
+        """An observation goes on growing old while its request waits and the network runs."""
+        plane = plane_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
+        rows = [asked(observed_at=NOW - 1.0, arrived=arrived) for arrived in (10.0, 9.1, 8.9)]
+
+        decisions = decided(plane, flight_of(rows, departed=10.0, infer_us=50_000), np.stack([HEAD] * 3))
+
+        assert [d.reason for d in decisions] == [None, None, "StaleObservation"]
+
+    def test_other_reasons_come_first(self) -> None:
+        """Of an answer that is none there is nothing to doubt, nor where nothing may be chosen."""
+        nan, none = np.full(6, np.nan), [False] * 6
+        flight = flight_of([asked(), asked(mask=none)], spread=[9.0, 9.0])
+
+        records = decide(
+            self.plane(baseline=Constant(action="hold", last_resort="hold")), flight, np.stack([nan, HEAD])
+        )
+
+        assert [(r.reason, [v.constraint for v in r.violations]) for r in records if isinstance(r, Decision)] == [
+            ("InvalidOutput", []),
+            ("NoSafeAction", ["allowed"]),
+        ]
+
+    def test_without_an_answer_nothing_is_doubted(self) -> None:
+        """The baseline answers already."""
+        decision = one(self.plane(), InferenceFailed())
+
+        assert (decision.reason, decision.violations) == ("InferenceFailed", [])
+
+    def test_the_baseline_passes_the_same_guard(self) -> None:
+        """What it proposes for a row in doubt may be forbidden too, and all of it is said."""
+        rule = Rule(name="no hold", forbid="action == 'hold'")
+        sure, baseline = Confidence(name="sure", at_least=1.0), Constant(action="hold", last_resort="drop")
+        plane = plane_of([sure, rule], baseline=baseline, manifest=manifest_of())
+
+        decision = one(plane, self.CLOSE)
+
+        assert (decision.action, decision.source, decision.reason) == (5, "last_resort", "LowConfidence")
+        assert decision.violations == [Violation("sure", "prevented"), Violation("no hold", "prevented")]

@@ -12,6 +12,7 @@ import pytest
 
 from guards.errors import DeadlineExceeded, InferenceFailed, InvalidOutput, PolicyUnavailable
 from service.answered import Answered
+from service.breakers import Fates
 from service.engine import Inputs
 from service.flights import Flights
 from service.requests import Request
@@ -61,12 +62,17 @@ class Field:
     freed: list[list[str]] = field(default_factory=list)
     touched: asyncio.Event = field(default_factory=asyncio.Event)
     flown: tuple[str, str, float] | None = None
+    ended: list[tuple[str, list[str | None]]] = field(default_factory=list)
 
     def land(
         self, requests: list[Request], assignment: Any, engine: Any, observation: Any, answer: Any, departed: Any
-    ) -> None:
+    ) -> list[str | None]:
         self.landed.append(([request.session for request in requests], answer, observation))
         self.flown = (assignment.version, engine.label, departed)
+        return [answer.reason if isinstance(answer, PolicyUnavailable) else None] * len(requests)
+
+    def over(self, version: str, fates: Fates) -> None:
+        self.ended.append((version, list(fates)))
 
     def free(self, sessions: list[str]) -> None:
         self.freed.append(sessions)
@@ -84,7 +90,7 @@ class Scene:
 
     def __init__(self, *deadlines: float) -> None:
         self.field, self.engine = Field(), SlowEngine()
-        self.flights = Flights(self.field.land, self.field.free)
+        self.flights = Flights(self.field.land, self.field.free, self.field.over)
         self.departed = now = time.monotonic()
         self.requests = [asked(session="abcdefgh"[i], deadline=now + wait) for i, wait in enumerate(deadlines)]
         observation = np.arange(len(deadlines), dtype=np.float64)[:, None]
@@ -125,10 +131,11 @@ async def test_a_row_past_its_deadline_leaves_alone() -> None:
     assert isinstance(second[1], Answered)
     assert second[1].head[:, 0].tolist() == [0, 2]
     assert not scene.run.terminated
+    assert scene.field.ended == [("slow-1", ["DeadlineExceeded", None, None])]
 
 
 async def test_a_run_is_terminated_when_its_last_row_has_left() -> None:
-    """Deadline by deadline; only with the last of them nobody waits any more."""
+    """Deadline by deadline; only with the last of them nobody waits any more, and it is told once what came of it."""
     scene = Scene(0.01, 0.05)
     await scene.field.next()
     waited_for = not scene.run.terminated
@@ -137,6 +144,7 @@ async def test_a_run_is_terminated_when_its_last_row_has_left() -> None:
 
     assert waited_for
     assert scene.run.terminated
+    assert scene.field.ended == [("slow-1", ["DeadlineExceeded"] * 2)]
     assert [sessions for sessions, _, _ in scene.field.landed] == [["a"], ["b"]]
     assert repr(scene.flights) == "<Flights 0 on the pool>"
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
-from service.metrics import Exposition
+from service.metrics import Exposition, Labelled
 from service.tally import Cell, Tally
 from tests.fakes import SCHEMA
 
@@ -112,3 +112,22 @@ def test_any_accept_header_has_an_answer(accept: str) -> None:
 
     assert b"actd_decisions_total" in text
     assert media_type.startswith(("text/plain", "application/openmetrics-text"))
+
+
+@pytest.mark.parametrize(("accept", "parse"), FORMATS)
+def test_what_rungs_and_breakers_say_has_its_label(accept: str, parse: Any) -> None:
+    """Values that are told apart by a name, and counts that are called so."""
+    told = [
+        Labelled("rung_last_success_timestamp_seconds", "When", "rung", {"baseline": 1.5e9}),
+        Labelled("breaker_openings", "How often", "version", {"v-1": 3, "v-2": 0}, counts=True),
+    ]
+    text, _ = Exposition(Tally(SCHEMA), "demo", dict, lambda: told).text(accept)
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in parse(text.decode())
+        for sample in family.samples
+    }
+
+    assert samples["actd_rung_last_success_timestamp_seconds", "demo", "baseline"] == 1.5e9
+    assert samples["actd_breaker_openings_total", "demo", "v-1"] == 3
+    assert samples["actd_breaker_openings_total", "demo", "v-2"] == 0

@@ -27,8 +27,8 @@ ONCE = settings(
 )
 METHODS = {"get", "post", "put", "delete", "patch", "options", "head"}
 OURS = ("/act", "/act/batch", "/feedback")
-# What JSON Schema cannot say: that a decision is one of this deployment, that some action is left to choose from, also
-# for the baseline where the deadline is missed, that a sequence is as long as another, and that an outcome says something.
+# What JSON Schema cannot say: that a decision is one of this deployment, that some action is left to choose from (also
+# to the baseline, where a deadline is missed), that a sequence is as long as another, that an outcome says something.
 BEYOND = (
     *("is not a decision of this deployment", "none before this one", "forbids every action", "truths, expected"),
     *(

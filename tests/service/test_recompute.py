@@ -7,6 +7,7 @@ that it names by digest, the schema and the key.
 import json
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,12 +15,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.spec import Box, Field, MultiDiscrete, Squash
+from export.observations import Recorded, statistics
+from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
 from guards.baselines import AnyBaseline, Constant, Rules, When
+from guards.boxes import Linear
 from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
+from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import NO_ACTION, Action, Context, History, Schema
-from guards.shield import Ruling, Shield, Violation
+from guards.shield import AnyRuling, Shield, Violation
 from service.config import Config
 from service.decide import decide
 from service.engine import Engine, load_version
@@ -31,7 +36,7 @@ from service.requests import Request
 from service.sessions import Moment
 from tests import ports
 from tests.acting import ARM, GRID, SWITCHES
-from tests.fakes import NOW, WRITER, asked, flight_of, schema_of
+from tests.fakes import NOW, WRITER, asked, flight_of, manifest_of, schema_of
 from tests.in_process import asking, serving
 
 KEYRING = Keyring({3: Key(3, b"recompute" * 4)})
@@ -58,27 +63,58 @@ class World:
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)  # noqa: S311 - a test that repeats itself
         self.schema = self.pinned(seed)
+        self.manifest = self.described(seed)
         self.config = Config(
             name="recompute",
             policy="policy.onnx",
             facts=FACTS,
             explore=self.explorer(),
-            constraints=self.constraints(),
+            constraints=(*self.constraints(), *self.doubts()),
             baseline=self.baseline(),
             guard_clock=self.random.choice(("service", "observed_at")),
+            mask="optional" if isinstance(self.schema.action, Box) else self.random.choice(("optional", "required")),
         )
+        shield = Shield(self.config.constraints, self.schema)
         self.plane = Plane(
             schema=self.schema,
-            shield=Shield(self.config.constraints, self.schema),
+            shield=shield,
             explorer=self.config.explore,
-            acting=Acting.of(self.config.explore, self.schema.action, self.squash),
+            acting=Acting.of(self.config.explore, self.schema.action, self.squash, joint=shield.joins),
             baseline=self.config.baseline.bind(self.schema),
             last_resort=self.config.baseline.last(self.schema),
             key=KEYRING.current,
             writer=WRITER,
             config=self.config.digest,
             durability="journal",
+            mask_required=self.config.mask == "required",
+            doubts=Doubts.of(self.config.constraints, self.schema, self.manifest),
         )
+
+    def described(self, seed: int) -> Manifest:
+        """What the artefact says of itself: the observations are like those of its training."""
+        space, seen = self.schema.action, np.random.default_rng(seed).normal(size=(500, len(self.schema.fields)))
+        head = "q_values" if isinstance(space, Discrete) and seed % 2 else "logits"
+        return manifest_of(
+            observation=self.schema.observation,
+            action=space,
+            head="gaussian" if isinstance(space, Box) else head,
+            spread=True,
+            scale=1.5,
+            statistics=statistics(Recorded(inputs={"obs": seen}), self.schema.observation),
+        )
+
+    def doubts(self) -> tuple[AnyConstraint, ...]:
+        """Some doubts of answers."""
+        modes: tuple[Mode, ...] = ("deny", "deny", "warn", "audit")
+        mode = self.random.choice
+        some: list[AnyConstraint] = [
+            Quorum(name="quorum", mode=mode(modes), at_most=self.random.choice((0.1, 0.4))),
+            Novelty(name="novelty", mode=mode(modes), false_alarms=self.random.choice((0.01, 0.1))),
+            Fresh(name="fresh", mode=mode(modes), max_age_seconds=0.9, missing=self.random.choice(("allow", "deny"))),
+        ]
+        if not isinstance(self.schema.action, Box):
+            some.append(Confidence(name="confidence", mode=mode(modes), at_least=self.random.choice((0.01, 0.1))))
+        return tuple(self.random.sample(some, self.random.randrange(3)))
 
     def pinned(self, seed: int) -> Schema:
         fields, actions = SIZES[seed % len(SIZES)]
@@ -111,14 +147,24 @@ class World:
             )
         )
 
+    def about(self) -> str:
+        """A condition about the action asked about."""
+        return f"action == {self.action()!r}"
+
     def constraint(self, number: int) -> AnyConstraint:
         mode: Mode = self.random.choice(("deny", "deny", "deny", "warn", "audit"))
-        name, some = f"c{number}", tuple({self.action() for _ in range(3)})
+        name, some = f"c{number}", tuple({self.random.choice(self.schema.choices) for _ in range(3)})
         effect = {action: self.random.choice((-1.0, 1.0, 2.5)) for action in some}
+        levels = {action: float(self.random.randrange(5)) for action in self.schema.choices}
+        seconds, field = self.random.choice((5.0, 60.0)), self.schema.fields[-1]
         return self.random.choice(
             (
-                Rule(name=name, mode=mode, forbid=self.condition()),
-                Cooldown(name=name, mode=mode, actions=some, seconds=self.random.choice((5.0, 60.0))),
+                RateLimit(name=name, mode=mode, per_second=0.1, effect=effect),
+                RateLimit(name=name, mode=mode, per_second=0.1, levels=levels),
+                Budget(name=name, mode=mode, cost=f"1.1 if {self.about()} else {field}", at_most=7.3, seconds=seconds),
+                MaxSwitches(name=name, mode=mode, at_most=self.random.randrange(1, 4), seconds=seconds),
+                Rule(name=name, mode=mode, forbid=self.condition(), on_error=self.random.choice(("deny", "allow"))),
+                Cooldown(name=name, mode=mode, actions=some, seconds=seconds),
                 Bounds(name=name, mode=mode, of=f"{self.schema.fields[0]} * 3", effect=effect, low=-2.0, high=2.0),
             )
         )
@@ -145,7 +191,8 @@ class World:
             step=step,
             action=self.done() if step else NO_ACTION,
             changed_at=NOW - random.random() * 50 if step > 1 else None,
-            used={random.randrange(max(1, len(self.schema.actions))): NOW - random.random() * 50 for _ in range(step)},
+            used={random.randrange(max(1, len(self.schema.choices))): NOW - random.random() * 50 for _ in range(step)},
+            kept={f"c{i}": self.kept() for i in range(6) if step and random.random() < 0.7},
         )
         mask = [random.random() < 0.8 for _ in range(width)]
         return asked(
@@ -158,6 +205,11 @@ class World:
             observed_at=observed_at,
             entry=Moment(random.choice((None, "before")), random.choice((None, "episode")), history),
         )
+
+    def kept(self) -> tuple[float, ...]:
+        """Numbers that a constraint kept: times in order, each with an amount."""
+        times = sorted(NOW - self.random.random() * 50 for _ in range(self.random.randrange(1, 4)))
+        return tuple(number for time in times for number in (time, self.random.random() * 3))
 
     def head(self, n: int) -> np.ndarray | PolicyUnavailable:
         """A head[N, A] with ties, and now and then a row that is not finite, or none at all."""
@@ -177,8 +229,11 @@ class World:
         lines, seq = [], 1
         for _ in range(FLIGHTS):
             rows = [self.request() for _ in range(self.random.choice((1, 2, 5, 50)))]
-            flight = flight_of(rows, seq=seq, may_explore=self.random.random() < 0.9, track="canary")
-            lines += [encode_record(record) for record in decide(self.plane, flight, self.head(len(rows)))]
+            head, may_explore = self.head(len(rows)), self.random.random() < 0.9
+            spread = [self.random.choice((None, 0.5, self.random.random() / 4, 0.05)) for _ in rows]
+            told = {} if isinstance(head, PolicyUnavailable) else {"spread": spread}
+            flight = flight_of(rows, seq=seq, may_explore=may_explore, track="canary", **told)
+            lines += [encode_record(record) for record in decide(self.plane, flight, head)]
             seq += len(rows)
         return lines
 
@@ -194,7 +249,29 @@ class OtherWorld(World):
         return Schema(schema_of(["f0", "f1"], ["none"]).observation, self.space, FACTS)
 
     def constraints(self) -> tuple[AnyConstraint, ...]:
-        return ()
+        if isinstance(self.space, MultiDiscrete):
+            return super().constraints()
+        return tuple(self.confinement(f"c{i}", self.space) for i in range(self.random.randrange(5)))
+
+    def confinement(self, name: str, space: Box) -> AnyConstraint:
+        mode: Mode = self.random.choice(("deny", "deny", "deny", "warn", "audit"))
+        of, other = (field.name for field in self.random.choices(space.fields, k=2))
+        about: dict[str, float | str] = {of: "1 + abs(f0)", other: self.random.choice((-1.0, "f1"))}
+        return self.random.choice(
+            (
+                Bounds(name=name, mode=mode, of=of, low="f0 - 1", high="1 / budget"),
+                Bounds(name=name, mode=mode, of=of, high=0.5),
+                Linear(name=name, mode=mode, coefficients=about, at_most="budget"),
+                RateLimit(name=name, mode=mode, of=of, per_second=0.1, assume=self.random.choice((None, (-0.5, 0.5)))),
+                Rule(name=name, mode=mode, forbid=f"{of} * f0 > {other} + 1"),
+            )
+        )
+
+    def about(self) -> str:
+        return "pump == 'on' and valve > fan"
+
+    def condition(self) -> str:
+        return self.random.choice(("f0 > f1 and pump == 'off'", "budget > fan", "f0 / f1 > valve", "step % 3 == fan"))
 
     def action(self) -> Any:
         return self.done()
@@ -223,13 +300,15 @@ class OtherWorld(World):
 
 
 class Replay:
-    """What can be said of a decision with the configuration's text, the schema and the keyring alone."""
+    """What can be said of a decision with the configuration's text, the schema, the artefact's manifest and the keyring
+    alone."""
 
-    def __init__(self, config: str, schema: Schema, keyring: Keyring = KEYRING) -> None:
+    def __init__(self, config: str, schema: Schema, manifest: Manifest, keyring: Keyring = KEYRING) -> None:
         self.keyring = keyring
         self.config = Config.model_validate({**json.loads(config), "policy": "any.onnx"})
         self.schema = schema
         self.shield = Shield(self.config.constraints, schema)
+        self.doubts = Doubts.of(self.config.constraints, schema, manifest)
         self.baseline = self.config.baseline.bind(schema)
         self.last_resort = self.config.baseline.last(schema)
 
@@ -245,36 +324,59 @@ class Replay:
             histories=[decision.state],
         )
 
-    def drawn(self, decision: Decision, ruling: Ruling) -> Chosen:
+    def drawn(self, decision: Decision, ruling: AnyRuling) -> Chosen:
         """What the policy's draw gives: proposed, action, propensity, explored, measure."""
         assert decision.head is not None
         key = self.keyring.keys[decision.key]
         explorer = self.config.explore if decision.explorer == self.config.explore.kind else Greedy()
-        acting = Acting.of(explorer, self.schema.action, decision.squash)
+        acting = Acting.of(explorer, self.schema.action, decision.squash, joint=self.shield.joins)
         uniform = uniforms(key.draw(body_of_token(decision.id), acting.blocks), acting.blocks)
-        draw = acting.draw([True], decision.head.array().astype(np.float64)[None, :], ruling.allowed, uniform)
+        draw = acting.draw([True], decision.head.array().astype(np.float64)[None, :], ruling.leaves, uniform)
         domain, (measure,) = self.shield.domain, draw.measure or ["mass"]
-        (proposed,), (action,) = domain.told(draw.proposed), domain.told(draw.action)
+        (proposed,), (action,) = domain.told(draw.proposed), domain.told(ruling.nearest(draw.proposed, draw.action))
         return proposed, action, draw.propensity.item(), draw.explored.item(), measure
 
-    def fallen_back(self, context: Context, ruling: Ruling) -> tuple[Chosen, str]:
+    def fallen_back(self, context: Context, ruling: AnyRuling) -> tuple[Chosen, str]:
         """What the baseline, or the last resort behind it, gives."""
         domain, proposal = self.shield.domain, self.baseline(context)
-        (proposed,) = domain.told(proposal)
-        if proposed is not None and ruling.permits(np.array([0]), domain.columns(proposal))[0]:
-            return (proposed, proposed, 1.0, False, "mass"), "baseline"
+        moved = ruling.nearest(proposal, proposal)
+        (proposed,), (action,) = domain.told(proposal), domain.told(moved)
+        if (
+            action is not None
+            and ruling.permits(np.array([0]), domain.columns(moved))[0]
+            and self.passes(context, action)
+        ):
+            return (proposed, action, 1.0, False, "mass"), "baseline"
         assert self.last_resort is not None
         return (proposed, domain.told(self.last_resort[None])[0], 1.0, False, "mass"), "last_resort"
 
-    def reason(self, decision: Decision, ruling: Ruling) -> str | None:
+    def passes(self, context: Context, action: Action | None) -> bool:
+        """Whether an action in a Box passes the check, which asks more than its ruling can move it to."""
+        return not isinstance(action, tuple) or bool(self.shield.check(context, np.array([action]))[0])
+
+    def reason(self, decision: Decision, ruling: AnyRuling) -> str | None:
         """Why the policy did not decide, as far as the record alone tells."""
         if decision.head is None:
             return decision.reason
+        if self.config.mask == "required" and decision.mask is None:
+            return "MaskMissing"
         if not np.isfinite(decision.head.array()).all():
             return "InvalidOutput"
-        return None if self.shield.domain.choosable(ruling.allowed).all() else "NoSafeAction"
+        return None if self.shield.domain.choosable(ruling.leaves).all() else "NoSafeAction"
 
-    def violations(self, ruling: Ruling, proposed: Action | None, action: Action | None) -> list[Violation]:
+    def doubted(self, decision: Decision) -> list[Doubt]:
+        """Who doubts the policy's answer."""
+        assert decision.head is not None
+        age, took = np.nan, decision.durations
+        if decision.observed_at is not None:
+            age = decision.at - decision.observed_at + (took["wait_us"] + took["infer_us"]) / 1e6
+        spread = None if decision.spread is None else np.array([decision.spread])
+        head = decision.head.array()[None].astype(np.float64)
+        nothing = np.array([np.nan])
+        answer = Answer(self.context(decision), head, nothing if spread is None else spread, np.array([age]))
+        return [doubt for doubt, hits in self.doubts.about(answer) if hits[0]]
+
+    def violations(self, ruling: AnyRuling, proposed: Action | None, action: Action | None) -> list[Violation]:
         """What the constraints had to say."""
         row, said = np.array([0]), []
         if proposed is not None and proposed != action:
@@ -285,27 +387,44 @@ class Replay:
                 said.append(Violation(name, "executed" if mode == "deny" else "reported", mode))
         return said
 
+    def after(self, decision: Decision) -> History:
+        """The history that its session's next decision has."""
+        weights = self.shield.weights(self.context(decision), np.array([decision.action]))
+        at = decision.observed_at if self.config.guard_clock == "observed_at" else decision.at
+        assert at is not None
+        return self.shield.advanced(decision.state, decision.action, at, weights[0])
+
     def holds(self, decision: Decision) -> None:
         """Recompute a decision and compare everything that was chosen."""
         context = self.context(decision)
         ruling = self.shield.judge(context)
         reason = self.reason(decision, ruling)
-        chosen, source = (
-            (self.drawn(decision, ruling), "policy") if reason is None else self.fallen_back(context, ruling)
-        )
+        doubted = self.doubted(decision) if reason is None else []
+        for doubt in doubted:
+            if reason is None and doubt.mode == "deny":
+                reason = doubt.reason.__name__
+        drawn = self.drawn(decision, ruling) if reason is None else None
+        if drawn is not None and drawn[1] is None:
+            reason = "NoSafeAction"
+        elif drawn is not None and not self.passes(context, drawn[1]):
+            reason = "CheckFailed"
+        fallen = None if reason is None else self.fallen_back(context, ruling)
+        chosen, source = fallen or (drawn, "policy")
+        assert chosen is not None
 
-        assert unlisted(decision.allowed, "bool").tolist() == ruling.allowed[0].tolist()
+        assert unlisted(decision.allowed, "bool").ravel().tolist() == ruling.allowed[0].tolist()
         logged = (decision.proposed, decision.action, decision.propensity, decision.explored, decision.measure)
         assert logged == chosen
         assert (decision.source, decision.reason) == (source, reason)
-        assert decision.violations == self.violations(ruling, chosen[0], chosen[1])
+        said = [Violation(one.name, "prevented" if one.mode == "deny" else "reported", one.mode) for one in doubted]
+        assert decision.violations == said + self.violations(ruling, chosen[0], chosen[1])
 
 
 @pytest.mark.parametrize("seed", range(16))
 def test_decisions_are_recomputed_bit_for_bit(seed: int) -> None:
     """Mask, draw, propensity, proposal, action, source and violations, over random services and all paths."""
     world = World(seed)
-    replay = Replay(world.config.text(), world.schema)
+    replay = Replay(world.config.text(), world.schema, world.manifest)
 
     records = [decode_record(line) for line in world.flights()]
 
@@ -323,7 +442,7 @@ def test_decisions_are_recomputed_bit_for_bit(seed: int) -> None:
 def test_decisions_of_other_spaces_are_recomputed_bit_for_bit(kind: str, seed: int) -> None:
     """Several choices at once and numbers too, with their measure, on all paths that they can take."""
     world = OtherWorld(seed, *OTHERS[kind])
-    replay = Replay(world.config.text(), world.schema)
+    replay = Replay(world.config.text(), world.schema, world.manifest)
 
     lines = world.flights()
 
@@ -404,7 +523,7 @@ async def test_the_head_is_recomputed_from_the_record_too(tmp_path: Path, kind: 
             rows = [asking(name, **ask(random), **one) for name, one in more.items()]
             await served.post("/act/batch", {"requests": rows})
         plane, decisions = served.plane, served.decisions()
-        replay = Replay(plane.config.text(), plane.schema, plane.keyring)
+        replay = Replay(plane.config.text(), plane.schema, plane.engine.manifest, plane.keyring)
         engine = load_version(artefact, plane.schema, plane.engine.pool)
 
         assert len(decisions) == 36
@@ -428,3 +547,40 @@ def inferred(decision: Decision, engine: Engine) -> None:
     head = engine.run(engine.inputs(observation, mask, memory), None).head
 
     assert engine.manifest.parity.close(decision.head.array()[None], head).all()
+
+
+STATEFUL: list[dict[str, Any]] = [
+    {"kind": "budget", "name": "spent", "cost": "cpu if action == 'scale_up' else 0.1", "at_most": 2, "seconds": 9},
+    {"kind": "max_switches", "name": "switched", "at_most": 2, "seconds": 4},
+    {"kind": "rate_limit", "name": "moved", "per_second": 1.2, "effect": {"scale_up": 1.0, "scale_down": -1.0}},
+    {"kind": "cooldown", "name": "rests", "actions": ["scale_down"], "seconds": 7},
+]
+
+
+async def test_the_history_is_recomputed_from_record_to_record(tmp_path: Path) -> None:
+    """What constraints keep goes on from a decision to the next, bit for bit, and each is decided by it again."""
+    random = Random(11)  # noqa: S311 - a test that repeats itself
+    told: dict[str, Any] = {
+        "explore": {"kind": "epsilon_greedy", "epsilon": 0.7},
+        "constraints": STATEFUL,
+        "baseline": {"kind": "constant", "action": "hold", "last_resort": "hold"},
+        "guard_clock": "observed_at",
+        "limits": {"deadline_ms": 20_000},
+    }
+    with serving(tmp_path, **told) as served:
+        served.permit()
+        for i in range(200):
+            seen = {"cpu": random.random(), "queue": random.random(), "replicas": 3.0}
+            begins: dict[str, Any] = {} if i else {"previous": None}
+            reply = await served.act(observation=seen, observed_at=NOW + i * 0.7, **begins)
+            assert reply.status == 200
+        decisions = served.decisions()
+        replay = Replay(
+            served.plane.config.text(), served.plane.schema, served.plane.engine.manifest, served.plane.keyring
+        )
+
+    for decision, following in pairwise(decisions):
+        replay.holds(decision)
+        assert replay.after(decision) == following.state
+    assert {name for decision in decisions for name in decision.state.kept} == {"spent", "switched", "moved"}
+    assert {one.constraint for decision in decisions for one in decision.violations} == {c["name"] for c in STATEFUL}

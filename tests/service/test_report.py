@@ -32,8 +32,24 @@ def test_shares_are_of_all_decisions() -> None:
     assert (told["decisions"], told["mean_batch"], told["exploration_rate"]) == (10, 2.5, 0.3)
     assert told["sources"] == {"policy": 8, "baseline": 1, "last_resort": 1}
     assert told["fallbacks"] == {"DeadlineExceeded": 1, "NoSafeAction": 1}
-    assert told["propensity_not_ok"] == {"share": 0.1, "by_reason": {"DeadlineExceeded": 1}}
+    assert (told["propensity_not_ok"]["share"], told["propensity_not_ok"]["by_reason"]) == (0.1, {LATE: 1})
     assert told["actions"] == {"hold": 2, "up": 5, "down": 3, "jump": 0, "rest": 0, "drop": 0}
+
+
+def test_propensities_that_are_not_known_are_told_by_stratum() -> None:
+    """What a dataset without them would lack: by version, track, source and reason, each with its own share."""
+    moved = POLICY._replace(version="v-2", track="canary", propensity_ok=False, why_not_ok="Projected")
+    whole = POLICY._replace(version="v-2", track="canary")
+    told = report(tally_of({POLICY: 5, EXPLORED: 3, FAILED: 2, moved: 1, whole: 3}))["propensity_not_ok"]
+
+    assert told["action_space"] == "discrete"
+    assert [tuple(stratum.values()) for stratum in told["strata"]] == [
+        ("v-1", "stable", "baseline", LATE, 2, 1.0, {LATE: 2}),
+        ("v-1", "stable", "policy", None, 8, 0.0, {}),
+        ("v-2", "canary", "policy", None, 4, 0.25, {"Projected": 1}),
+    ]
+    assert list(told["strata"][0]) == ["version", "track", "source", "reason", "decisions", "share", "by_reason"]
+    assert sum(stratum["decisions"] for stratum in told["strata"]) == 14
 
 
 def test_violations_are_by_verdict() -> None:

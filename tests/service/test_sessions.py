@@ -7,8 +7,10 @@ from typing import Any, cast
 
 import pytest
 
+from guards.breaker import Breaker
 from guards.constraints import Cooldown
 from guards.records import NEVER, History
+from service.breakers import Breakers
 from service.engine import Engine
 from service.journal import Journal
 from service.landing import Landing
@@ -79,6 +81,33 @@ class TestContinuing:
 
         assert not told.sessions.following("s", "first", NOW).history.known
 
+    def test_a_session_that_is_not_here_is_first_seen_once(self) -> None:
+        """Or a constraint that leaves nothing in its worst state would leave nothing for ever."""
+        sessions = Sessions(9)
+        seen = [sessions.remembered("s", NOW + i).history.since for i in (0, 5)]
+        named = [sessions.following("s", "elsewhere", NOW + i).history.since for i in (6, 8)]
+        other = sessions.following("s", "elsewhere too", NOW + 9).history.since
+
+        assert (seen, named, other) == ([NOW] * 2, [NOW + 6] * 2, NOW + 9)
+
+    def test_what_was_decided_here_since_is_not_forgotten(self) -> None:
+        """A session that comes back after it went on elsewhere is first seen then."""
+        told = Told()
+        told.sessions.following("s", "elsewhere", NOW)
+        told.decided("here", told.sessions.following("s", "elsewhere", NOW + 1))
+
+        assert told.sessions.following("s", "elsewhere", NOW + 9).history.since == NOW + 9
+
+    def test_as_many_strange_sessions_are_kept_as_others(self) -> None:
+        """The one first seen longest ago leaves first."""
+        sessions = Sessions(2)
+        for i, session in enumerate("abc"):
+            sessions.remembered(session, NOW + i)
+
+        since = [sessions.remembered(session, NOW + 9).history.since for session in "cba"]
+
+        assert since == [NOW + 2, NOW + 1, NOW + 9]
+
     @pytest.mark.parametrize(
         ("changes", "expected"),
         [
@@ -135,6 +164,15 @@ class TestSteppingBack:
         assert (history.step, history.action) == (1, UP)
         assert history.used == {UP: NOW, DOWN: NOW + 1}
         assert history.changed_at == NOW + 1
+
+    def test_what_constraints_keep_of_the_skipped_decisions_counts(self) -> None:
+        """As it is after the latest of them."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW), UP, NOW)
+        skipped = first.history.advanced(DOWN, NOW + 1, TRACKED, kept={"budget": (NOW, 1.0)})
+        told.sessions.advance("s", first, Moment("skipped", "episode", skipped))
+
+        assert told.sessions.following("s", "first", NOW + 2).history.kept == {"budget": (NOW, 1.0)}
 
     def test_the_latest_use_and_change_count(self) -> None:
         """Also where the decision that is named has some of its own."""
@@ -297,7 +335,8 @@ class Serving:
         landing = Landing(plane, self.journal, sessions, Lease(), lambda _: None)
         self.engine = FakeEngine([0, 5, 3, 2, 1, 0])
         engines = {"fake-1": cast("Engine", self.engine)}
-        self.turn = Turn(Router("fake-1"), engines, sessions, landing, Layout(SCHEMA.observation))
+        breakers = Breakers(Breaker(), engines, lambda: 0.0, 0.0)
+        self.turn = Turn(Router("fake-1"), engines, sessions, landing, Layout(SCHEMA.observation), breakers)
 
     async def answered(self, *requests: Request) -> list[Decision]:
         """Submit requests in one turn of the loop, and wait for their decisions."""

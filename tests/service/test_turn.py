@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from export.spec import Field, Fields
+from guards.breaker import Breaker
 from guards.errors import InferenceFailed
 from service.answered import Answered
+from service.breakers import Breakers
 from service.engine import Inputs, rows_of
 from service.errors import DoesNotFit, InternalFault
 from service.journal import Journal
@@ -23,7 +25,7 @@ from service.router import Assignment, Router
 from service.sessions import Sessions
 from service.state import Lease
 from service.turn import Turn
-from tests import artefacts
+from tests import artefacts, ports
 from tests.fakes import SCHEMA, FakeEngine, asked, plane_of
 from tests.in_process import Serving, serving
 
@@ -47,14 +49,16 @@ class ByName(Router):
 class Table:
     """A turn over fake engines, with a real landing and a real journal."""
 
-    def __init__(self, folder: Path, **engines: Any) -> None:
+    def __init__(self, folder: Path, breaker: Breaker | None = None, **engines: Any) -> None:
         self.journal, self.sessions, self.landed = Journal(folder), Sessions(100), list[Landed]()
         self.landing = Landing(plane_of(), self.journal, self.sessions, Lease(), self.landed.append)
         self.engine = FakeEngine(HEAD)
         self.now = 0.0
         known: dict[str, Any] = {"fast": self.engine, **engines}
         layout = Layout(SCHEMA.observation)
-        self.turn = Turn(ByName("fast"), known, self.sessions, self.landing, layout, clock=lambda: self.now)
+        self.breakers = Breakers(breaker or Breaker(), known, lambda: 0.0, self.now)
+        router = ByName("fast")
+        self.turn = Turn(router, known, self.sessions, self.landing, layout, self.breakers, clock=lambda: self.now)
 
     def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
         """Ask for a decision in a session."""
@@ -178,6 +182,7 @@ class Held:
 
     def __init__(self) -> None:
         self.dones: list[Any] = []
+        self.terminated = 0
 
     def inputs(self, observation: np.ndarray, *_: object) -> Inputs:
         return {"obs": observation}
@@ -195,6 +200,9 @@ class Held:
 
     def end(self) -> None:
         self.dones.pop(0)(None)
+
+    def terminate(self) -> None:
+        self.terminated += 1
 
 
 async def test_fast_rows_do_not_wait_for_a_slow_model(tmp_path: Path) -> None:
@@ -251,6 +259,126 @@ async def test_what_waited_goes_before_what_comes_now(tmp_path: Path) -> None:
 
     assert [record.seq for record in records] == [1, 2, 3]
     assert [record.previous for record in records] == [None, records[0].id, records[1].id]
+
+
+STRICT = Breaker(consecutive=2, rest_seconds=2, jitter=0, good_probes=2)
+
+
+async def test_a_version_that_keeps_failing_is_not_asked_until_its_probes_are_good(tmp_path: Path) -> None:
+    """Meanwhile everybody gets the baseline: while it rests, while it is probed, and with the last probe too."""
+    table = Table(tmp_path, STRICT)
+    infer = table.engine.infer
+
+    def fail(inputs: Inputs) -> Any:
+        infer(inputs)
+        raise InferenceFailed("no")
+
+    table.engine.infer = fail  # type: ignore[method-assign]  # it has a fault
+    reasons, asked_of = [], []
+    for now in (0, 0, 1, 2, 3, 4, 8, 9, 10):
+        table.now = now
+        if now == 8:
+            table.engine.infer = infer  # type: ignore[method-assign]  # it has none any more
+        reasons += [record.reason for record in await decided(table.submit("fast a"), table.submit("fast b"))]
+        asked_of.append(len(table.engine.batches))
+    table.journal.close()
+
+    # Two flights fail; a rest of 2 s; a bad probe at 2 s; a rest of 4 s; good ones at 8 and 9 s.
+    assert asked_of == [1, 2, 2, 3, 3, 3, 4, 5, 6]
+    assert reasons == ["InferenceFailed"] * 4 + ["BreakerOpen"] * 12 + [None] * 2
+    assert len(table.landed) == 9
+    assert [record.seq for landed in table.landed for record in landed.records] == list(range(1, 19))
+    assert table.breakers.openings()["fast"] == 2
+
+
+async def test_other_versions_go_on(tmp_path: Path) -> None:
+    """A breaker is one version's."""
+    broken = FakeEngine([float("nan")] * 6)
+    table = Table(tmp_path, STRICT, broken=broken)
+    for _ in range(3):
+        bad, good = await decided(table.submit("broken a"), table.submit("fast a"))
+    table.journal.close()
+
+    assert (bad.reason, good.reason) == ("BreakerOpen", None)
+    assert broken.batches == [1, 1]
+
+
+async def test_one_slow_run_is_one_fault(tmp_path: Path) -> None:
+    """However many rows wait for it, and however they leave it one by one."""
+    held = Held()
+    table = Table(tmp_path, STRICT, slow=held)
+    answers, records = [table.submit(f"slow {i}", deadline=0.01 * i) for i in range(4)], []
+    for i, answer in enumerate(answers):
+        table.now = 0.01 * i
+        records += await decided(answer)
+    table.journal.close()
+
+    assert [record.reason for record in records] == ["DeadlineExceeded"] * 4
+    assert len(table.landed) == 4
+    assert table.breakers.closed("slow")
+    assert held.terminated == 1
+
+
+async def test_what_was_late_before_it_was_asked_is_no_fault_of_the_version(tmp_path: Path) -> None:
+    """The host was too slow."""
+    table = Table(tmp_path, STRICT)
+    table.now = 5.0
+    for _ in range(4):
+        (late,) = await decided(table.submit("fast a", deadline=4.0))
+    table.journal.close()
+
+    assert late.reason == "DeadlineExceeded"
+    assert table.breakers.closed("fast")
+
+
+async def test_a_slow_version_is_probed_on_the_pool(tmp_path: Path) -> None:
+    """Nobody waits for the probe, and only one is on its way."""
+    held = Held()
+    table = Table(tmp_path, STRICT, slow=held)
+    for _ in range(2):
+        table.breakers.answered("slow", ["InferenceFailed"], 0.0)
+    reasons, runs = [], []
+    for now in (1.0, 2.0, 2.1):
+        table.now = now
+        reasons += [record.reason for record in await decided(table.submit("slow a"))]
+        runs.append(len(held.dones))
+    for now in (2.2, 2.3):
+        table.now = now
+        held.end()
+        for _ in range(4):
+            await asyncio.sleep(0)
+        reasons += [record.reason for record in await decided(table.submit("slow a"))] if now < 2.3 else []
+    closed = table.breakers.closed("slow")
+    table.journal.close()
+
+    assert runs == [0, 1, 1]
+    assert reasons == ["BreakerOpen"] * 4
+    assert closed
+    assert len(table.landed) == 4
+
+
+async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> None:
+    """A session without one cannot be asked, in shadow neither; what a probe leaves behind is kept nowhere."""
+    settings = {"consecutive": 2, "rest_seconds": 0.001, "longest_rest_seconds": 0.001, "jitter": 0, "good_probes": 1}
+    with serving(tmp_path, ports.recurrent(fails=True), breaker=settings, limits={"deadline_ms": 20_000}) as served:
+
+        async def reason(session: str, queue: float, **told: Any) -> object:
+            return (await served.act(session, [0.5, queue, 1.0], **told)).json().get("reason")
+
+        failing = [await reason("a", -1.0, previous=None) for _ in range(2)]
+        unknown = []
+        while served.plane.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+            unknown.append(await reason("b", 1.0))
+        unknown.append(await reason("b", 1.0))
+        still = served.plane.breakers.told(time.monotonic())["demo-1"]["phase"]
+        known = await reason("c", 1.0, previous=None)
+        after = [await reason("c", 1.0), await reason("c", 1.0, previous=None)]
+
+    assert failing == ["InferenceFailed"] * 2
+    assert set(unknown) == {"BreakerOpen"}
+    assert still == "probing"
+    assert known == "BreakerOpen"
+    assert after == ["HistoryUnknown", None]
 
 
 @pytest.fixture

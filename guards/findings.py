@@ -1,0 +1,82 @@
+"""Findings about rules: those that never speak, those that always do, and those that say the same as another."""
+
+from collections.abc import Iterator
+from itertools import permutations
+
+from guards.constraints import Rule
+from guards.smt import z3
+from guards.solving import Formula, Model, Solving
+from guards.verdict import Finding
+
+# All questions about rules together may take as long as so many questions of the proof.
+_SHARE = 5
+
+
+class _Claims:
+    """Claims that something holds in every state, and the states seen so far: most false claims fail in one of them."""
+
+    def __init__(self, solving: Solving) -> None:
+        self._solving = solving
+        self._seen: list[Model] = []
+        self._enough = solving.until(_SHARE)
+        self.unanswered = 0
+
+    def hold(self, claim: Formula) -> bool:
+        """Whether a claim is known to hold everywhere."""
+        if any(z3.is_false(model.eval(claim, model_completion=True)) for model in self._seen):
+            return False
+        reply = self._solving.ask(z3.Not(claim), min(self._enough, self._solving.until()))
+        if reply.model is not None:
+            self._seen.append(reply.model)
+        self.unanswered += bool(reply.why)
+        return reply.impossible
+
+
+def findings(solving: Solving) -> Iterator[Finding]:
+    """What is to be said of the rules, of whatever mode."""
+    claims = _Claims(solving)
+    pairs = zip(solving.constraints, solving.forbids, strict=True)
+    rules = [(constraint, forbids) for constraint, forbids in pairs if isinstance(constraint, Rule)]
+    left: list[tuple[Rule, Formula]] = []
+    for rule, forbids in rules:
+        if claims.hold(z3.Not(solving.true_somewhere(rule))):
+            yield Finding("never", (rule.name,), f"the condition of {rule.name!r} is never true")
+            continue
+        always = _always(solving, forbids, claims)
+        if always == solving.schema.actions:
+            yield Finding("always", (rule.name,), f"{rule.name!r} forbids every action, whatever is observed")
+            continue
+        left.append((rule, forbids))
+        if always:
+            named = ", ".join(map(repr, always))
+            yield Finding("always", (rule.name,), f"{rule.name!r} forbids {named} whatever is observed")
+    yield from _implications(left, claims)
+    if claims.unanswered:
+        text = f"{claims.unanswered} questions about single rules and pairs of rules had no answer in their time"
+        yield Finding("undecided", (), text)
+
+
+def _always(solving: Solving, forbids: Formula, claims: _Claims) -> tuple[str, ...]:
+    """The actions that a rule forbids in every state."""
+    closed = {action for action in solving.actions if claims.hold(solving.at(forbids, action))}
+    mentioned = solving.symbols.mentioned
+    # Actions that no constraint names are all alike.
+    others = bool(closed - mentioned)
+    return tuple(
+        name for i, name in enumerate(solving.schema.actions) if i in closed or (others and i not in mentioned)
+    )
+
+
+def _implications(rules: list[tuple[Rule, Formula]], claims: _Claims) -> Iterator[Finding]:
+    """Which rules forbid only what another one forbids too."""
+    implied = {
+        (a.name, b.name) for (a, forbids), (b, too) in permutations(rules, 2) if claims.hold(z3.Implies(forbids, too))
+    }
+    names = [rule.name for rule, _ in rules]
+    for a, b in permutations(names, 2):
+        if (a, b) not in implied:
+            continue
+        if (b, a) not in implied:
+            yield Finding("implies", (a, b), f"whatever {a!r} forbids, {b!r} forbids too")
+        elif names.index(a) < names.index(b):
+            yield Finding("same", (a, b), f"{a!r} and {b!r} forbid the same")

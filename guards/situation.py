@@ -1,0 +1,113 @@
+"""A situation: one decision as people write it down, by name, and the batch of one that the guards see of it."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from export.spec import Array, Dict, Field, Fields
+from guards.records import NO_ACTION, Context, History, Schema
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What happened in the session before: nothing, if nothing is said.
+
+    ``seconds_since_change`` is None where the executed action has not changed; ``used`` says how many seconds ago an
+    action was last executed. Where the history is not ``known``, the session was first seen as long ago as the action
+    is taken to have changed. ``kept`` is what constraints keep, by their names, of the time before 0, which is now.
+    """
+
+    known: bool = True
+    step: int = 0
+    previous: str | None = None
+    seconds_since_change: float | None = None
+    used: Mapping[str, float] = field(default_factory=dict)
+    kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+
+    def history(self, schema: Schema) -> History:
+        """The history as the guards keep it, at the time 0: so a number of seconds ago is exactly that."""
+        ago = self.seconds_since_change
+        return History(
+            known=self.known,
+            since=0.0 if ago is None or self.known else -ago,
+            step=self.step,
+            action=NO_ACTION if self.previous is None else schema.actions.index(self.previous),
+            changed_at=-ago if self.known and ago is not None else None,
+            used={schema.actions.index(name): -seconds for name, seconds in self.used.items()},
+            kept=self.kept,
+        )
+
+    def lines(self) -> Iterator[str]:
+        """It in words."""
+        if not self.known:
+            yield "the session's history is not known here (a restart, another replica, a session that is new)"
+        if self.step == 0:
+            yield "the first decision of an episode" if self.known else "the first decision here"
+        else:
+            yield f"after {self.step} {'decision' if self.step == 1 else 'decisions'}, the last one {self.previous!r}"
+        ago = self.seconds_since_change
+        if ago is not None:
+            what = "the action changed" if self.known else "the session was first seen"
+            yield f"{what} {shown(ago)} s ago"
+        if self.used:
+            when_ = {name: f"{shown(seconds)} s ago" if seconds else "just now" for name, seconds in self.used.items()}
+            yield "executed " + ", ".join(f"{name!r} {when}" for name, when in when_.items())
+        if self.kept:
+            yield f"used up just now: {', '.join(map(repr, self.kept))}"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """What is observed, which facts a request gave (None: declared and not given), and what happened before.
+
+    A field that is not said is as near to 0 as its range lets it be. The request has no mask of its own.
+    """
+
+    observation: Mapping[str, float] = field(default_factory=dict)
+    facts: Mapping[str, float | None] = field(default_factory=dict)
+    past: Past = Past()
+
+    def context(self, schema: Schema) -> Context:
+        """The batch of one that the guards see."""
+        row = np.zeros(schema.observation.size)
+        named = ranges(schema)
+        for name, at in schema.columns.items():
+            row[at] = self.observation.get(name, nearest(0.0, named[name][0]))
+        facts = [self.facts.get(name) for name in schema.facts]
+        return Context(
+            observation=row[None, :],
+            facts=np.array([[np.nan if fact is None else fact for fact in facts]]),
+            mask=None,
+            now=np.zeros(1),
+            histories=[self.past.history(schema)],
+        )
+
+    def lines(self) -> Iterator[str]:
+        """It in words."""
+        if self.observation:
+            yield "observation: " + ", ".join(f"{name} = {shown(value)}" for name, value in self.observation.items())
+        if self.facts:
+            told = [f"{n} was not given" if v is None else f"{n} = {shown(v)}" for n, v in self.facts.items()]
+            yield "facts: " + ", ".join(told)
+        yield "history: " + "; ".join(self.past.lines())
+
+
+def ranges(schema: Schema) -> dict[str, tuple[Field, str]]:
+    """Each named number of the observation: its field, which has its range, and its dtype."""
+    space = schema.observation
+    parts: list[Fields | Array] = [entry.space for entry in space.entries] if isinstance(space, Dict) else [space]
+    named = [part for part in parts if isinstance(part, Fields)]
+    return {one.name: (one, part.dtype) for part in named for one in part.fields}
+
+
+def nearest(value: float, within: Field) -> float:
+    """The number within a range that is nearest to a value."""
+    low = -np.inf if within.low is None else within.low
+    return float(min(max(value, low), np.inf if within.high is None else within.high))
+
+
+def shown(value: float) -> str:
+    """A number as people write it."""
+    whole = float(value).is_integer() and abs(value) < 2**53
+    return str(int(value)) if whole else repr(float(value))

@@ -1,0 +1,54 @@
+"""Binding: explorer, guards and baseline as the configuration has them, bound to what a version observes and does."""
+
+from export.spec import Box, Manifest
+from guards.doubts import Doubts, Fresh
+from guards.errors import GuardMisconfigured
+from guards.records import Schema
+from guards.shield import Shield
+from service.config import Config, ConfigInvalid
+from service.explore import Acting
+from service.flight import Plane
+from service.ids import Keyring
+
+
+def bound(config: Config, schema: Schema, manifest: Manifest, keyring: Keyring) -> Plane:
+    """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid."""
+    try:
+        shield = Shield(config.constraints, schema)
+        doubts = _doubts(config, schema, manifest)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"constraints.{error}") from error
+    try:
+        acting = Acting.of(config.explore, schema.action, manifest.squash, joint=shield.joins)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"explore.{error}") from error
+    if config.mask == "required" and isinstance(schema.action, Box):
+        msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
+        raise ConfigInvalid(msg)
+    try:
+        propose, last_resort = config.baseline.bind(schema), config.baseline.last(schema)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"baseline: {error}") from error
+    return Plane(
+        schema=schema,
+        shield=shield,
+        explorer=config.explore,
+        acting=acting,
+        baseline=propose,
+        last_resort=last_resort,
+        key=keyring.current,
+        writer=bytes(8),
+        config=config.digest[:16],
+        durability=config.durability,
+        mask_required=config.mask == "required",
+        doubts=doubts,
+    )
+
+
+def _doubts(config: Config, schema: Schema, manifest: Manifest) -> Doubts:
+    """The doubts about a version's answers; raises GuardMisconfigured."""
+    for i, one in enumerate(config.constraints):
+        if isinstance(one, Fresh) and config.guard_clock == "observed_at":
+            msg = f"{i}, {one.name!r}: needs guard_clock = 'service': by 'observed_at' no observation is ever old"
+            raise GuardMisconfigured(msg)
+    return Doubts.of(config.constraints, schema, manifest)

@@ -1,0 +1,105 @@
+"""Breakers: one for each version, fed with what comes of its flights; while it is open, callers get the baseline."""
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from guards.breaker import BUCKETS, Breaker, BreakerState, Event, event_of
+from guards.errors import PolicyUnavailable
+
+_log = logging.getLogger(__name__)
+_REASONS = {reason.__name__: reason for reason in PolicyUnavailable.__subclasses__()}
+# Why the policy did not decide each row of a flight; None where it did.
+Fates = Sequence[str | None]
+
+
+class _Standing:
+    """Where a version's breaker stands, and the good flights that it has not been told of yet."""
+
+    def __init__(self, state: BreakerState) -> None:
+        self.state = state
+        self.untold = 0
+        self.openings = 0
+
+
+class Breakers:
+    """The breakers of all versions of a process. Times are in seconds of one monotonic clock."""
+
+    def __init__(self, breaker: Breaker, versions: Iterable[str], uniform: Callable[[], float], now: float) -> None:
+        """``uniform`` gives random numbers in [0, 1), which keep replicas from probing all together."""
+        self._breaker = breaker
+        self._uniform = uniform
+        self._all = {version: _Standing(breaker.start(now)) for version in versions}
+        # Flights that are good are told together, at least once in what the breaker counts together.
+        self._patience = breaker.window_seconds / BUCKETS
+
+    def closed(self, version: str) -> bool:
+        """Whether callers may have the version's answers."""
+        return self._all[version].state.phase == "closed"
+
+    def answered(self, version: str, fates: Fates, now: float) -> None:
+        """Take in what came of a flight of callers."""
+        one = self._all[version]
+        if one.state.phase == "closed" and now - one.state.at < self._patience and not any(fates):
+            one.untold += bool(fates)
+            return
+        if one.untold:
+            self._step(version, Event(good=1, flights=one.untold), now)
+            one.untold = 0
+        self._step(version, _event("answered", fates), now)
+
+    def waited(self, version: str, now: float) -> bool:
+        """Let time pass while it is open; whether a probe is due now."""
+        self._step(version, Event(), now)
+        return self._all[version].state.probe_due
+
+    def sent(self, version: str, now: float) -> None:
+        """Take in that a probe is on its way."""
+        self._step(version, Event("probe_sent"), now)
+
+    def probed(self, version: str, fates: Fates, now: float) -> None:
+        """Take in what came of a probe."""
+        self._step(version, _event("probed", fates), now)
+
+    def told(self, now: float) -> dict[str, dict[str, Any]]:
+        """Where each stands: for people."""
+        told = {}
+        for version, one in self._all.items():
+            # Time passes for a breaker where somebody asks: what it would say now, nobody having asked.
+            state = self._breaker.step(one.state, Event(), now, 0.0)
+            told[version] = {
+                "phase": state.phase,
+                "for_s": round(now - state.since, 1),
+                "openings": one.openings,
+                "opened_by": state.opened_by,
+                "fault": state.fault,
+                "rest_s": round(state.rest_s, 3),
+                "good_probes": state.good_probes,
+            }
+        return told
+
+    def openings(self) -> Mapping[str, int]:
+        """How often each opened."""
+        return {version: one.openings for version, one in self._all.items()}
+
+    def _step(self, version: str, event: Event, now: float) -> None:
+        one = self._all[version]
+        before, after = one.state, self._breaker.step(one.state, event, now, self._uniform())
+        one.state = after
+        if after.phase == "resting" and before.phase != "resting":
+            one.openings += 1
+            _log.warning(
+                "%s: %s, the breaker opens (%s) and rests %.1f s", version, after.fault, after.opened_by, after.rest_s
+            )
+        elif after.phase == "closed" and before.phase != "closed":
+            _log.warning("%s: %d probes were good, the breaker closes", version, after.good_probes)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{version} {one.state.phase}" for version, one in self._all.items())
+        return f"<Breakers {shown}>"
+
+
+def _event(kind: Any, fates: Fates) -> Event:
+    """What a breaker has to know of a flight."""
+    why = {i: _REASONS[reason]() for i, reason in enumerate(fates) if reason is not None}
+    return event_of(kind, len(fates), why)

@@ -1,0 +1,215 @@
+"""Choices: whole actions of several factors, how constraints name what they are made of, and rules that join them."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+
+from export.spec import Box, Factor, Field, MultiDiscrete
+from guards.choices import JOINT_LIMIT, choices_of
+from guards.constraints import Bounds, Constraint, Cooldown, Rule
+from guards.domains import JointDomain
+from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.records import NO_ACTION, UNKNOWN_ACTION, Context, History, Schema
+from guards.shield import Shield
+from tests.acting import OBSERVATION, SWITCHES
+from tests.fakes import NOW, SCHEMA, context_of
+
+FACTORED = Schema(observation=OBSERVATION, action=SWITCHES)
+PUMP, VALVE, FAN = (factor.names for factor in SWITCHES.factors)
+WHOLE = list(itertools.product(PUMP, VALVE, FAN))
+FRESH = History(known=True, since=NOW)
+
+
+def forbidden(constraint: Constraint, context: Context, row: int = 0) -> set[tuple[str, ...]]:
+    """The whole actions that a constraint forbids in a row, each by the names of its choices."""
+    allowed = Shield([constraint], FACTORED).judge(context).allowed
+    return {whole for whole, yes in zip(WHOLE, allowed[row], strict=True) if not yes}
+
+
+def sized(*sizes: int) -> Schema:
+    """A schema of factors of these sizes."""
+    factors = [Factor(name=f"f{i}", names=tuple(f"c{j}" for j in range(n))) for i, n in enumerate(sizes)]
+    return Schema(observation=OBSERVATION, action=MultiDiscrete(factors=tuple(factors)))
+
+
+class TestChoices:
+    """What there is to choose from, one column an action."""
+
+    def test_those_of_a_list_are_its_actions(self) -> None:
+        """Each is made of itself."""
+        choices = choices_of(SCHEMA)
+
+        assert (choices.names, len(choices), choices.parts.T.tolist()) == (SCHEMA.actions, 6, [[0, 1, 2, 3, 4, 5]])
+        assert [choices.column(4), choices.column(NO_ACTION)] == [4, NO_ACTION]
+
+    def test_those_of_factors_are_whole_actions(self) -> None:
+        """The last factor's choice changes fastest, and each is named beside its factor."""
+        choices = choices_of(FACTORED)
+
+        assert choices.names[:4] == ("pump=off", "pump=on", "valve=closed", "valve=half")
+        assert len(choices) == 24
+        assert choices.parts[[0, 1, 4, 23]].tolist() == [[0, 2, 5], [0, 2, 6], [0, 3, 5], [1, 4, 8]]
+        assert [choices.column((0, 1, 0)), choices.column((1, 2, 3)), choices.column(NO_ACTION)] == [4, 23, NO_ACTION]
+
+    def test_what_was_done_before_has_its_column(self) -> None:
+        """None at the start, unknown where the history is elsewhere."""
+        histories = [
+            FRESH,
+            History(known=False, since=NOW),
+            History(known=True, since=NOW, step=1, action=(1, 2, 3)),
+            History(known=False, since=NOW, step=1, action=(0, 1, 0)),
+        ]
+        context = context_of([[0, 0, 0]] * 4, histories=histories)
+
+        assert choices_of(FACTORED).previous(context).tolist() == [NO_ACTION, UNKNOWN_ACTION, 23, 4]
+
+    def test_as_many_are_counted_as_said_and_no_more(self) -> None:
+        """Beyond the limit a constraint is refused with the numbers; without constraints nothing is counted."""
+        with pytest.raises(GuardMisconfigured, match=r"^0, 'r': there are 64 x 65 = 4160 whole actions, expected at m"):
+            Shield([Rule(name="r", forbid="f0 == f1")], sized(64, 65))
+
+        assert len(choices_of(sized(64, 64))) == JOINT_LIMIT
+        assert not Shield([], sized(64, 65)).joins
+
+    def test_numbers_cannot_be_listed(self) -> None:
+        """A Box has no choices."""
+        schema = Schema(observation=OBSERVATION, action=Box(fields=(Field(name="torque"),)))
+
+        with pytest.raises(GuardMisconfigured, match="is for actions to choose from, and a box action has none"):
+            choices_of(schema)
+
+
+class TestRules:
+    """Rules that join factors."""
+
+    @pytest.mark.parametrize(
+        ("forbid", "expected"),
+        [
+            ("pump == 'on' and fan == 'storm'", lambda w: w[0] == "on" and w[2] == "storm"),
+            ("fan in ('slow', 'fast') and valve != 'open'", lambda w: w[2] in ("slow", "fast") and w[1] != "open"),
+            ("'on' != pump or valve not in ('half', 'open')", lambda w: w[0] != "on" or w[1] == "closed"),
+            ("pump + valve + fan > 4", lambda w: PUMP.index(w[0]) + VALVE.index(w[1]) + FAN.index(w[2]) > 4),
+            ("valve == fan", lambda w: VALVE.index(w[1]) == FAN.index(w[2])),
+            ("max(valve, -fan) >= load", lambda w: VALVE.index(w[1]) >= 2),
+            ("load > 1", lambda _: True),
+        ],
+    )
+    def test_they_name_factors_as_choices_and_as_numbers(self, forbid: str, expected: Any) -> None:
+        """By the name of a choice, or by its index."""
+        found = forbidden(Rule(name="r", forbid=forbid), context_of([[2, 0, 0]]))
+
+        assert found == {whole for whole in WHOLE if expected(whole)}
+
+    @pytest.mark.parametrize(
+        ("forbid", "problem"),
+        [
+            (
+                "action == 'on'",
+                "column 1: the name 'action' is not known, expected one of load, lag, pods, pump, valve",
+            ),
+            ("previous_action == 'on'", "the name 'previous_action' is not known"),
+            ("pump == 'half'", "column 9: the choice 'half' is not known, expected one of off, on"),
+            ("pump in ('half', 'on')", "the choice 'half' is not known, expected one of off, on"),
+            ("pump > 'off'", "orders actions"),
+            ("load in ('off', 'on')", "is a number, expected an action"),
+            ("pump", "is a choice, expected a condition"),
+            ("(pump if load > 1 else fan) > 1", "is a choice, expected a number or a condition"),
+        ],
+    )
+    def test_a_mistake_points_at_the_column(self, forbid: str, problem: str) -> None:
+        """At start."""
+        with pytest.raises(ExpressionInvalid, match=problem):
+            Shield([Rule(name="r", forbid=forbid)], FACTORED)
+
+    @pytest.mark.parametrize("facts", [(), ("load",)])
+    def test_a_name_with_two_meanings_is_refused(self, facts: tuple[str, ...]) -> None:
+        """A field or a fact, and a factor of the action."""
+        action = MultiDiscrete(factors=(Factor(name="load", names=("off", "on")),))
+        observation = OBSERVATION if not facts else OBSERVATION.model_copy(update={"fields": OBSERVATION.fields[1:]})
+
+        with pytest.raises(ExpressionInvalid, match="'load' is a factor of the action and an input too"):
+            Shield([Rule(name="r", forbid="load == 'on'")], Schema(observation, action, facts))
+
+
+class TestNamed:
+    """Constraints that name choices of factors."""
+
+    def test_a_cooldown_rests_choices(self) -> None:
+        """Every whole action with one of them, after any whole action with one of them."""
+        cooldown = Cooldown(name="c", actions=("pump=on", "fan=storm"), seconds=60)
+        shield = Shield([cooldown], FACTORED)
+
+        after = shield.advanced(FRESH, (1, 0, 0), NOW)
+
+        assert shield.tracked == {1, 8}
+        assert after.used == {1: NOW}
+        context = context_of([[0, 0, 0]] * 2, now=[NOW + 59, NOW + 60], histories=[after] * 2)
+        assert forbidden(cooldown, context) == {whole for whole in WHOLE if whole[0] == "on" or whole[2] == "storm"}
+        assert forbidden(cooldown, context, 1) == set()
+        assert shield.advanced(FRESH, (0, 2, 1), NOW).used == {}
+
+    def test_effects_on_a_quantity_add_up(self) -> None:
+        """Of all choices of a whole action."""
+        bounds = Bounds(name="b", of="pods", effect={"pump=on": 1, "fan=slow": 1, "fan=fast": -1}, high=4)
+
+        found = forbidden(bounds, context_of([[0, 0, 3]]))
+
+        assert found == {whole for whole in WHOLE if whole[0] == "on" and whole[2] == "slow"}
+
+    @pytest.mark.parametrize("name", ["on", "pump", "pump=half", "pump=1"])
+    def test_a_choice_is_named_beside_its_factor(self, name: str) -> None:
+        """Or two factors could mean it."""
+        with pytest.raises(GuardMisconfigured, match=f"the action '{name}' is not known, expected one of pump=off, pu"):
+            Shield([Cooldown(name="c", actions=(name,), seconds=1)], FACTORED)
+
+
+class TestJointDomain:
+    """Whole actions as columns."""
+
+    DOMAIN = JointDomain(SWITCHES)
+
+    def test_a_mask_of_choices_leaves_their_product(self) -> None:
+        """Whatever the factors' sizes."""
+        rng = np.random.default_rng(0)
+        masks = rng.random((20, SWITCHES.width)) < 0.6
+
+        whole = self.DOMAIN.spread(masks)
+
+        for mask, row in zip(masks, whole, strict=True):
+            parts = np.split(mask, [2, 5])
+            assert row.tolist() == [bool(p and v and f) for p, v, f in itertools.product(*parts)]
+
+    def test_a_whole_action_has_one_column(self) -> None:
+        """In the order of counting; what is no action has any."""
+        actions = np.array([[0, 0, 0], [0, 0, 1], [1, 2, 3], [-1, -1, -1], [9, 9, 9]])
+
+        assert self.DOMAIN.columns(actions).tolist() == [0, 1, 23, 0, 23]
+        assert self.DOMAIN.shape == (2, 3, 4)
+
+    def test_something_is_left_where_any_whole_action_is(self) -> None:
+        """Factors that each have something left may have nothing together."""
+        pumping = Rule(name="a", forbid="pump == 'off' or valve == 'closed' or fan == 'still'")
+        closed = Rule(name="b", forbid="pump == 'on'")
+        context = context_of([[0, 0, 0]])
+
+        for rules, left in (([pumping], True), ([pumping, closed], False)):
+            shield = Shield(rules, FACTORED)
+            assert shield.domain.choosable(shield.judge(context).allowed).tolist() == [left]
+
+    def test_the_check_agrees_with_the_mask(self) -> None:
+        """For every whole action, with and without a request's mask, and what is no action passes neither."""
+        rules = [
+            Rule(name="a", forbid="pump == 'on' and fan > 1"),
+            Cooldown(name="b", actions=("fan=slow",), seconds=9),
+        ]
+        shield = Shield(rules, FACTORED)
+        mask = np.random.default_rng(1).random((3, 9)) < 0.7
+        histories = [FRESH, History(known=False, since=NOW), FRESH]
+        for masks in (None, mask.tolist()):
+            context = context_of([[0, 0, 0]] * 3, mask=masks, histories=histories)
+            allowed = shield.judge(context).allowed
+            for i, whole in enumerate(itertools.product(range(2), range(3), range(4))):
+                assert shield.check(context, np.array([whole] * 3)).tolist() == allowed[:, i].tolist()
+            assert shield.check(context, np.array([[0, 0, 4], [-1, 0, 0], [2, 0, 0]])).tolist() == [False] * 3

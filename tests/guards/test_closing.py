@@ -1,0 +1,118 @@
+"""What a constraint may forbid: the same as what the bound constraint forbids, its history at its worst."""
+
+from dataclasses import replace
+from random import Random
+
+import numpy as np
+import pytest
+import z3
+
+from guards.boxes import Linear
+from guards.closing import CLOSING, executed_just_now, may_forbid, used_up
+from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule
+from guards.doubts import Fresh
+from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.smt import Symbols
+from tests.fakes import Fickle
+from tests.guards.pairs import DYADIC, situation, together
+from tests.guards.test_smt import bindings
+
+ONES: list[Constraint] = [
+    Rule(name="rule", forbid="action == 'up' and load / lag > 2"),
+    Rule(name="fact", forbid="action != 'hold' and price > pods"),
+    Rule(name="history", forbid="action == previous_action and step > 1"),
+    Bounds(name="bounds", of="pods", effect={"up": 2, "down": -1, "jump": 0}, low=-3, high=5),
+    Bounds(name="half", of="pods", effect={"up": 2, "down": -1}),
+    Bounds(name="fails", of="pods / lag", effect={"up": 0.25}, high=2),
+    Rule(name="lenient", forbid="action != 'hold' and price > pods", on_error="allow"),
+    Fresh(name="fresh", max_age_seconds=3),
+]
+LEVELS = {"hold": 0.0, "up": 2.0, "down": -2.0, "jump": 2.0}
+REMEMBERING: list[Constraint] = [
+    Cooldown(name="rest", actions=("up", "jump"), seconds=5),
+    RateLimit(name="moves", per_second=0.5, effect={"up": 1, "down": -1, "hold": 0}),
+    RateLimit(name="steep", per_second=1e-9, effect={"up": 1, "down": -2}),
+    RateLimit(name="levels", per_second=0.5, levels=LEVELS),
+    RateLimit(name="one level", per_second=0.5, levels=dict.fromkeys(DYADIC.actions, 1.0)),
+    Budget(name="spend", cost="(2 if action == 'up' else 0) + lag", at_most=3, seconds=60),
+    Budget(name="dear", cost="pods / lag", at_most=3, seconds=60),
+    MaxSwitches(name="calm", at_most=2, seconds=60),
+]
+
+
+@pytest.mark.parametrize("constraint", ONES, ids=lambda one: one.name)
+def test_what_has_no_history_of_its_own_may_forbid_what_it_forbids(constraint: Constraint) -> None:
+    """In any situation, for any action, neither more nor less."""
+    random = Random(6)  # noqa: S311 - a test that repeats itself
+    some = [situation(random) for _ in range(60)]
+    symbols = Symbols(DYADIC)
+    formula = may_forbid(constraint, symbols)
+
+    cells = np.broadcast_to(constraint.bind(DYADIC)(together(DYADIC, some), None), (60, 4))
+
+    for i, one in enumerate(some):
+        for action in range(4):
+            bound = [*bindings(symbols, one), (symbols.action, z3.IntVal(action))]
+            assert z3.is_true(z3.simplify(z3.substitute(formula, *bound))) is bool(cells[i, action])
+
+
+@pytest.mark.parametrize("constraint", REMEMBERING, ids=lambda one: one.name)
+def test_what_has_a_history_may_forbid_what_it_forbids_at_its_worst(constraint: Constraint) -> None:
+    """Never less than it forbids, whatever it remembers; and no more than where all that it allows was just done."""
+    random = Random(7)  # noqa: S311 - a test that repeats itself
+    symbols = Symbols(DYADIC)
+    formula, forbids = may_forbid(constraint, symbols), constraint.bind(DYADIC)
+
+    for one in (situation(random) for _ in range(150)):
+        happened = one.past.step > 0 or not one.past.known
+        worst = dict.fromkeys(executed_just_now([constraint], symbols), 0.0), used_up([constraint])
+        used, kept = worst if happened else ({}, {})
+        at_worst = replace(one, past=replace(one.past, used=used, kept=kept))
+        now, then = (
+            np.broadcast_to(forbids(each.context(DYADIC), None), (1, 4))[0].tolist() for each in (one, at_worst)
+        )
+        bound = bindings(symbols, one)
+        formulas = [z3.substitute(formula, *bound, (symbols.action, z3.IntVal(action))) for action in range(4)]
+        may = [z3.is_true(z3.simplify(one)) for one in formulas]
+        assert may == then, one
+        assert all(may[action] or not now[action] for action in range(4)), one
+
+
+def test_the_worst_of_all_is_told_by_name() -> None:
+    """What was executed, and what was used up."""
+    assert executed_just_now(REMEMBERING, Symbols(DYADIC)) == ["up", "jump"]
+    assert used_up(REMEMBERING) == {
+        **dict.fromkeys(("moves", "steep", "levels", "one level"), (0.0,)),
+        **dict.fromkeys(("spend", "dear"), (0.0, 3.0)),
+        "calm": (0.0, 0.0),
+    }
+
+
+def test_every_kind_is_in_the_table() -> None:
+    """Or a configuration that has it is hardly ever proved; but for the one that a Box alone can have."""
+    union = AnyConstraint.__origin__  # type: ignore[attr-defined]
+
+    assert set(union.__args__) - set(CLOSING) == {Linear}
+
+
+def test_bounds_that_are_expressions_may_forbid_anything() -> None:
+    """They are for a Box, and do not bind here."""
+    symbols = Symbols(DYADIC)
+
+    may_forbid(Bounds(name="b", of="load", high="lag"), symbols)
+
+    assert symbols.gaps == ["'b': bounds that are expressions are for a Box, and have no translation"]
+
+
+def test_a_kind_that_is_not_in_the_table_may_forbid_anything() -> None:
+    """Of any action, each for itself, and says so."""
+    symbols = Symbols(DYADIC)
+
+    formula = may_forbid(Fickle(name="fickle", action=1), symbols)
+
+    here, there = (z3.substitute(formula, (symbols.action, z3.IntVal(i))) for i in (0, 1))
+    solver = z3.Solver()
+    solver.add(here, z3.Not(there))
+    assert solver.check() == z3.sat
+    assert symbols.actions() == [0, 1, 2, 3]
+    assert symbols.gaps == ["'fickle': the proof does not know what a Fickle forbids"]

@@ -1,0 +1,288 @@
+"""The command ``python -m guards``: what it prints, and what its exit codes say."""
+
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from guards.__main__ import main
+from tests.artefacts import demo
+
+ROOT = Path(__file__).parents[2]
+ORDINARY = """
+policy = "demo.onnx"
+facts = ["budget"]
+name = "demo"
+[[constraints]]
+kind = "rule"
+name = "keep two replicas"
+forbid = "action == 'scale_down' and replicas <= 2"
+[[constraints]]
+kind = "cooldown"
+name = "calm"
+actions = ["scale_up"]
+seconds = 60
+[baseline]
+kind = "constant"
+action = "hold"
+last_resort = "hold"
+"""
+HOLE = (
+    ORDINARY
+    + """
+[[constraints]]
+kind = "rule"
+name = "never hold"
+forbid = "action == 'hold' and cpu > 0.5"
+"""
+)
+OBSERVATION = '{"cpu": 0.9, "queue": 3, "replicas": 2}'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with an artefact."""
+    (tmp_path / "demo.onnx").write_bytes(demo())
+    return tmp_path
+
+
+def written(folder: Path, text: str) -> str:
+    """The path of a configuration."""
+    path = folder / "policy.toml"
+    path.write_text(text, "utf-8")
+    return str(path)
+
+
+def explained(capsys: pytest.CaptureFixture[str], folder: Path, *options: str) -> Any:
+    """What is explained, as JSON."""
+    assert main(["explain", written(folder, ORDINARY), "--json", *options]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """What is said where nothing is done."""
+    assert main(words) == 2
+    told = capsys.readouterr()
+    assert told.out == ""
+    return told.err.removeprefix("guards: ").rstrip("\n")
+
+
+def test_a_sound_configuration_is_proved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 0."""
+    assert main(["prove", written(folder, ORDINARY)]) == 0
+
+    assert capsys.readouterr().out.splitlines() == [
+        "proved: for every observation within the declared ranges, at least one action is allowed",
+        "proved: the last resort 'hold' is allowed wherever nothing else is",
+    ]
+
+
+def test_a_hole_is_shown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 1, and where it is."""
+    assert main(["prove", written(folder, HOLE)]) == 1
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("counterexample: ")
+    assert "  hold: closed by 'never hold'" in lines
+
+
+def test_what_is_not_decided_has_a_code_of_its_own(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 3: no answer in the time given."""
+    assert main(["prove", written(folder, HOLE), "--seconds", "0"]) == 3
+
+    assert capsys.readouterr().out.startswith("undecided: ")
+
+
+def test_a_verdict_is_json_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the situation as numbers."""
+    assert main(["prove", "--json", written(folder, HOLE)]) == 1
+
+    told = json.loads(capsys.readouterr().out)
+    assert told["outcome"] == "counterexample"
+    assert told["left"]["counterexample"]["situation"]["observation"]["cpu"] > 0.5
+
+
+def test_a_situation_is_explained(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each action, and each constraint with its reason."""
+    assert main(["explain", written(folder, ORDINARY), "--observation", OBSERVATION]) == 0
+
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:3] == [
+        "observation: cpu = 0.9, queue = 3, replicas = 2",
+        "facts: budget was not given",
+        "history: the first decision of an episode",
+    ]
+    assert lines[3] == "scale_down: not allowed"
+    assert lines[4].endswith("is true where replicas = 2")
+
+
+def test_history_and_facts_are_options(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """They become the situation that is shown."""
+    facts = ["--facts", '{"budget": 1}']
+    past = ["--previous", "scale_up", "--seconds-since-change", "5", "--step", "3", "--used", "scale_up=5"]
+
+    told = explained(capsys, folder, "--observation", "[0.9, 3, 4]", *facts, *past, "--used", "hold=9")
+
+    assert told["situation"] == {
+        "observation": {"cpu": 0.9, "queue": 3, "replicas": 4},
+        "facts": {"budget": 1},
+        "past": {
+            "known": True,
+            "step": 3,
+            "previous": "scale_up",
+            "seconds_since_change": 5,
+            "used": {"scale_up": 5, "hold": 9},
+            "kept": {},
+        },
+    }
+    assert [action["allowed"] for action in told["actions"]] == [True, True, False]
+
+
+def test_a_history_may_be_unknown(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As after a restart: constraints take the worst."""
+    told = explained(capsys, folder, "--observation", "[0.9, 3, 4]", "--unknown-history")
+
+    assert [action["allowed"] for action in told["actions"]] == [True, True, False]
+
+
+def test_a_previous_action_is_one_decision(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Unless more are said."""
+    told = explained(capsys, folder, "--observation", "[0.9, 3, 4]", "--previous", "hold")
+
+    assert told["situation"]["past"]["step"] == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--observation", "{"], "--observation: is not JSON"),
+        (
+            ["--observation", '{"cpu": 1}'],
+            '--observation: was {"cpu": 1}, expected a JSON object with all of cpu, queue',
+        ),
+        (["--observation", "[1, 2]"], "--observation: was [1, 2], expected"),
+        (["--observation", "3"], "--observation: was 3, expected"),
+        (["--observation", '[0.5, "1", 2]'], "--observation.queue: was '1', expected a finite number"),
+        (["--observation", "[0.5, true, 2]"], "--observation.queue: was True, expected a finite number"),
+        (["--observation", "[NaN, 1, 2]"], "--observation.cpu: was nan, expected a finite number"),
+        (["--observation", f"[1{'0' * 400}, 1, 2]"], "--observation.cpu: was 1000"),
+        (["--facts", "[1]"], "--facts: was [1], expected a JSON object with some of budget"),
+        (["--facts", '{"price": 1}'], "--facts: was "),
+        (["--step", "2"], "--step: was 2, expected 0 without --previous, and more with it"),
+        (["--step", "-1", "--previous", "hold"], "--step: was -1"),
+        (["--step", "0", "--previous", "hold"], "--step: was 0"),
+        (["--previous", "fly"], "the action 'fly' is not known, expected one of scale_down, hold, scale_up"),
+        (["--used", "fly=3"], "the action 'fly' is not known"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], said: str
+) -> None:
+    """Exit code 2: what it was, and what was expected."""
+    words = ["explain", written(folder, ORDINARY), "--observation", OBSERVATION, *options]
+
+    assert refused(capsys, *words).startswith(said)
+
+
+@pytest.mark.parametrize("seconds", ["x", "-1", "nan", "inf"])
+def test_seconds_are_seconds(folder: Path, capsys: pytest.CaptureFixture[str], seconds: str) -> None:
+    """Exit code 2, by the parser of the command line."""
+    with pytest.raises(SystemExit) as left:
+        main(["prove", written(folder, ORDINARY), f"--seconds={seconds}"])
+
+    assert left.value.code == 2
+    assert f"was {seconds!r}, expected a number of seconds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('policy = "demo.onnx"', "", "policy: was None, expected: "),
+        ('policy = "demo.onnx"', 'policy = "none.onnx"', "policy: {folder}/none.onnx cannot be read (No such file"),
+        (
+            'policy = "demo.onnx"',
+            'policy = "policy.toml"',
+            "policy: {folder}/policy.toml: the file has 0 policy.digest",
+        ),
+        ('["budget"]', '["a b"]', "facts.0: was 'a b', expected: "),
+        ('["budget"]', '["cpu"]', "facts: the fact 'cpu' has a name that is taken"),
+        ('kind = "rule"', 'kind = "rle"', "constraints.0: was {{'kind': 'rle'"),
+        ("seconds = 60", 'seconds = "60"', "constraints.1.seconds: was '60', expected: "),
+        ("seconds = 60", "seconds = nan", "constraints.1"),
+        ("replicas <= 2", "pods <= 2", "constraints.0, 'keep two replicas': expression "),
+        ('["scale_up"]', '["up"]', "constraints.1, 'calm': the action 'up' is not known"),
+        ('last_resort = "hold"', 'last_resort = "fly"', "baseline: the action 'fly' is not known"),
+        ('kind = "constant"', "kind = 3", "baseline: was {{"),
+        ("name =", "name", "is not TOML ("),
+    ],
+)
+def test_a_mistake_in_the_file_has_its_path(
+    folder: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, said: str
+) -> None:
+    """Exit code 2: the file, where in it, what it was and what was expected."""
+    path = written(folder, ORDINARY.replace(old, new, 1))
+
+    assert refused(capsys, "prove", path).startswith(f"{path}: {said.format(folder=folder)}")
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2."""
+    path = str(tmp_path / "none.toml")
+
+    assert refused(capsys, "prove", path) == (
+        f"{path}: cannot be read (No such file or directory), expected a TOML file"
+    )
+
+
+def test_a_configuration_needs_no_baseline_to_be_proved(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is the constraints that are asked about."""
+    path = written(folder, ORDINARY.partition("[baseline]")[0])
+
+    assert main(["prove", path]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_without_z3_proving_says_what_to_install(folder: Path) -> None:
+    """Exit code 2; explaining needs nothing."""
+    path = written(folder, ORDINARY)
+    program = "import sys; sys.modules['z3'] = None; from guards.__main__ import main; sys.exit(main())"
+
+    def run(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", program, *words]
+        return subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    proving, explaining = run("prove", path), run("explain", path, "--observation", OBSERVATION)
+
+    assert (proving.returncode, proving.stdout) == (2, "")
+    assert proving.stderr == (
+        "guards: the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'\n"
+    )
+    assert (explaining.returncode, explaining.stderr) == (0, "")
+
+
+def test_the_bundled_configuration_is_proved() -> None:
+    """As people type it."""
+    command = [sys.executable, "-m", "guards", "prove", "policy.toml"]
+
+    done = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("proved: ")
+
+
+def test_the_module_is_the_command(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the words that follow it."""
+    monkeypatch.setattr(sys, "argv", ["guards", "prove", written(folder, ORDINARY)])
+    monkeypatch.delitem(sys.modules, "guards.__main__")
+
+    with pytest.raises(SystemExit) as left:
+        runpy.run_module("guards", run_name="__main__")
+
+    assert left.value.code == 0
+    assert capsys.readouterr().out.startswith("proved: ")

@@ -1,0 +1,118 @@
+"""The reference interpreter: the same answers as the compiler that decides, from code that is no part of it."""
+
+from random import Random
+
+import numpy as np
+import pytest
+
+from guards.errors import EvaluationFailed
+from guards.expressions import compile_expression
+from guards.reference import Asked, Value, parsed, value_of
+from guards.situation import Past, Situation
+from tests.guards.pairs import DYADIC, condition, situation, together
+
+PLAIN = Situation({"load": 0.5, "lag": 0.0, "pods": 3.0, "jobs": 0.0}, {"budget": 2.0, "price": None})
+
+
+def value(source: str, of: Situation = PLAIN, action: str = "up") -> Value:
+    """The value of an expression."""
+    return value_of(parsed(source), Asked(DYADIC, of, action))
+
+
+def failure(source: str, of: Situation = PLAIN) -> str:
+    """Why an expression has no value."""
+    with pytest.raises(EvaluationFailed) as failed:
+        value(source, of)
+    return str(failed.value)
+
+
+def compare(seed: int, expressions: int, each: int) -> int:
+    """Compare the compiler with the interpreter; gives the number of pairs."""
+    random = Random(seed)  # noqa: S311 - a test that repeats itself
+    known = [situation(random) for _ in range(400)]
+    pairs = 0
+    for _ in range(expressions):
+        source = condition(random, 3)
+        node, some = parsed(source), random.sample(known, each)
+        truth, failed = compile_expression(source, DYADIC, "truth").evaluate(together(DYADIC, some), None)
+        shape = (each, len(DYADIC.actions))
+        found = np.where(np.broadcast_to(False if failed is None else failed, shape), 2, np.broadcast_to(truth, shape))
+        said = [[interpreted(node, Asked(DYADIC, one, action)) for action in DYADIC.actions] for one in some]
+        assert found.tolist() == said, source
+        pairs += found.size
+    return pairs
+
+
+def interpreted(node: object, asked: Asked) -> int:
+    """0 for false, 1 for true, 2 where there is no value."""
+    try:
+        return int(bool(value_of(node, asked)))  # type: ignore[arg-type]
+    except EvaluationFailed:
+        return 2
+
+
+def test_the_compiler_and_the_interpreter_say_the_same() -> None:
+    """On a hundred thousand random pairs of an expression and a state."""
+    assert compare(seed=1, expressions=1000, each=25) == 100_000
+
+
+@pytest.mark.soak
+def test_the_compiler_and_the_interpreter_say_the_same_for_long() -> None:
+    """On a million of them."""
+    assert compare(seed=2, expressions=10_000, each=25) == 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        ("load", 0.5),
+        ("7", 7.0),
+        ("True", True),
+        ("-pods", -3.0),
+        ("pods % -2", -1.0),
+        ("abs(-pods) + min(load, lag) - max(load, lag, pods)", 0.0),
+        ("action", "up"),
+        ("previous_action", None),
+        ("seconds_since_change", 1e9),
+        ("step", 0.0),
+        ("'up' if lag == 0 else 'down'", "up"),
+        ("action in ('up', 'down')", True),
+        ("action not in ('up', 'down')", False),
+        ("action == previous_action", False),
+        ("0 < load < pods", True),
+        ("lag != 0 and 1 / lag > 3", False),
+        ("lag == 0 or 1 / lag > 3", True),
+        ("not (budget > 3)", True),
+    ],
+)
+def test_an_expression_means_what_python_means(source: str, expected: Value) -> None:
+    """Numbers are doubles, and what is not reached is not evaluated."""
+    assert value(source) == expected
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("1 / lag > 3", "1 / lag divides by zero"),
+        ("pods % jobs", "pods % jobs divides by zero"),
+        ("1e308 * (10 * pods)", "1e+308 * (10 * pods) is too large a number"),
+        ("price > 1 or True", "the fact price was not given"),
+        ("-action", "action is not a number"),
+        ("lambda: 1", "Lambda is not part of the rule language"),
+    ],
+)
+def test_a_failure_says_what_failed(source: str, why: str) -> None:
+    """In words that people can find again in the expression."""
+    assert failure(source) == why
+
+
+def test_a_history_that_is_not_here_has_no_step() -> None:
+    """The previous action is known again after the first decision here, and the time since a change is the worst."""
+    first, later = (Past(known=False), Past(known=False, step=1, previous="up"))
+
+    assert failure("step > 1", Situation(past=first)).startswith("step is not known")
+    assert failure("step > 1", Situation(past=later)).startswith("step is not known")
+    assert failure("previous_action == 'up'", Situation(past=first)).startswith("previous_action is not known")
+    assert value("previous_action == 'up'", Situation(past=later)) is True
+    assert value("seconds_since_change", Situation(past=first)) == 0
+    assert value("seconds_since_change", Situation(past=Past(step=2, previous="up", seconds_since_change=4))) == 4

@@ -1,0 +1,170 @@
+"""The translation to SMT: the same verdict as the compiler and the interpreter where doubles are exact."""
+
+from random import Random
+
+import pytest
+import z3
+
+from guards.records import NEVER, NO_ACTION
+from guards.reference import Asked, parsed
+from guards.situation import Past, Situation
+from guards.smt import Symbols, exact, translate
+from tests.guards.holes import PLANT
+from tests.guards.pairs import DYADIC, condition, situation
+from tests.guards.test_reference import interpreted
+
+Bindings = list[tuple[z3.ExprRef, z3.ExprRef]]
+
+
+def bindings(symbols: Symbols, of: Situation) -> Bindings:
+    """The values of the symbols in a situation, the action left open."""
+    past, ago = of.past, of.past.seconds_since_change
+    bound: Bindings = [
+        (symbols.previous, z3.IntVal(NO_ACTION if past.previous is None else DYADIC.actions.index(past.previous))),
+        (symbols.step, z3.IntVal(past.step)),
+        (symbols.known, z3.BoolVal(past.known)),
+        (symbols.since_change, real((NEVER if past.known else 0) if ago is None else ago)),
+    ]
+    for name, value in symbols.fields.items():
+        number = of.observation[name]
+        bound.append((value, z3.IntVal(int(number)) if z3.is_int(value) else real(number)))
+    for name, (value, given) in symbols.facts.items():
+        fact = of.facts[name]
+        bound += [(value, real(0 if fact is None else fact)), (given, z3.BoolVal(fact is not None))]
+    return bound
+
+
+def real(number: float) -> z3.ArithRef:
+    """A real constant."""
+    value = exact(number)
+    return z3.simplify(z3.ToReal(value)) if z3.is_int(value) else value
+
+
+def compare(seed: int, expressions: int, each: int) -> int:
+    """Compare the interpreter with the translation; gives the number of pairs."""
+    random = Random(seed)  # noqa: S311 - a test that repeats itself
+    symbols, actions = everything(), DYADIC.actions
+    known = [(one, bindings(symbols, one)) for one in (situation(random) for _ in range(400))]
+    pairs = 0
+    for _ in range(expressions):
+        source = condition(random, 3, remainders=False)
+        node, (value, failed) = parsed(source), translate(source, symbols)
+        outcome = z3.If(failed, z3.IntVal(2), z3.If(value, z3.IntVal(1), z3.IntVal(0)))
+        # One number with a digit for each action: a substitution costs more than what it substitutes.
+        digits = [z3.substitute(outcome, (symbols.action, z3.IntVal(i))) * 10**i for i in range(len(actions))]
+        told = z3.Sum(digits)
+        for one, bound in random.sample(known, each):
+            said = z3.simplify(z3.substitute(told, *bound))
+            assert z3.is_int_value(said), source
+            expected = [interpreted(node, Asked(DYADIC, one, action)) for action in actions]
+            assert said.as_long() == sum(digit * 10**i for i, digit in enumerate(expected)), source
+            pairs += len(actions)
+    assert symbols.gaps == []
+    return pairs
+
+
+def everything() -> Symbols:
+    """The symbols of a schema, all of which have been asked for."""
+    symbols = Symbols(DYADIC)
+    for name in DYADIC.fields:
+        symbols.field(name)
+    for name in DYADIC.facts:
+        symbols.fact(name)
+    return symbols
+
+
+def test_the_translation_and_the_interpreter_say_the_same() -> None:
+    """On dyadic numbers, where doubles do not round: the interpreter in turn is held to the compiler."""
+    assert compare(seed=3, expressions=1000, each=6) == 24_000
+
+
+@pytest.mark.soak
+def test_the_translation_and_the_interpreter_say_the_same_for_long() -> None:
+    """On more of them."""
+    assert compare(seed=4, expressions=4000, each=12) == 192_000
+
+
+def test_histories_that_happen_are_in_the_domain() -> None:
+    """Whatever is executed, and however one steps back: what the proof says covers it."""
+    random = Random(5)  # noqa: S311 - a test that repeats itself
+    symbols = Symbols(DYADIC)
+    symbols.mentioned.update(range(4))
+    pasts = [
+        Past(),
+        Past(known=False),
+        Past(known=False, seconds_since_change=3),
+        Past(step=1, previous="up"),
+        Past(step=1, previous="up", seconds_since_change=2),
+        Past(known=False, step=1, previous="up", seconds_since_change=2),
+        *[situation(random).past for _ in range(100)],
+    ]
+
+    for past in pasts:
+        action = (symbols.action, z3.IntVal(0))
+        held = z3.substitute(z3.And(symbols.domain()), *bindings(symbols, Situation(past=past)), action)
+        assert z3.is_true(z3.simplify(held)), past
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"), [("cpu", 1, 1.5), ("temp", -20, -20.5), ("queue", 1000, 1001), ("rate", 1e300, None)]
+)
+def test_a_field_is_within_its_range(name: str, inside: float, outside: float | None) -> None:
+    """As the artefact declares it; without a range it is anything."""
+    symbols = Symbols(PLANT)
+    field = symbols.field(name)
+
+    assert solvable(symbols, field == exact(inside))
+    assert outside is None or not solvable(symbols, field == exact(outside))
+
+
+def test_a_whole_field_is_never_a_half() -> None:
+    """Integers are integers."""
+    symbols = Symbols(PLANT)
+    queue = symbols.field("queue")
+
+    assert not solvable(symbols, z3.ToReal(queue) == real(1.5))
+    assert not solvable(Symbols(DYADIC), Symbols(DYADIC).field("pods") * 2 == 3)
+
+
+def test_a_constant_is_the_double_that_the_shield_compares_with() -> None:
+    """Not the decimal that people wrote for it."""
+    symbols = Symbols(PLANT)
+    cpu = symbols.field("cpu")
+
+    assert not solvable(symbols, z3.And(translate("cpu == 0.3", symbols).value, cpu == z3.RealVal("3/10")))
+    assert solvable(symbols, z3.And(translate("cpu == 0.3", symbols).value, cpu == exact(0.3)))
+
+
+def test_a_remainder_of_numbers_that_are_not_whole_may_be_anything() -> None:
+    """It is told as a gap, and the value may be another one for each action; by zero it fails."""
+    symbols = Symbols(PLANT)
+
+    value, failed = translate("(temp if action == 'up' else 1) % cpu > 3", symbols)
+
+    assert symbols.gaps == ["(temp if action == 'up' else 1) % cpu is a remainder of numbers that need not be whole"]
+    here, there = (z3.substitute(value, (symbols.action, z3.IntVal(i))) for i in (0, 1))
+    assert solvable(symbols, z3.And(here, z3.Not(there)))
+    assert not solvable(symbols, z3.And(symbols.field("cpu") == 0, z3.Not(failed)))
+
+
+def test_what_is_no_part_of_the_language_has_no_translation() -> None:
+    """It is not guessed at."""
+    with pytest.raises(NotImplementedError, match="lambda: True is not part of the translation"):
+        translate("lambda: True", Symbols(PLANT))
+
+
+def test_actions_that_nobody_names_are_looked_at_in_pairs() -> None:
+    """One that may be the previous one, and one that is not."""
+    symbols = Symbols(DYADIC)
+
+    translate("action == 'down'", symbols)
+
+    assert symbols.actions() == [0, 1, 2]
+    assert repr(symbols) == "<Symbols 0 fields, 0 facts, 1 named actions>"
+
+
+def solvable(symbols: Symbols, formula: z3.BoolRef) -> bool:
+    """Whether a formula holds somewhere in the domain."""
+    solver = z3.Solver()
+    solver.add(*symbols.domain(), formula)
+    return bool(solver.check() == z3.sat)
