@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.spec import open_artefact
+from export.spec import Discrete, open_artefact
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "policies"
 
@@ -53,7 +53,7 @@ def test_an_export_says_everything_it_was_told(exported: Path) -> None:
 
     assert (manifest.name, manifest.version) == ("frozen-lake", "7")
     assert manifest.fields == ("cell",)
-    assert manifest.action.names == ("left", "stay", "right")
+    assert manifest.action == Discrete(names=("left", "stay", "right"))
     assert manifest.control_period_s == 0.5
     assert manifest.evaluation is not None
     assert manifest.evaluation.mean_reward == 0.75

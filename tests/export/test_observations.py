@@ -11,8 +11,8 @@ import torch
 
 from export.archive import array_of, load_tensors_only, members_of, read_capped, tensors_of
 from export.errors import CheckpointRefused, SampleInvalid
-from export.observations import PROBABILITIES, Recorded, read_recorded, sampled, states, statistics
 from export.meaning import Meaning
+from export.observations import PROBABILITIES, Recorded, read_recorded, sampled, states, statistics
 from export.spec import Array, Dict, Discrete, Entry, Field, Fields, ObservationSpace
 
 SPACE = Fields(

@@ -9,6 +9,7 @@ import pytest
 import torch
 from gymnasium.wrappers import FrameStackObservation
 from sb3_contrib.common.wrappers import TimeFeatureWrapper
+from stable_baselines3.common.running_mean_std import RunningMeanStd
 from stable_baselines3.common.vec_env import DummyVecEnv, VecFrameStack, VecNormalize
 from torch import nn
 
@@ -199,7 +200,9 @@ def test_statistics_of_one_frame_are_applied_before_the_stack() -> None:
     """VecNormalize below VecFrameStack normalises each frame, and the zeros that fill the stack stay zeros."""
     base = policy(12)
     below = VecNormalize(DummyVecEnv([Wandering]), training=False, norm_reward=False)
-    below.obs_rms.mean, below.obs_rms.var = np.array([4.0, 5.0, 6.0]), np.array([0.5, 2.0, 8.0])
+    running = below.obs_rms
+    assert isinstance(running, RunningMeanStd)
+    running.mean, running.var = np.array([4.0, 5.0, 6.0]), np.array([0.5, 2.0, 8.0])
     frames = VecFrameStack(below, 4)
     stack, plain = np.asarray(frames.reset()), []
     expected = []
@@ -208,7 +211,7 @@ def test_statistics_of_one_frame_are_applied_before_the_stack() -> None:
         expected.append(base.module(torch.from_numpy(stack.astype(np.float32))).detach().numpy()[0])
         stack = np.asarray(frames.step(np.array([0]))[0])
     statistics = Normaliser(
-        stats={"": Running(mean=below.obs_rms.mean, var=below.obs_rms.var)}, clip=10, epsilon=1e-8, norm_obs=True
+        stats={"": Running(mean=running.mean, var=running.var)}, clip=10, epsilon=1e-8, norm_obs=True
     )
 
     told = answers(build(stacked(base, 4, per_frame=per_frame_of(statistics)), ABOUT).data, iter(plain))
