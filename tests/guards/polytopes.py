@@ -55,7 +55,8 @@ class Polytope:
         tight = normals @ there > most - near * np.maximum(1.0, np.abs(most))
         force = np.zeros(len(most))
         if tight.any():
-            force[tight] = lsq_linear(normals[tight].T, start - there, bounds=(0, np.inf), method="bvls").x
+            solved = lsq_linear(normals[tight].T, start - there, bounds=(0, np.inf), method="bvls", max_iter=1000)
+            force[tight] = solved.x
         away = normals.T @ force
         half = force @ (normals @ start - most) - 0.5 * away @ away
         return math.sqrt(max(0.0, 2 * float(half)))
