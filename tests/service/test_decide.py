@@ -11,9 +11,10 @@ from guards.baselines import Constant, Rules, When
 from guards.constraints import Constraint, Cooldown, Rule
 from guards.doubts import Confidence, Fresh, Quorum
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
+from guards.histories import Budget
 from guards.records import History
 from guards.shield import Violation
-from service.decide import decide
+from service.decide import decide, weights_of
 from service.explore import EpsilonGreedy, Greedy, Normal, Softmax
 from service.flight import Flight, Plane
 from service.ids import Keyring, public_id
@@ -604,3 +605,27 @@ class TestDoubts:
 
         assert (decision.action, decision.source, decision.reason) == (5, "last_resort", "LowConfidence")
         assert decision.violations == [Violation("sure", "prevented"), Violation("no hold", "prevented")]
+
+
+class TestWeights:
+    """What executed actions count for, for the constraints that keep count."""
+
+    def test_rows_that_were_refused_count_for_nothing(self) -> None:
+        """In a flight of which some rows are refused, each of the others counts by its own observation."""
+        dear = Budget(name="dear", cost="load * 10", at_most=100, seconds=60)
+        nothing = Rule(name="nothing", forbid="load > 0.5 and load < 0.6")
+        plane = plane_of([dear, nothing])
+        flight = flight_of([asked(observation=[load, 0.0, 3.0]) for load in (0.1, 0.55, 0.3)])
+
+        records = decide(plane, flight, np.stack([HEAD] * 3))
+        weights = weights_of(plane, flight, records)
+
+        assert [type(record) for record in records] == [Decision, Refused, Decision]
+        assert {row: pytest.approx(told) for row, told in weights.items()} == {0: [1.0], 2: [3.0]}
+
+    def test_a_flight_without_decisions_counts_for_nothing(self) -> None:
+        """Where nothing was executed, nothing is counted."""
+        plane = plane_of([Budget(name="dear", cost="1", at_most=100, seconds=60), NOTHING])
+        flight = flight_of([asked()])
+
+        assert weights_of(plane, flight, decide(plane, flight, HEAD[None])) == {}
