@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import ExportError, OptionInvalid
-from export.spec import ArtefactError
+from export.spec.errors import ArtefactError
 
 _USAGE = """actd-export CHECKPOINT [CHECKPOINT ...] -o NAME-VERSION.onnx [options]
        actd-export FILE.onnx -o NAME-VERSION.onnx --quantize int8 | --distill W,W,...

@@ -5,19 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from export.spec import (
-    HEADS,
-    ActionSpace,
-    Array,
-    Artefact,
-    Box,
-    Dict,
-    Discrete,
-    Field,
-    Fields,
-    Manifest,
-    Statistics,
-)
+from export.spec import HEADS, ActionSpace, Array, Box, Dict, Discrete, Field, Fields, Manifest, Statistics
+from export.spec.artefact import Artefact
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,8 @@ from export.mother import Mother, accepted, agreement, asked
 from export.observations import Recorded, sampled
 from export.questions import sizes_of
 from export.runtime import Session
-from export.spec import HEADS, Artefact, Fields
+from export.spec import HEADS, Fields
+from export.spec.artefact import Artefact
 from export.trained import TrainedPolicy
 from export.write import build
 

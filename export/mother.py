@@ -10,7 +10,8 @@ from export.observations import Recorded
 from export.parity import differing
 from export.questions import Played, play, trials
 from export.runtime import Session
-from export.spec import Artefact, Box, Variant, open_artefact
+from export.spec import Box, Variant
+from export.spec.artefact import Artefact, open_artefact
 
 BATCHES = (1, 8, 64)
 # Two actions of a Box are alike where each number differs by at most this share of its range.

@@ -6,7 +6,7 @@ import numpy as np
 
 from export.errors import OptionInvalid
 from export.runtime import Session
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 
 
 def mean_return(env: str, policy: Artefact, episodes: int) -> tuple[float, float]:

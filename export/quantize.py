@@ -21,7 +21,7 @@ from export.meaning import About, Arrays
 from export.mother import Mother, accepted, agreement, asked
 from export.observations import Recorded
 from export.runtime import Session
-from export.spec import Artefact, model_of
+from export.spec.artefact import Artefact, model_of
 from export.write import finish
 
 _HEAVY = ("Conv", "Gemm", "MatMul")

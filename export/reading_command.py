@@ -8,7 +8,7 @@ from pathlib import Path
 from export.card import card, card_json
 from export.errors import OptionInvalid
 from export.signing_command import signature_check, signed_by
-from export.spec import open_artefact
+from export.spec.artefact import open_artefact
 from export.verify import verify
 
 

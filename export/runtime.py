@@ -11,7 +11,7 @@ from export.errors import VerificationFailed
 from export.meaning import Arrays
 
 # ONNX Runtime's errors share no parent but Exception.
-_ERRORS = (
+ERRORS = (
     states.EPFail,
     states.EngineError,
     states.Fail,
@@ -25,6 +25,28 @@ _ERRORS = (
 _FATAL_ONLY = 4
 
 
+def options_of(*, optimised: bool = True) -> onnxruntime.SessionOptions:
+    """Say how all sessions of the exporter are made; not ``optimised``, every operator is run as it stands."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    # Else bytes in the middle of the file could make it another format's, with another graph.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
+
+
+def watched(deadline_s: float) -> tuple[onnxruntime.RunOptions, threading.Timer]:
+    """Give options of a run and the watchdog that ends it, started: a graph with a loop may never end by itself."""
+    options = onnxruntime.RunOptions()
+    options.log_severity_level = _FATAL_ONLY
+    watchdog = threading.Timer(deadline_s, setattr, (options, "terminate", True))
+    watchdog.daemon = True
+    watchdog.start()
+    return options, watchdog
+
+
 class Session:
     """An ONNX model, ready to be asked."""
 
@@ -35,17 +57,12 @@ class Session:
 
         Raises VerificationFailed where ONNX Runtime does not take them.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = _FATAL_ONLY
-        # Else bytes in the middle of the file could make it another format's, with another graph.
-        options.add_session_config_entry("session.load_model_format", "ONNX")
-        if not optimised:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
-            self._session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        except _ERRORS as error:
-            msg = f"ONNX Runtime cannot load the graph: {_sentence(error)}"
+            self._session = onnxruntime.InferenceSession(
+                data, options_of(optimised=optimised), providers=["CPUExecutionProvider"]
+            )
+        except ERRORS as error:
+            msg = f"ONNX Runtime cannot load the graph: {sentence(error)}"
             raise VerificationFailed(msg) from error
         self._deadline_s = deadline_s
         self.inputs = tuple(given.name for given in self._session.get_inputs())
@@ -61,19 +78,14 @@ class Session:
         """
         given = {name: array for name, array in inputs.items() if name in self.inputs}
         count = len(next(iter(inputs.values())))
-        options = onnxruntime.RunOptions()
-        options.log_severity_level = _FATAL_ONLY
-        # A graph with a loop in it may never come to an end by itself.
-        watchdog = threading.Timer(self._deadline_s, setattr, (options, "terminate", True))
-        watchdog.daemon = True
-        watchdog.start()
+        options, watchdog = watched(self._deadline_s)
         try:
             parts = [
                 self._session.run(self.outputs, {name: a[at : at + chunk] for name, a in given.items()}, options)
                 for at in range(0, count, chunk)
             ]
-        except _ERRORS as error:
-            msg = f"ONNX Runtime cannot run the graph: {_sentence(error)}"
+        except ERRORS as error:
+            msg = f"ONNX Runtime cannot run the graph: {sentence(error)}"
             raise VerificationFailed(msg) from error
         finally:
             watchdog.cancel()
@@ -93,5 +105,6 @@ class Session:
         return float(np.median(taken))
 
 
-def _sentence(error: BaseException) -> str:
+def sentence(error: BaseException) -> str:
+    """What ONNX Runtime says is wrong, in one line."""
     return str(error).splitlines()[0][:300] if str(error) else type(error).__name__

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from export.card import Signed
 from export.errors import OptionInvalid
-from export.spec import open_artefact
+from export.spec.artefact import open_artefact
 from export.spec.signature import (
     CAP,
     KeyInvalid,

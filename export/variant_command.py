@@ -11,7 +11,7 @@ from export.mother import Mother, asked, beside, mother_of
 from export.observations import Recorded, read_recorded
 from export.playing import mean_return
 from export.quantize import quantized
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from export.write import place
 
 _MOST_LAYERS = 8

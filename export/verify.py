@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from export.errors import VerificationFailed
 from export.meaning import Arrays
 from export.runtime import Session
-from export.spec import Artefact, ArtefactError, Box, Manifest, open_artefact
+from export.spec import Box, Manifest
+from export.spec.artefact import Artefact, open_artefact
+from export.spec.errors import ArtefactError
 
 _BATCH = 7
 _ACTION = 1e-4  # of a Box action, beside the head's own closer check

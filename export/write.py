@@ -21,7 +21,9 @@ from export.observations import Recorded, statistics
 from export.parity import TOLERANCE, gaps, prove
 from export.questions import Played, trials
 from export.runtime import Session
-from export.spec import HEADS, Artefact, ArtefactError, Box, Golden, Manifest, Parity, Tensor, open_artefact, seal
+from export.spec import HEADS, Box, Golden, Manifest, Parity, Tensor
+from export.spec.artefact import Artefact, open_artefact, seal
+from export.spec.errors import ArtefactError
 from export.trained import TrainedPolicy
 from export.verify import verify
 

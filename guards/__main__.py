@@ -12,15 +12,16 @@ from typing import Any, NamedTuple, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from export.spec import ArtefactError, open_artefact
+from export.spec.artefact import open_artefact
+from export.spec.errors import ArtefactError
 from export.spec.spaces import Identifier
 from guards.baselines import AnyBaseline
 from guards.constraints import AnyConstraint, Constraint, action_index
 from guards.errors import GuardMisconfigured, ProofUnavailable
-from guards.explanation import explain
+from guards.proof.explanation import explain
+from guards.proof.situation import Past, Situation
 from guards.records import Schema
 from guards.shield import Shield
-from guards.situation import Past, Situation
 
 T = TypeVar("T")
 
@@ -104,7 +105,7 @@ def _part(path: Path, where: str, kind: Any, told: object) -> Any:
 
 
 def _prove(options: argparse.Namespace) -> tuple[int, str]:
-    from guards.proof import prove  # noqa: PLC0415 - explaining does not need it
+    from guards.proof.prove import prove  # noqa: PLC0415 - explaining does not need it
 
     told = read(options.file)
     verdict = prove(told.schema, told.constraints, told.last_resort, seconds=options.seconds)

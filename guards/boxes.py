@@ -11,8 +11,8 @@ from export.spec import Box
 from guards.constraint import Confine, Constraint, Forbids, Mode
 from guards.domains import every
 from guards.errors import GuardMisconfigured
+from guards.expressions import numbers_of
 from guards.projection import Region
-from guards.proposers import numbers_of
 from guards.records import Actions, Allowed, Booleans, Context, Floats, Integers, Schema
 
 # A number, or an expression over fields and facts.

@@ -20,8 +20,11 @@ GuardMisconfigured           a guard cannot be built as it is written
 
 EvaluationFailed             an expression has no value where the reference interpreter was asked for it
 ProofUnavailable             the proof cannot be attempted: what it needs is not installed
+Untranslatable               a part of the configuration has no translation for the proof
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar
 
 
@@ -115,3 +118,17 @@ class EvaluationFailed(ArithmeticError):
 
 class ProofUnavailable(RuntimeError):
     """The proof cannot be attempted: what it needs is not installed."""
+
+
+class Untranslatable(Exception):
+    """A part of the configuration has no translation for the proof; the message says which, as a clause."""
+
+
+@contextmanager
+def setting(name: str) -> Iterator[None]:
+    """Say which setting it is that a guard cannot be built with."""
+    try:
+        yield
+    except GuardMisconfigured as error:
+        msg = f"{name}: {error}"
+        raise type(error)(msg) from error

@@ -7,7 +7,7 @@ of a Box are names too. Nothing else parses: no attributes, no subscripts, no po
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,9 +16,12 @@ import numpy as np
 from export.spec import Box, MultiDiscrete
 from guards import terms
 from guards.choices import choices_of
-from guards.errors import ExpressionInvalid
-from guards.records import HISTORY_NAMES, Context, Integers, Schema
+from guards.errors import ExpressionInvalid, setting
+from guards.records import HISTORY_NAMES, NO_ACTION, Context, Floats, Integers, Schema
 from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term, Values
+
+# Numbers[N] worked out of a context, NaN where they could not be.
+Numbers = Callable[[Context], Floats]
 
 MAX_LENGTH = 2000
 MAX_PARTS = 400
@@ -71,6 +74,19 @@ def compile_expression(
     compiler = _Compiler(source, schema, about_action=about_action)
     term = compiler.wanted(compiler.parsed(), wanted, 0)
     return Expression(source=source, term=term)
+
+
+def numbers_of(name: str, written: str | float, schema: Schema) -> Numbers:
+    """The expression, or the number, in a setting; raises GuardMisconfigured."""
+    with setting(name):
+        expression = compile_expression(str(written), schema, "number", about_action=False)
+
+    def numbers(context: Context) -> Floats:
+        value, failed = expression.evaluate(context, np.full(len(context), NO_ACTION, dtype=np.int64))
+        known = value if failed is None else np.where(failed, np.nan, value)
+        return np.broadcast_to(known, (len(context),))
+
+    return numbers
 
 
 class _Compiler:

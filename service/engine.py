@@ -13,7 +13,9 @@ from functools import cache
 import numpy as np
 import onnxruntime as ort
 
-from export.spec import HEADS, MASK, Artefact, ArtefactError, Discrete, Fields, open_artefact
+from export.spec import HEADS, MASK, Discrete, Fields
+from export.spec.artefact import Artefact, open_artefact
+from export.spec.errors import ArtefactError
 from export.spec.signature import PublicKey, check_signature
 from guards.errors import InferenceFailed
 from guards.records import Booleans, Schema

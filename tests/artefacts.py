@@ -7,18 +7,9 @@ import onnx
 import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.spec import (
-    Array,
-    Discrete,
-    Field,
-    Fields,
-    Golden,
-    Manifest,
-    Parity,
-    Source,
-    seal,
-)
+from export.spec import Array, Discrete, Field, Fields, Golden, Manifest, Parity, Source
 from export.spec import Tensor as Text
+from export.spec.artefact import seal
 
 OPSET = 18
 FOR_EVER = 2**62

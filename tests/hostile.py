@@ -31,7 +31,9 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 import export.verify
 import service.engine
 from export.runtime import Session
-from export.spec import ArtefactError, Tensor, model_of, open_artefact
+from export.spec import Tensor
+from export.spec.artefact import model_of, open_artefact
+from export.spec.errors import ArtefactError
 from export.verify import verify
 from service.engine import VersionRefused, load_version
 from tests import artefacts

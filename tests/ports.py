@@ -8,22 +8,9 @@ import onnx
 import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.spec import (
-    Array,
-    Dict,
-    Discrete,
-    Entry,
-    Field,
-    Fields,
-    Golden,
-    Manifest,
-    Memory,
-    Parity,
-    Port,
-    Source,
-    seal,
-)
+from export.spec import Array, Dict, Discrete, Entry, Field, Fields, Golden, Manifest, Memory, Parity, Port, Source
 from export.spec import Tensor as Text
+from export.spec.artefact import seal
 from tests.artefacts import ACTIONS, BIAS, FIELDS, OPSET, WEIGHTS
 
 ROWS = 16

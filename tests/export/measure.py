@@ -14,7 +14,7 @@ import torch
 from export.mother import BATCHES, run_times
 from export.questions import trials
 from export.runtime import Session
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from tests.export.gallery import declared, others, sb3
 from tests.export.gallery.exhibit import Exhibit
 

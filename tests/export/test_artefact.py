@@ -7,22 +7,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.spec import (
-    Artefact,
-    ArtefactError,
-    DigestMismatch,
-    Golden,
-    Manifest,
-    ManifestInvalid,
-    NotAnArtefact,
-    Statistics,
-    StructureRefused,
-    Tensor,
-    model_of,
-    open_artefact,
-    seal,
-)
-from export.spec.artefact import SIZE_CAP
+from export.spec import Golden, Manifest, Statistics, Tensor
+from export.spec.artefact import SIZE_CAP, Artefact, model_of, open_artefact, seal
+from export.spec.errors import ArtefactError, DigestMismatch, ManifestInvalid, NotAnArtefact, StructureRefused
 from export.tabular import tabular
 from export.trained import About
 from export.write import build

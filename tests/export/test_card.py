@@ -10,7 +10,6 @@ from export.card import Signed, card, card_json
 from export.signing_command import keygen, sign_file, signed_by
 from export.spec import (
     Array,
-    Artefact,
     Box,
     Dict,
     Discrete,
@@ -28,6 +27,7 @@ from export.spec import (
     Tensor,
     Variant,
 )
+from export.spec.artefact import Artefact
 from export.spec.signature import signature_path
 
 BUNDLED = Path(__file__).resolve().parents[2] / "policies" / "autoscaler-1.onnx"

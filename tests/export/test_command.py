@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from export.__main__ import main
-from export.spec import Discrete, open_artefact
+from export.spec import Discrete
+from export.spec.artefact import open_artefact
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "policies"
 

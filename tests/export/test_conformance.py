@@ -11,7 +11,8 @@ from export.meaning import Arrays
 from export.parity import TOLERANCE, differing, near_ties
 from export.questions import Trial, trials
 from export.runtime import Session
-from export.spec import HEADS, Artefact, Box
+from export.spec import HEADS, Box
+from export.spec.artefact import Artefact
 from export.trained import TrainedPolicy
 from export.verify import verify
 from export.write import build

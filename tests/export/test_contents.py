@@ -8,8 +8,9 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from export.spec import NotAnArtefact, StructureRefused, model_of
+from export.spec.artefact import model_of
 from export.spec.contents import DEPTH, LARGEST, NODES, check_contents, check_spelling
+from export.spec.errors import NotAnArtefact, StructureRefused
 from tests import artefacts
 
 BUNDLED = Path(__file__).resolve().parents[2] / "policies" / "autoscaler-1.onnx"

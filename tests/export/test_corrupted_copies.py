@@ -11,7 +11,8 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from export.spec import ArtefactError, open_artefact
+from export.spec.artefact import open_artefact
+from export.spec.errors import ArtefactError
 from tests import artefacts
 
 BUNDLED = Path(__file__).resolve().parents[2] / "policies" / "autoscaler-1.onnx"

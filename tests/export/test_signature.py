@@ -11,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-from export.spec import ArtefactError
+from export.spec.errors import ArtefactError
 from export.spec.signature import (
     CAP,
     KeyInvalid,

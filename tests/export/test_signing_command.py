@@ -8,7 +8,7 @@ import pytest
 
 from export.errors import OptionInvalid
 from export.signing_command import keygen, sign_file, signature_check
-from export.spec import DigestMismatch
+from export.spec.errors import DigestMismatch
 from export.spec.signature import public_key, signature_path
 
 BUNDLED = Path(__file__).resolve().parents[2] / "policies" / "autoscaler-1.onnx"

@@ -5,7 +5,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from export.spec import Artefact, Golden, Parity, Tensor, model_of, seal
+from export.spec import Golden, Parity, Tensor
+from export.spec.artefact import Artefact, model_of, seal
 from export.tabular import tabular
 from export.trained import About
 from export.verify import Report, verify

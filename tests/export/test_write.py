@@ -13,7 +13,8 @@ from export.errors import CheckpointRefused, ConversionFailed, OptionInvalid, Pa
 from export.naming import Names, named
 from export.observations import Recorded
 from export.runtime import Session
-from export.spec import Array, Discrete, Field, Fields, open_artefact
+from export.spec import Array, Discrete, Field, Fields
+from export.spec.artefact import open_artefact
 from export.tabular import tabular
 from export.trained import About, TrainedPolicy
 from export.write import STEPS, build, write

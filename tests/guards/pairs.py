@@ -11,8 +11,8 @@ from random import Random
 import numpy as np
 
 from export.spec import Dict, Discrete, Entry, Field, Fields
+from guards.proof.situation import Past, Situation, ranges
 from guards.records import Context, Schema
-from guards.situation import Past, Situation, ranges
 
 DYADIC = Schema(
     observation=Dict(

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
-from guards.baselines import Constant, Rules, When
+from guards.baselines import Constant, Rules
+from guards.baselines.simple import When
 from guards.constraints import Constraint, Cooldown, Rule
 from guards.doubts import Confidence, Fresh, Quorum
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable

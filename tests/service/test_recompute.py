@@ -17,7 +17,8 @@ import pytest
 
 from export.observations import Recorded, statistics
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
-from guards.baselines import AnyBaseline, Constant, Rules, When
+from guards.baselines import AnyBaseline, Constant, Rules
+from guards.baselines.simple import When
 from guards.boxes import Linear
 from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
 from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum

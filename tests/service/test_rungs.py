@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guards.baselines import Constant, Rules, When
+from guards.baselines import Constant, Rules
+from guards.baselines.simple import When
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Actions, Context

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from export.spec import Factor, MultiDiscrete
-from guards.baselines import AnyBaseline, Constant, Rules, When
+from guards.baselines import AnyBaseline, Constant, Rules
+from guards.baselines.simple import When
 from guards.constraints import AnyConstraint, Bounds, Cooldown, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit

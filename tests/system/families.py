@@ -12,7 +12,8 @@ from torch.distributions import AffineTransform, Categorical, Normal, TanhTransf
 from export.meaning import Arrays, Meaning
 from export.questions import Trial, sizes_of, trials
 from export.runtime import Session
-from export.spec import MASK, Artefact, Box, Dict
+from export.spec import MASK, Box, Dict
+from export.spec.artefact import Artefact
 from tests.export.gallery.exhibit import Exhibit, Native
 
 # Posts a request to ``/act`` and gives the answer.

@@ -13,7 +13,7 @@ from export.adopt.adoption import adopt
 from export.adopt.reading import Said
 from export.meaning import About, Arrays
 from export.runtime import Session
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from export.write import finish
 
 SHARED = Path(__file__).parents[4] / "shared" / "policies" / "onnx"

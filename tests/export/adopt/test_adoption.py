@@ -10,7 +10,8 @@ import pytest
 from export.adopt.adoption import adopt
 from export.adopt.reading import Said
 from export.errors import AdoptionRefused, OptionInvalid, ParityFailed
-from export.spec import Box, Dict, Discrete, Fields, open_artefact
+from export.spec import Box, Dict, Discrete, Fields
+from export.spec.artefact import open_artefact
 from export.write import finish
 from tests.export.adopt.files import ABOUT, REAL, SHARED, File, answered, finished, rows, simple
 

@@ -7,7 +7,8 @@ import pytest
 
 from export.adopt.command import run
 from export.errors import AdoptionRefused, OptionInvalid, SampleInvalid
-from export.spec import Box, Fields, MultiDiscrete, open_artefact
+from export.spec import Box, Fields, MultiDiscrete
+from export.spec.artefact import open_artefact
 from tests.export.adopt.files import rows, simple
 from tests.export.adopt.test_deploy import deploy, network
 from tests.export.adopt.test_dialects import branches, godot

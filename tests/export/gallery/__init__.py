@@ -5,7 +5,7 @@ from functools import cache
 
 import pytest
 
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from tests.export.gallery import declared, others, sb3
 from tests.export.gallery.exhibit import Exhibit
 from tests.export.translations import made_once

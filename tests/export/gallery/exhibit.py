@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from export.adopt.adoption import Adoption
 from export.meaning import About, Answers, Arrays, Meaning
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from export.trained import TrainedPolicy
 from export.write import build, finish
 

@@ -12,7 +12,7 @@ from export.meaning import Arrays
 from export.runtime import Session
 from export.sb3 import of_sb3, read_normaliser, read_sb3
 from export.sb3.table import SB3_POLICIES
-from export.spec import Artefact
+from export.spec.artefact import Artefact
 from export.trained import About
 from export.write import build
 from tests.export.sb3.discrete import balanced

@@ -1,25 +1,20 @@
-"""Proposers: what every baseline is, how actions are written in its settings, and how its expressions are read."""
+"""What every baseline is, and how actions are written in its settings."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Annotated, Any
 
-import numpy as np
 from numpy.typing import NDArray
 from pydantic import WrapValidator
 from pydantic_core import PydanticCustomError
 
 from export.spec.spaces import Frozen
 from guards.domains import Written, domain_of
-from guards.errors import GuardMisconfigured
-from guards.expressions import compile_expression
-from guards.records import NO_ACTION, Actions, Context, Floats, Schema
+from guards.errors import setting
+from guards.records import Actions, Context, Schema
 
 # The proposed action of each row; a row without one where it could not be worked out.
 Propose = Callable[[Context], Actions]
-# Numbers[N] worked out of a context, NaN where they could not be.
-Numbers = Callable[[Context], Floats]
 
 
 def _written(told: object, _: object) -> Written:
@@ -49,33 +44,10 @@ class Baseline(Frozen, ABC):
         return None if self.last_resort is None else domain_of(schema.action).read(self.last_resort)
 
 
-@contextmanager
-def setting(name: str) -> Iterator[None]:
-    """Say which setting it is that a guard cannot be built with."""
-    try:
-        yield
-    except GuardMisconfigured as error:
-        msg = f"{name}: {error}"
-        raise type(error)(msg) from error
-
-
 def action_of(name: str, written: Written, schema: Schema) -> Actions:
     """The action in a setting; raises GuardMisconfigured."""
     with setting(name):
         return domain_of(schema.action).read(written)
-
-
-def numbers_of(name: str, written: str | float, schema: Schema) -> Numbers:
-    """The expression, or the number, in a setting; raises GuardMisconfigured."""
-    with setting(name):
-        expression = compile_expression(str(written), schema, "number", about_action=False)
-
-    def numbers(context: Context) -> Floats:
-        value, failed = expression.evaluate(context, np.full(len(context), NO_ACTION, dtype=np.int64))
-        known = value if failed is None else np.where(failed, np.nan, value)
-        return np.broadcast_to(known, (len(context),))
-
-    return numbers
 
 
 def beside(rows: NDArray[Any], action: Actions) -> NDArray[Any]:

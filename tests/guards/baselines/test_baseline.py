@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from guards.baselines.baseline import action_of, beside
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.proposers import action_of, beside, numbers_of
+from guards.expressions import numbers_of
 from tests.fakes import SCHEMA, context_of
 
 

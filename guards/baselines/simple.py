@@ -1,19 +1,13 @@
-"""Baselines: simple proposers that answer where the policy cannot, each a class of the union at the bottom."""
+"""The simplest baselines: always the same, or the first rule that holds."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from export.spec.spaces import Frozen
-from guards.controllers import Pid, Proportional, Threshold
+from guards.baselines.baseline import Baseline, Propose, Told
 from guards.domains import domain_of
 from guards.expressions import compile_expression
-from guards.precedents import Hold, Lookup
-from guards.precedents import Policy as Policy
-from guards.proposers import Baseline as Baseline
-from guards.proposers import Propose as Propose
-from guards.proposers import Told
 from guards.records import NO_ACTION, Actions, Context, Schema
 
 
@@ -65,8 +59,3 @@ class Rules(Baseline):
             return proposal
 
         return propose
-
-
-AnyBaseline = Annotated[
-    Constant | Hold | Rules | Threshold | Proportional | Pid | Lookup | Policy, Field(discriminator="kind")
-]

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from itertools import permutations
 
 from guards.constraints import Rule
-from guards.smt import z3
-from guards.solving import Formula, Model, Solving
-from guards.verdict import Finding
+from guards.proof.smt import z3
+from guards.proof.solving import Formula, Model, Solving
+from guards.proof.verdict import Finding
 
 # All questions about rules together may take as long as so many questions of the proof.
 _SHARE = 5

@@ -12,10 +12,11 @@ from pydantic import Field
 
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
+from guards.baselines.baseline import Baseline, Propose, Told, action_of, beside
+from guards.baselines.precedents import previous
 from guards.domains import domain_of, every
 from guards.errors import GuardMisconfigured
-from guards.precedents import previous
-from guards.proposers import Baseline, Propose, Told, action_of, beside, numbers_of
+from guards.expressions import numbers_of
 from guards.records import NO_ACTION, Actions, Booleans, Context, Floats, Schema
 
 Above0 = Annotated[float, Field(gt=0)]

@@ -13,8 +13,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.spec import Box, Fields
 from export.spec import Field as Column
-from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules, When
-from guards.controllers import Pid
+from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules
+from guards.baselines.controllers import Pid
+from guards.baselines.simple import When
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import NO_ACTION, Context, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
@@ -250,7 +251,7 @@ class TestOtherSpaces:
         assert Constant.model_validate_json(baseline.model_dump_json()) == baseline
 
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "baselines.md").read_text("utf-8")
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "baselines.md").read_text("utf-8")
 AUTOSCALER = schema_of(
     fields=("cpu", "queue", "replicas"),
     actions=("hold", "scale_up_1", "scale_up_2", "scale_down_1", "scale_down_2"),

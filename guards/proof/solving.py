@@ -7,11 +7,11 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from export.spec import Field
-from guards.closing import executed_just_now, may_forbid, used_up
 from guards.constraints import Constraint, Rule
+from guards.proof.closing import executed_just_now, may_forbid, used_up
+from guards.proof.situation import Past, Situation, ranges
+from guards.proof.smt import Symbols, translate, z3
 from guards.records import NEVER, NO_ACTION, Schema
-from guards.situation import Past, Situation, ranges
-from guards.smt import Symbols, translate, z3
 
 _LARGEST = Fraction(np.finfo(np.float64).max)
 # Numbers that people can read and doubles can hold: whole ones, or in a range narrower than this a part of one.

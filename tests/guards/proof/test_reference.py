@@ -7,8 +7,8 @@ import pytest
 
 from guards.errors import EvaluationFailed
 from guards.expressions import compile_expression
-from guards.reference import Asked, Value, parsed, value_of
-from guards.situation import Past, Situation
+from guards.proof.reference import Asked, Value, parsed, value_of
+from guards.proof.situation import Past, Situation
 from tests.guards.pairs import DYADIC, condition, situation, together
 
 PLAIN = Situation({"load": 0.5, "lag": 0.0, "pods": 3.0, "jobs": 0.0}, {"budget": 2.0, "price": None})

@@ -8,14 +8,14 @@ import pytest
 import z3
 
 from guards.boxes import Linear
-from guards.closing import CLOSING, executed_just_now, may_forbid, used_up
 from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule
 from guards.doubts import Fresh
 from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.smt import Symbols
+from guards.proof.closing import CLOSING, executed_just_now, may_forbid, used_up
+from guards.proof.smt import Symbols
 from tests.fakes import Fickle
 from tests.guards.pairs import DYADIC, situation, together
-from tests.guards.test_smt import bindings
+from tests.guards.proof.test_smt import bindings
 
 ONES: list[Constraint] = [
     Rule(name="rule", forbid="action == 'up' and load / lag > 2"),

@@ -11,9 +11,10 @@ from pydantic import Field
 
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
+from guards.baselines.baseline import Baseline, Propose, Told, action_of, beside
 from guards.domains import domain_of, every
 from guards.errors import GuardMisconfigured
-from guards.proposers import Baseline, Numbers, Propose, Told, action_of, beside, numbers_of
+from guards.expressions import Numbers, numbers_of
 from guards.records import NO_ACTION, Actions, Context, Floats, Schema
 
 

@@ -9,9 +9,10 @@ from typing import Any, TypeAlias
 
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.doubts import Confidence, Fresh, Novelty, Quorum
+from guards.errors import Untranslatable
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.proof.smt import Symbols, exact, one_of, translate, z3
 from guards.records import NEVER, NO_ACTION
-from guards.smt import Symbols, exact, one_of, translate, z3
 
 Closing: TypeAlias = Callable[[Any, Symbols], z3.BoolRef]
 
@@ -21,14 +22,14 @@ def may_forbid(constraint: Constraint, symbols: Symbols) -> z3.BoolRef:
     closing: Closing = CLOSING.get(type(constraint), _unknown)
     try:
         return closing(constraint, symbols)
-    except NotImplementedError as gap:
+    except Untranslatable as gap:
         symbols.mentioned.update(range(len(symbols.schema.actions)))
         return symbols.anything(z3.BoolSort(), f"{constraint.name!r}: {gap}")
 
 
 def _unknown(constraint: Constraint, _: Symbols) -> z3.BoolRef:
     msg = f"the proof does not know what a {type(constraint).__name__} forbids"
-    raise NotImplementedError(msg)
+    raise Untranslatable(msg)
 
 
 def _rule(rule: Rule, symbols: Symbols) -> z3.BoolRef:
@@ -47,7 +48,7 @@ def _bounds(bounds: Bounds, symbols: Symbols) -> z3.BoolRef:
     low, high = bounds.low, bounds.high
     if isinstance(low, str) or isinstance(high, str):
         msg = "bounds that are expressions are for a Box, and have no translation"
-        raise NotImplementedError(msg)
+        raise Untranslatable(msg)
     quantity = translate(bounds.of, symbols)
     beyond = [quantity.failed]
     for name, change in bounds.effect.items():

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from export.spec import Array, Discrete
+from guards.proof.situation import Past, Situation, nearest, ranges, shown
 from guards.records import NEVER, NO_ACTION, UNKNOWN_ACTION, Schema
-from guards.situation import Past, Situation, nearest, ranges, shown
 from tests.guards.holes import PLANT
 
 

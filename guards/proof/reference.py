@@ -1,8 +1,8 @@
 """The reference interpreter: what an expression means, for one situation and one action, straight from its syntax tree.
 
 It shares no code with the compiler (``guards.expressions``, ``guards.terms``), which decides; tests hold the two to the
-same answer, and ``guards.explanation`` shows the values of an expression's parts with it. An expression is taken to
-have been compiled: what is not part of the rule language never comes here.
+same answer, and ``guards.proof.explanation`` shows the values of an expression's parts with it. An expression is taken
+to have been compiled: what is not part of the rule language never comes here.
 """
 
 import ast
@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from guards.errors import EvaluationFailed
+from guards.proof.situation import Situation
 from guards.records import NEVER, Schema
-from guards.situation import Situation
 
 # A number, a condition, or an action: its name, None where there was none yet.
 Value = float | bool | str | None

@@ -9,9 +9,9 @@ import ast
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from guards.errors import ProofUnavailable
+from guards.errors import ProofUnavailable, Untranslatable
+from guards.proof.situation import ranges
 from guards.records import NEVER, NO_ACTION, Schema
-from guards.situation import ranges
 
 try:
     import z3 as z3  # the parts of the proof have it from here
@@ -116,7 +116,7 @@ class Symbols:
 def translate(source: str, symbols: Symbols) -> Translated:
     """Translate an expression that compiles under the symbols' schema, about the action ``symbols.action``.
 
-    Raises NotImplementedError for what has no translation.
+    Raises Untranslatable for what has no translation.
     """
     return _part(ast.parse(source, mode="eval").body, symbols)
 
@@ -163,7 +163,7 @@ def _part(node: ast.expr, symbols: Symbols) -> Translated:
         case ast.Call(func=ast.Name(id=name), args=args):
             return _call(name, [_part(arg, symbols) for arg in args])
     msg = f"{ast.unparse(node)} is not part of the translation"
-    raise NotImplementedError(msg)
+    raise Untranslatable(msg)
 
 
 def _constant(constant: Any, symbols: Symbols) -> z3.ExprRef:

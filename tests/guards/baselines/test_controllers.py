@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from export.spec import Box, Field
-from guards.controllers import KEPT, Limit, Pid, Proportional, Stepped, Threshold, remembered
+from guards.baselines.baseline import Baseline
+from guards.baselines.controllers import KEPT, Limit, Pid, Proportional, Stepped, Threshold, remembered
 from guards.errors import GuardMisconfigured
-from guards.proposers import Baseline
 from guards.records import NO_ACTION, Context, Floats, History, Schema
 from tests.acting import ARM, BOUNDED, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of

@@ -5,9 +5,9 @@ from collections.abc import Callable
 
 import z3
 
-from guards.situation import Situation
-from guards.smt import exact
-from guards.solving import Solving
+from guards.proof.situation import Situation
+from guards.proof.smt import exact
+from guards.proof.solving import Solving
 from tests.guards.holes import PLANT, cooldown, rules
 
 

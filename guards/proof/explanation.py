@@ -13,10 +13,10 @@ from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule
 from guards.doubts import Doubt
 from guards.errors import EvaluationFailed, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.proof.reference import Asked, Value, parsed, text_of, value_of
+from guards.proof.situation import Situation, shown
 from guards.records import Schema
-from guards.reference import Asked, Value, parsed, text_of, value_of
 from guards.shield import Ruling, Shield
-from guards.situation import Situation, shown
 
 
 @dataclass(frozen=True, slots=True)

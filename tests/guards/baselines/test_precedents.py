@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from guards.baselines.baseline import Propose
+from guards.baselines.precedents import Axis, Hold, Lookup, Policy
 from guards.errors import GuardMisconfigured
-from guards.precedents import Axis, Hold, Lookup, Policy
-from guards.proposers import Propose
 from guards.records import NO_ACTION, Action, Context, History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of

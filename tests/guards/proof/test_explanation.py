@@ -9,11 +9,11 @@ from export.spec import Box, Field
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.doubts import Fresh
 from guards.errors import GuardMisconfigured
-from guards.explanation import Explanation, explain
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.proof.explanation import Explanation, explain
+from guards.proof.situation import Past, Situation
 from guards.records import Schema
 from guards.shield import Shield
-from guards.situation import Past, Situation
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.holes import PLANT, rules
 from tests.guards.pairs import DYADIC, condition, situation

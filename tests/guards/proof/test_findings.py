@@ -3,7 +3,7 @@
 import pytest
 
 from guards.constraints import Mode
-from guards.proof import prove
+from guards.proof.prove import prove
 from tests.guards.holes import MANY, PLANT, bounds, cooldown, rules
 
 Told = list[tuple[str, tuple[str, ...]]]

@@ -10,11 +10,11 @@ import pytest
 from export.spec import Box, Factor, Field, Fields, MultiDiscrete
 from guards.doubts import Fresh
 from guards.errors import EvaluationFailed, GuardMisconfigured, ProofUnavailable
-from guards.proof import closed_by, prove
+from guards.proof.prove import closed_by, prove
+from guards.proof.reference import Asked, parsed, value_of
+from guards.proof.verdict import Verdict
 from guards.records import Schema
-from guards.reference import Asked, parsed, value_of
 from guards.shield import Shield
-from guards.verdict import Verdict
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.holes import HOLES, PLANT, SOUND, Case, rules
 from tests.guards.pairs import situation
@@ -202,7 +202,7 @@ def test_a_constraint_over_other_actions_is_undecided() -> None:
 def test_without_z3_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the extra."""
     for name in ("smt", "closing", "solving", "findings"):
-        monkeypatch.delitem(sys.modules, f"guards.{name}", raising=False)
+        monkeypatch.delitem(sys.modules, f"guards.proof.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "z3", None)
 
     with pytest.raises(ProofUnavailable, match=r"pip install 'actd\[verify\]'"):
@@ -211,7 +211,7 @@ def test_without_z3_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_a_proof_is_imported_without_z3() -> None:
     """Only proving needs it: a process that explains or serves does not load it."""
-    program = "import sys; sys.modules['z3'] = None; import guards.proof, guards.explanation, guards.__main__"
+    program = "import sys; sys.modules['z3'] = None; import guards.proof.prove, guards.__main__"
 
     done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
 

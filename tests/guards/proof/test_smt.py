@@ -5,13 +5,14 @@ from random import Random
 import pytest
 import z3
 
+from guards.errors import Untranslatable
+from guards.proof.reference import Asked, parsed
+from guards.proof.situation import Past, Situation
+from guards.proof.smt import Symbols, exact, translate
 from guards.records import NEVER, NO_ACTION
-from guards.reference import Asked, parsed
-from guards.situation import Past, Situation
-from guards.smt import Symbols, exact, translate
 from tests.guards.holes import PLANT
 from tests.guards.pairs import DYADIC, condition, situation
-from tests.guards.test_reference import interpreted
+from tests.guards.proof.test_reference import interpreted
 
 Bindings = list[tuple[z3.ExprRef, z3.ExprRef]]
 
@@ -149,7 +150,7 @@ def test_a_remainder_of_numbers_that_are_not_whole_may_be_anything() -> None:
 
 def test_what_is_no_part_of_the_language_has_no_translation() -> None:
     """It is not guessed at."""
-    with pytest.raises(NotImplementedError, match="lambda: True is not part of the translation"):
+    with pytest.raises(Untranslatable, match="lambda: True is not part of the translation"):
         translate("lambda: True", Symbols(PLANT))
 
 

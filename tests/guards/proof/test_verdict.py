@@ -2,8 +2,8 @@
 
 import pytest
 
-from guards.situation import Past, Situation
-from guards.verdict import Answer, Closed, Counterexample, Finding, Outcome, Verdict
+from guards.proof.situation import Past, Situation
+from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Outcome, Verdict
 
 HOLE = Counterexample(
     Situation({"cpu": 0.95}, {}, Past()),

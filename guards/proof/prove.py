@@ -31,13 +31,13 @@ import numpy as np
 from export.spec import Discrete
 from guards.constraints import Constraint, action_index
 from guards.doubts import Doubt
+from guards.proof.situation import Situation
+from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
 from guards.records import Schema
 from guards.shield import Ruling, Shield
-from guards.situation import Situation
-from guards.verdict import Answer, Closed, Counterexample, Finding, Verdict
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
-    from guards.solving import Formula, Model, Solving
+    from guards.proof.solving import Formula, Model, Solving
 
 _LEFT = "for every observation within the declared ranges, at least one action is allowed"
 # A situation that people can read is worth this share of a question's time.
@@ -66,8 +66,8 @@ def prove(
     if last_resort is not None:
         action_index(last_resort, schema)
     # Needs z3.
-    from guards.findings import findings  # noqa: PLC0415
-    from guards.solving import Solving  # noqa: PLC0415
+    from guards.proof.findings import findings  # noqa: PLC0415
+    from guards.proof.solving import Solving  # noqa: PLC0415
 
     solving = Solving(schema, constraints, last_resort, seconds=seconds, clock=clock)
     left = _answer(solving, shield)

@@ -1,0 +1,1 @@
+"""The proof that a shield always leaves something to do, and its answers in words: beside the trusted core."""

@@ -1,0 +1,1 @@
+"""Tests of the proof and of its answers in words."""
