@@ -39,11 +39,13 @@ check: .venv-dev/.installed ## ruff, mypy --strict, import direction, hadolint, 
 	.venv-dev/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	set -e; for script in $(SCRIPTS); do bash -n "$$script"; done
 
-bench: .venv/.installed ## requests and CPU per request of /act beside bare uvicorn and FastAPI (needs wrk)
-	@exec $(RUN) -m loadtests.bench
+bench: .venv/.installed .venv-dev/.installed ## CPU per request of /act beside bare uvicorn and FastAPI, and of the guards (needs wrk)
+	@$(RUN) -m loadtests.bench
+	@exec $(DEV) -m tests.service.cost
 
-soak: .venv-dev/.installed ## run the tests that take long
+soak: .venv-dev/.installed ## run the tests that take long; then change guards/ in every small way: its tests must notice
 	$(DEV) -m pytest -m soak
+	$(DEV) -m tests.mutation
 
 chaos: .venv-dev/.installed ## run the tests that kill processes many times
 	$(DEV) -m pytest -m chaos

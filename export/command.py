@@ -53,7 +53,7 @@ def export(options: argparse.Namespace) -> Iterator[str]:
     recorded = f", {parity.recorded} of them with recorded actions" if parity.recorded else ""
     yield (
         f"parity: {parity.observations} observations{recorded}, {parity.action_agreement * 100:g} % the same action, "
-        f"largest error {parity.max_scaled_error:.2g} of the scale"
+        f"largest error {parity.max_scaled_error:.2g} of the scale, {parity.reference}"
     )
     yield f"{options.output}: {len(artefact.data)} bytes, sha256 {artefact.digest}"
 

@@ -15,8 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from export.spec.artefact import open_artefact
 from export.spec.errors import ArtefactError
 from export.spec.spaces import Identifier
-from guards.baselines import AnyBaseline
+from guards.baselines import AnyBaseline, Policy
 from guards.constraints import AnyConstraint, Constraint, action_index
+from guards.domains import Written
 from guards.errors import GuardMisconfigured, ProofUnavailable
 from guards.proof.explanation import explain
 from guards.proof.situation import Past, Situation
@@ -39,7 +40,7 @@ class Configured(NamedTuple):
 
     schema: Schema
     constraints: tuple[Constraint, ...]
-    last_resort: str | None
+    last_resort: Written | None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -77,9 +78,11 @@ def read(path: Path) -> Configured:
     schema = _bound(path, "facts: ", lambda: Schema.of(manifest, facts))
     _bound(path, "constraints.", lambda: Shield(constraints, schema))
     if baseline is not None:
-        _bound(path, "baseline: ", lambda: (baseline.bind(schema), baseline.last(schema)))
-    last_resort = None if baseline is None else baseline.last_resort
-    return Configured(schema, constraints, last_resort if isinstance(last_resort, str) else None)
+        # An older policy is the service's to load.
+        _bound(
+            path, "baseline: ", lambda: (isinstance(baseline, Policy) or baseline.bind(schema), baseline.last(schema))
+        )
+    return Configured(schema, constraints, None if baseline is None else baseline.last_resort)
 
 
 def _bound(path: Path, where: str, bind: Callable[[], T]) -> T:
@@ -108,7 +111,8 @@ def _prove(options: argparse.Namespace) -> tuple[int, str]:
     from guards.proof.prove import prove  # noqa: PLC0415 - explaining does not need it
 
     told = read(options.file)
-    verdict = prove(told.schema, told.constraints, told.last_resort, seconds=options.seconds)
+    asked = {"seconds": options.seconds, "known_history": options.known_history}
+    verdict = prove(told.schema, told.constraints, told.last_resort, **asked)
     shown = {"outcome": verdict.outcome, **dataclasses.asdict(verdict)}
     return _EXIT[verdict.outcome], json.dumps(shown, indent=2) if options.json else str(verdict)
 
@@ -182,6 +186,8 @@ def _parser() -> argparse.ArgumentParser:
     prove = commands.add_parser("prove", help="prove that something is always left to do", epilog=_CODES)
     prove.set_defaults(run=_prove)
     prove.add_argument("--seconds", type=_seconds, default=2.0, metavar="S", help="time for a question (%(default)g)")
+    known = prove.add_argument("--known-history", action="store_true")
+    known.help = "say nothing of sessions whose history is not here, as after a restart"
     shows = commands.add_parser("explain", help="say what each constraint says of each action", epilog=_CODES)
     shows.set_defaults(run=_explain)
     add = shows.add_argument

@@ -89,16 +89,35 @@ def outside(confine: Confine) -> Forbids:
 
 
 @dataclass(frozen=True, slots=True)
-class BoxRuling:
+class Asked:
+    """The constraints that a batch's actions are asked about, one a row: there is no list of all to make a mask of."""
+
+    context: Context
+    bound: Sequence[tuple[str, Mode, Forbids]]
+
+    def forbidding(self, rows: Integers, actions: Actions) -> list[tuple[str, Mode, Booleans]]:
+        """For each constraint, which of some rows[M] it forbids their actions."""
+        there = self.context.rows(rows)
+        return [(name, mode, forbids(there, actions)) for name, mode, forbids in self.bound]
+
+    def reported(self, actions: Actions) -> Booleans:
+        """Rows[N] whose executed action a warning or auditing constraint forbids."""
+        told = np.zeros(len(actions), dtype=np.bool_)
+        for _, mode, forbids in self.bound:
+            if mode != "deny":
+                told |= forbids(self.context, actions)
+        return told
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRuling(Asked):
     """What a batch may do in a Box: the region that it is moved into, and the constraints that it is asked about.
 
     Beside what ``guards.shield.Ruling`` says: actions are their numbers[N, D], and stand in no mask.
     """
 
-    context: Context
     region: Region
     scale: Floats
-    bound: Sequence[tuple[str, Mode, Forbids]]
 
     @property
     def allowed(self) -> Booleans:
@@ -112,7 +131,7 @@ class BoxRuling:
 
     def rows(self, index: Integers) -> "BoxRuling":
         """The ruling of some rows."""
-        return BoxRuling(self.context.rows(index), self.region.rows(index), self.scale, self.bound)
+        return BoxRuling(self.context.rows(index), self.bound, self.region.rows(index), self.scale)
 
     def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - a draw knows no half-spaces
         """The allowed action[N, D] that is nearest to each row's proposal; none where there is none."""
@@ -128,19 +147,6 @@ class BoxRuling:
     def permits(self, rows: Integers, numbers: Actions) -> Booleans:
         """Whether some rows[M] may do these actions[M, D]."""
         return self.region.rows(rows).holds(numbers)
-
-    def forbidding(self, rows: Integers, numbers: Actions) -> list[tuple[str, Mode, Booleans]]:
-        """For each constraint, which of some rows[M] it forbids their actions[M, D]."""
-        there = self.context.rows(rows)
-        return [(name, mode, forbids(there, numbers)) for name, mode, forbids in self.bound]
-
-    def reported(self, numbers: Actions) -> Booleans:
-        """Rows[N] whose executed action a warning or auditing constraint forbids."""
-        told = np.zeros(len(numbers), dtype=np.bool_)
-        for _, mode, forbids in self.bound:
-            if mode != "deny":
-                told |= forbids(self.context, numbers)
-        return told
 
 
 def scale_of(space: Box) -> Floats:

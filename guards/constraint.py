@@ -27,7 +27,7 @@ class Keeper:
     """
 
     after: Callable[[History, Action, float, float], tuple[float, ...]]
-    weigh: Callable[[Context, Integers], Floats] | None = None
+    weigh: Callable[[Context, Integers | None], Floats] | None = None
 
 
 class Constraint(Frozen, ABC):

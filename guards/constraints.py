@@ -70,7 +70,7 @@ class Cooldown(Constraint):
 
     def bind(self, schema: Schema) -> Forbids:
         indices = sorted(self.tracks(schema))
-        table = choices_of(schema).having(indices)
+        table = choices_of(schema).table(lambda parts: np.asarray(np.isin(parts, indices).any(axis=-1)))
 
         def forbids(context: Context, choice: Integers | None) -> Booleans:
             scene = Scene(context, choice)
@@ -110,9 +110,9 @@ class Bounds(Constraint):
         if low > high:
             msg = f"low is {low}, expected at most high, which is {high}"
             raise GuardMisconfigured(msg)
-        effect = choices_of(schema).total(self.effect)
-        most = np.where(effect > 0, high - effect, np.inf)
-        least = np.where(effect < 0, low - effect, -np.inf)
+        choices = choices_of(schema)
+        most = choices.total(self.effect, lambda effect: np.where(effect > 0, high - effect, np.inf))
+        least = choices.total(self.effect, lambda effect: np.where(effect < 0, low - effect, -np.inf))
         quantity = compile_expression(self.of, schema, "number")
 
         def forbids(context: Context, choice: Integers | None) -> Booleans:

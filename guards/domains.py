@@ -44,6 +44,7 @@ class Domain(Protocol):
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
         """Whether two actions a row are not the same."""
+        return some(a != b)
 
     def there(self, actions: Actions) -> Booleans:
         """Whether each row holds an action."""
@@ -71,9 +72,7 @@ class DiscreteDomain:
         # Read as unsigned, a negative index is beyond every action too.
         passes: Booleans = actions.view(np.uint64) < self.width
         if mask is not None:
-            if np.count_nonzero(passes) < len(passes):
-                actions = np.where(passes, actions, 0)
-            passes &= mask[np.arange(len(actions)), actions]
+            passes &= mask[np.arange(len(actions)), np.where(passes, actions, 0)]
         return passes
 
     def columns(self, actions: Actions) -> Integers:
@@ -86,19 +85,17 @@ class DiscreteDomain:
         return some(allowed)
 
     def differ(self, a: Actions, b: Actions) -> Booleans:
-        different: Booleans = a != b
-        return different
+        return np.asarray(a != b)
 
     def there(self, actions: Actions) -> Booleans:
-        there: Booleans = actions != NO_ACTION
-        return there
+        return np.asarray(actions != NO_ACTION)
 
     def told(self, actions: Actions) -> list[Action | None]:
         told: list[Action | None] = actions.tolist()
         return [None if one == NO_ACTION else one for one in told] if NO_ACTION in told else told
 
 
-class MultiDiscreteDomain:
+class MultiDiscreteDomain(Domain):
     """Indices[N, K], one for each of the factors, whose choices stand one after another in a mask."""
 
     def __init__(self, space: MultiDiscrete) -> None:
@@ -121,13 +118,11 @@ class MultiDiscreteDomain:
         within: Booleans = actions.view(np.uint64) < self.sizes.view(np.uint64)
         passes = every(within)
         if mask is not None:
-            left = mask[np.arange(len(actions))[:, None], self.starts + np.where(within, actions, 0)]
-            passes &= every(left)
+            passes &= every(mask[np.arange(len(actions))[:, None], self.starts + np.where(within, actions, 0)])
         return passes
 
     def columns(self, actions: Actions) -> Integers:
-        columns: Integers = self.starts + np.maximum(actions, 0)
-        return columns
+        return np.asarray(self.starts + np.maximum(actions, 0))
 
     def chosen(self, action: Action) -> Sequence[int]:
         parts: list[int] = (self.starts + np.array(action)).tolist()
@@ -135,9 +130,6 @@ class MultiDiscreteDomain:
 
     def choosable(self, allowed: Allowed) -> Booleans:
         return every(np.logical_or.reduceat(allowed, self.starts, axis=1))
-
-    def differ(self, a: Actions, b: Actions) -> Booleans:
-        return some(a != b)
 
     def there(self, actions: Actions) -> Booleans:
         return every(actions != NO_ACTION)
@@ -158,8 +150,7 @@ class JointDomain(MultiDiscreteDomain):
         self.shape = space.sizes
 
     def columns(self, actions: Actions) -> Integers:
-        columns: Integers = np.clip(actions, 0, self.sizes - 1) @ self.strides
-        return columns
+        return np.asarray(np.clip(actions, 0, self.sizes - 1) @ self.strides)
 
     def choosable(self, allowed: Allowed) -> Booleans:
         return some(allowed)
@@ -172,7 +163,7 @@ class JointDomain(MultiDiscreteDomain):
         return whole
 
 
-class BoxDomain:
+class BoxDomain(Domain):
     """Numbers[N, D], each finite and within its bounds; there is nothing to choose from, so masks have no columns."""
 
     def __init__(self, space: Box) -> None:
@@ -205,9 +196,6 @@ class BoxDomain:
 
     def choosable(self, allowed: Allowed) -> Booleans:
         return every(allowed[:, 0] <= allowed[:, 1]) if allowed.ndim > 2 else np.ones(len(allowed), dtype=np.bool_)
-
-    def differ(self, a: Actions, b: Actions) -> Booleans:
-        return some(a != b)
 
     def there(self, actions: Actions) -> Booleans:
         return every(np.isfinite(actions))

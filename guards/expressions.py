@@ -9,6 +9,7 @@ of a Box are names too. Nothing else parses: no attributes, no subscripts, no po
 import ast
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Literal
 
 import numpy as np
@@ -18,14 +19,14 @@ from guards import terms
 from guards.choices import choices_of
 from guards.errors import ExpressionInvalid, setting
 from guards.records import HISTORY_NAMES, NO_ACTION, Context, Floats, Integers, Schema
-from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term, Values
+from guards.syntax import invalid, parsed
+from guards.terms import Evaluate, Kind, Operator, Result, Scene, Term
 
 # Numbers[N] worked out of a context, NaN where they could not be.
 Numbers = Callable[[Context], Floats]
 
-MAX_LENGTH = 2000
-MAX_PARTS = 400
 MAX_DEPTH = 32
+_LARGEST = float(np.finfo(np.float64).max)
 
 _ARITHMETIC: dict[type[ast.AST], Operator] = {
     ast.Add: np.add,
@@ -72,7 +73,7 @@ def compile_expression(
     ``about_action`` is false where no action is asked about: then ``action`` is not a name.
     """
     compiler = _Compiler(source, schema, about_action=about_action)
-    term = compiler.wanted(compiler.parsed(), wanted, 0)
+    term = compiler.wanted(parsed(source), wanted, 0)
     return Expression(source=source, term=term)
 
 
@@ -96,36 +97,21 @@ class _Compiler:
         self.source = source
         self.about_action = about_action
         self.fields = schema.columns
+        self.units = schema.observation.units
         self.facts = {name: i for i, name in enumerate(schema.facts)}
         self.actions = schema.actions
-        self.asked = _of(np.arange(len(self.actions)), "action", self.actions)
+        self.asked = terms.tabled(np.arange(len(self.actions)), "action", self.actions)
         self.factors: dict[str, Term] = {}
         if about_action and isinstance(schema.action, MultiDiscrete):
-            starts = np.cumsum((0, *schema.action.sizes[:-1]))
-            for factor, column in zip(schema.action.factors, (choices_of(schema).parts - starts).T, strict=True):
-                self.factors[factor.name] = _of(column.astype(np.float64), "choice", factor.names)
+            choices = choices_of(schema)
+            own = [one for one in schema.action.factors if one.name in choices.factors]
+            self.factors = {one.name: terms.tabled(choices.chosen(one.name), "choice", one.names) for one in own}
         if about_action and isinstance(schema.action, Box):
-            self.factors = {one.name: Term("number", terms.acted(i)) for i, one in enumerate(schema.action.fields)}
+            numbers = enumerate(schema.action.fields)
+            self.factors = {one.name: Term("number", terms.acted(i), unit=one.unit) for i, one in numbers}
 
-    def invalid(self, node: ast.AST, problem: str) -> ExpressionInvalid:
-        column = getattr(node, "col_offset", 0) + 1
-        return ExpressionInvalid(f"expression {self.source!r}, column {column}: {problem}")
-
-    def parsed(self) -> ast.expr:
-        """The syntax tree of an expression that is neither too long nor too large."""
-        if len(self.source) > MAX_LENGTH:
-            msg = f"an expression has {len(self.source)} characters, expected at most {MAX_LENGTH}"
-            raise ExpressionInvalid(msg)
-        try:
-            tree = ast.parse(self.source, mode="eval")
-        except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-            column = getattr(error, "offset", None) or 1
-            msg = f"expression {self.source!r}, column {column}: is not an expression ({error})"
-            raise ExpressionInvalid(msg) from error
-        parts = sum(1 for _ in ast.walk(tree))
-        if parts > MAX_PARTS:
-            raise self.invalid(tree, f"has {parts} parts, expected at most {MAX_PARTS}")
-        return tree.body
+    def invalid(self, node: ast.expr, problem: str) -> ExpressionInvalid:
+        return invalid(self.source, node, problem)
 
     def wanted(self, node: ast.expr, kind: Kind, depth: int) -> Term:
         """Compile a part that has to be of a kind."""
@@ -148,10 +134,12 @@ class _Compiler:
             case ast.UnaryOp(op=ast.Not(), operand=inner):
                 return Term("truth", terms.mapped(np.logical_not, self.wanted(inner, "truth", depth).evaluate))
             case ast.UnaryOp(op=ast.USub(), operand=inner):
-                return Term("number", terms.mapped(np.negative, self.wanted(inner, "number", depth).evaluate))
+                number = self.wanted(inner, "number", depth)
+                return Term("number", terms.mapped(np.negative, number.evaluate), unit=number.unit)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
-                a, b = (self.wanted(side, "number", depth).evaluate for side in (left, right))
-                return Term("number", terms.computed(_ARITHMETIC[type(op)], a, b))
+                a, b = (self.wanted(side, "number", depth) for side in (left, right))
+                unit = self._unit(node, a, b) if isinstance(op, ast.Add | ast.Sub) else ""
+                return Term("number", terms.computed(_ARITHMETIC[type(op)], a.evaluate, b.evaluate), unit=unit)
             case ast.BoolOp(op=op, values=values):
                 parts = [self.wanted(value, "truth", depth).evaluate for value in values]
                 return Term("truth", terms.joined(parts, stop=isinstance(op, ast.Or)))
@@ -169,10 +157,9 @@ class _Compiler:
         if isinstance(value, bool):
             return Term("truth", terms.constant(value))
         if isinstance(value, int | float):
-            try:
-                return Term("number", terms.constant(_finite(value)))
-            except OverflowError as error:
-                raise self.invalid(node, "is a number that is not finite") from error
+            if not abs(value) <= _LARGEST:
+                raise self.invalid(node, "is a number that is not finite")
+            return Term("number", terms.constant(float(value)))
         if isinstance(value, str):
             return Term("text", terms.constant(0.0), text=value)
         raise self.invalid(node, f"{value!r} is not a number, a condition or the name of an action")
@@ -184,7 +171,7 @@ class _Compiler:
                 raise self.invalid(node, f"{name!r} is a {part} of the action and an input too, expected one meaning")
             return self.factors[name]
         if name in self.fields:
-            return Term("number", terms.observed(self.fields[name]))
+            return Term("number", terms.observed(self.fields[name]), unit=self.units[name])
         if name in self.facts:
             index = self.facts[name]
             return Term("number", terms.fallible(lambda context: context.facts[:, index]))
@@ -194,7 +181,7 @@ class _Compiler:
         if name == "previous_action" and self.actions:
             return Term("action", terms.previous_action, names=self.actions)
         if name == "seconds_since_change":
-            return Term("number", terms.fallible(Context.seconds_since_change))
+            return Term("number", terms.fallible(Context.seconds_since_change), unit="s")
         if name == "step":
             return Term("number", terms.fallible(Context.step))
         asked = list(self.factors) or (["action"] if self.about_action else [])
@@ -202,22 +189,30 @@ class _Compiler:
         known = ", ".join([*self.fields, *self.facts, *asked, *history])
         raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
 
+    def _unit(self, node: ast.expr, *numbers: Term) -> str:
+        """The unit of numbers that are added or compared: a number that has none goes with any."""
+        units = sorted({number.unit for number in numbers} - {""})
+        if len(units) > 1:
+            raise self.invalid(node, f"has the units {' and '.join(map(repr, units))}, expected numbers of one unit")
+        return units[0] if units else ""
+
     def _conditional(self, node: ast.IfExp, depth: int) -> Term:
         condition = self.wanted(node.test, "truth", depth)
         body = self.term(node.body, depth + 1)
         if body.kind not in ("number", "truth"):
             raise self.invalid(node.body, f"is {_NOUNS[body.kind]}, expected a number or a condition")
         otherwise = self.wanted(node.orelse, body.kind, depth)
-        return Term(body.kind, terms.chosen(condition.evaluate, body.evaluate, otherwise.evaluate))
+        unit = self._unit(node, body, otherwise)
+        return Term(body.kind, terms.chosen(condition.evaluate, body.evaluate, otherwise.evaluate), unit=unit)
 
     def _call(self, node: ast.expr, name: str, args: Sequence[ast.expr], depth: int) -> Term:
         if name == "abs" and len(args) == 1:
-            return Term("number", terms.mapped(np.abs, self.wanted(args[0], "number", depth).evaluate))
+            number = self.wanted(args[0], "number", depth)
+            return Term("number", terms.mapped(np.abs, number.evaluate), unit=number.unit)
         if name in _EXTREMES and len(args) > 1:
-            whole, *rest = [self.wanted(arg, "number", depth).evaluate for arg in args]
-            for part in rest:
-                whole = terms.combined(_EXTREMES[name], whole, part)
-            return Term("number", whole)
+            numbers = [self.wanted(arg, "number", depth) for arg in args]
+            whole = reduce(partial(terms.combined, _EXTREMES[name]), [number.evaluate for number in numbers])
+            return Term("number", whole, unit=self._unit(node, *numbers))
         msg = f"{name}() of {len(args)} values is not known, expected abs(x), min(x, y, ...) or max(x, y, ...)"
         raise self.invalid(node, msg)
 
@@ -230,6 +225,7 @@ class _Compiler:
             if type(op) not in _COMPARE:
                 raise self.invalid(node, f"{type(op).__name__} is not part of the rule language")
             if {left.kind, right.kind} <= {"number", "choice"}:
+                self._unit(nodes[i], left, right)
                 links.append(terms.combined(_COMPARE[type(op)], left.evaluate, right.evaluate))
             else:
                 links.append(self._same_action(op, (nodes[i], left), (nodes[i + 1], right)))
@@ -278,16 +274,3 @@ class _Compiler:
             known = ", ".join(named.names)
             raise self.invalid(node, f"the {named.kind} {name!r} is not known, expected one of {known}")
         return named.names.index(name)
-
-
-def _of(table: Values, kind: Kind, names: tuple[str, ...]) -> Term:
-    """What is known of each action asked about."""
-    return Term(kind, terms.per_action(table), names=names, table=table)
-
-
-def _finite(value: float) -> float:
-    number = float(value)
-    if not np.isfinite(number):
-        msg = "not finite"
-        raise OverflowError(msg)
-    return number

@@ -18,7 +18,7 @@ from guards.constraint import Confine, Constraint, Forbids, Keeper
 from guards.errors import GuardMisconfigured
 from guards.expressions import compile_expression
 from guards.records import NEVER, NO_ACTION, Action, Booleans, Context, Floats, History, Integers, Schema
-from guards.terms import Scene
+from guards.terms import Scene, looked_up
 
 Seconds = Annotated[float, Field(gt=0, le=86400 * 365)]
 # A budget's window is divided into so many: what is spent within one of them is kept as spent at its last time.
@@ -90,14 +90,14 @@ class RateLimit(Constraint):
             # A clock that runs backwards stands still.
             return Keeper(lambda history, _, at, __: (max(at, *history.kept.get(self.name, (at,))),))
         choices, _ = self._changes(schema)
-        levels: list[float] = choices.total(self.levels).tolist()
-        effect: list[float] = choices.total(self.effect).tolist()
+        total = choices.total(self.levels or self.effect)
 
         def after(history: History, action: Action, at: float, _: float) -> tuple[float, ...]:
             kept, column = history.kept.get(self.name, ()), choices.column(action)
             before = column if history.action == NO_ACTION else choices.column(history.action)
             strange = not history.known and history.step == 0
-            if effect[column] or levels[column] != levels[before] or strange:
+            value, was = looked_up(total, column), looked_up(total, before)
+            if (value if self.effect else value != was) or strange:
                 return (max(at, *kept),) if kept else (at,)
             return kept
 
@@ -105,7 +105,8 @@ class RateLimit(Constraint):
 
     def _seconds(self, history: History, now: float) -> float:
         """Seconds since the value last changed."""
-        last = max(history.kept.get(self.name, ()), default=-NEVER)
+        kept = history.kept.get(self.name)
+        last = kept[0] if kept else -NEVER
         return now - (last if history.known else max(last, history.since))
 
     def _changes(self, schema: Schema) -> tuple[Choices, Callable[[Scene], Floats]]:
@@ -118,22 +119,24 @@ class RateLimit(Constraint):
             msg = "levels and effect are both here or both missing, expected one of them"
             raise GuardMisconfigured(msg)
         if self.effect:
-            moves = np.abs(choices.total(self.effect))
+            moves = choices.total(self.effect, np.abs)
             return choices, lambda scene: scene.per_action(moves)
         named = {choices.index(name) for name in self.levels}
-        partly = [part for part in choices.parts.T if set(part.tolist()) & named and not set(part.tolist()) <= named]
+        partly = [set(part) for part in choices.factors.values() if set(part) & named and not set(part) <= named]
         if partly:
-            missing = sorted(set(partly[0].tolist()) - named)
-            msg = f"levels: has none for {', '.join(choices.names[i] for i in missing)}, expected one for each"
+            missing = sorted(partly[0] - named)
+            msg = f"levels: has none for {', '.join(schema.choices[i] for i in missing)}, expected one for each"
             raise GuardMisconfigured(msg)
         levels = choices.total(self.levels)
-        farthest = np.maximum(levels.max() - levels, levels - levels.min())
+        low, high = (levels.min(), levels.max()) if isinstance(levels, np.ndarray) else choices.span(self.levels)
+        farthest = choices.total(self.levels, lambda level: np.maximum(high - level, level - low))
 
         def change(scene: Scene) -> Floats:
             previous = choices.previous(scene.context)
             here = scene.per_action(levels)
-            moves = np.abs(here - scene.per_row(levels[np.maximum(previous, 0)]))
-            begins, known = scene.per_row(previous == NO_ACTION), scene.per_row(previous >= NO_ACTION)
+            moves = np.abs(here - scene.per_row(looked_up(levels, np.maximum(previous, 0))))
+            first = previous.reshape(len(previous), -1)[:, 0]
+            begins, known = scene.per_row(first == NO_ACTION), scene.per_row(first >= NO_ACTION)
             return np.where(known, np.where(begins, 0.0, moves), scene.per_action(farthest))
 
         return choices, change
@@ -165,7 +168,7 @@ class Budget(Constraint):
     def keeper(self, schema: Schema) -> Keeper:
         expression = compile_expression(self.cost, schema, "number")
 
-        def weigh(context: Context, choice: Integers) -> Floats:
+        def weigh(context: Context, choice: Integers | None) -> Floats:
             cost, failed = expression.evaluate(context, choice)
             dear = cost if failed is None else np.where(failed, self.at_most, cost)
             return np.broadcast_to(np.clip(dear, 0.0, self.at_most), (len(context),))
@@ -211,8 +214,8 @@ class MaxSwitches(Constraint):
     seconds: Seconds
 
     def bind(self, schema: Schema) -> Forbids:
-        choices = choices_of(schema)
-        columns = np.arange(len(choices))
+        choices = choices_of(schema, whole=True)
+        columns = choices.table(lambda parts: parts if choices.parts is None else np.arange(len(parts)))
 
         def forbids(context: Context, choice: Integers | None) -> Booleans:
             used_up = context.recalled(self.name, self._ago) < self.seconds
@@ -220,7 +223,7 @@ class MaxSwitches(Constraint):
                 return used_up[:1]
             scene = Scene(context, choice)
             other = scene.per_action(columns) != scene.per_row(choices.previous(context))
-            return np.asarray(scene.per_row(used_up) & other)
+            return np.asarray(scene.per_row(used_up) & (other.any(axis=1) if choices.parts is None else other))
 
         return forbids
 

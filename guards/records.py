@@ -30,11 +30,15 @@ NEVER = 1e9  # seconds (some 31 years): the time since something that has not ha
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What the service observes and how it acts, by name: pinned once, whatever version serves."""
+    """What the service observes and how it acts, by name: pinned once, whatever version serves.
+
+    ``factor`` is which one's choices a constraint is asked about, where it is not about whole actions.
+    """
 
     observation: ObservationSpace
     action: ActionSpace
     facts: tuple[str, ...] = ()
+    factor: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.facts:
@@ -176,7 +180,9 @@ class Context:
 
 def _last_use(history: History, actions: Sequence[int]) -> float:
     """When any of the actions may last have been executed: just before a session was first seen, for all we know."""
-    last, used = -NEVER if history.known else history.since, history.used
+    last, use = -NEVER if history.known else history.since, history.used.get
     for action in actions:
-        last = max(last, used.get(action, last))
+        at = use(action)
+        if at is not None and at > last:
+            last = at
     return last

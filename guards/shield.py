@@ -1,19 +1,21 @@
 """The shield: all constraints together, first as a mask over what may be chosen, then as a check of what was."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from math import prod
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from export.spec import Box, MultiDiscrete
-from guards.boxes import BoxRuling, scale_of
+from guards.boxes import Asked, BoxRuling, scale_of
+from guards.choices import JOINT_LIMIT
 from guards.constraint import Confine, Constraint, Forbids, Keeper, Mode
-from guards.domains import JointDomain, domain_of, every, some
+from guards.domains import Domain, JointDomain, MultiDiscreteDomain, domain_of, every, some
 from guards.doubts import Doubt
-from guards.errors import GuardMisconfigured
+from guards.errors import GuardMisconfigured, setting
 from guards.projection import Region
 from guards.records import Action, Actions, Allowed, Booleans, Context, History, Integers, Schema
 
@@ -41,11 +43,13 @@ class Ruling:
     """What a batch may do: ``allowed[N, W]``, and what each constraint forbids, broadcastable to [N, W].
 
     W is the size of the domain's shape. Actions are asked about by their columns in them: [N], or [N, K] of several
-    choices, of which one that is forbidden is enough.
+    choices, of which one that is forbidden is enough. ``unlisted`` says what the constraints forbid that no mask can be
+    made of.
     """
 
     allowed: Booleans
     forbidden: tuple[tuple[str, Mode, Booleans], ...]
+    unlisted: Asked | None = None
 
     @property
     def leaves(self) -> Allowed:
@@ -68,11 +72,12 @@ class Ruling:
     def forbidding(self, rows: Integers, columns: Integers) -> list[tuple[str, Mode, Booleans]]:
         """For each constraint, which of some rows[M] it forbids their actions."""
         shape, at = self.allowed.shape, _beside(rows, columns)
-        return [(name, mode, _hit(_like(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
+        masked = [(name, mode, _hit(_like(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
+        return masked if self.unlisted is None else masked + self.unlisted.forbidding(rows, columns)
 
     def reported(self, columns: Integers) -> Booleans:
         """Rows[N] whose executed action a warning or auditing constraint forbids."""
-        told = np.zeros(len(columns), dtype=np.bool_)
+        told = np.zeros(len(columns), dtype=np.bool_) if self.unlisted is None else self.unlisted.reported(columns)
         at = _beside(np.arange(len(columns)), columns)
         for _, mode, cells in self.forbidden:
             if mode != "deny":
@@ -84,11 +89,16 @@ AnyRuling = Ruling | BoxRuling
 
 
 class Shield:
-    """Constraints bound to a schema."""
+    """Constraints bound to a schema.
+
+    Of several factors, a constraint about one masks its choices. Where any joins factors, all are asked about every
+    whole action (``joins``); or, where those are too many for a list, it is asked about what was drawn (``refuses``).
+    """
 
     def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
         names = [MASK]
-        self._bound: list[tuple[str, Mode, Forbids]] = []
+        self._masks: list[tuple[str, Mode, Forbids]] = []
+        self._unlisted: list[tuple[str, Mode, Forbids]] = []
         self._keepers: dict[str, Keeper] = {}
         self._confines: list[Confine] = []
         self._box = schema.action if isinstance(schema.action, Box) else None
@@ -98,35 +108,37 @@ class Shield:
                 msg = f"{i}.name: {constraint.name!r} is taken, expected a name of its own for each constraint"
                 raise GuardMisconfigured(msg)
             names.append(constraint.name)
-            try:
-                self._bind(constraint, schema)
+            with setting(f"{i}, {constraint.name!r}"):
+                constraint.bind(schema)  # what is wrong with it is wrong whatever it is asked about
                 tracked |= constraint.tracks(schema)
-            except GuardMisconfigured as error:
-                msg = f"{i}, {constraint.name!r}: {error}"
-                raise type(error)(msg) from error
         self.tracked = frozenset(tracked)
-        self.joins = bool(self._bound) and isinstance(schema.action, MultiDiscrete)
-        self.domain = domain_of(schema.action, joined=self.joins)
+        # A doubt is about the policy's answer, and bound with its artefact.
+        guards = [one for one in constraints if not isinstance(one, Doubt)]
+        space, factors = schema.action, [_factor_of(one, schema) for one in guards]
+        self.joins = isinstance(space, MultiDiscrete) and None in factors and prod(space.sizes) <= JOINT_LIMIT
+        self.domain = domain_of(space, joined=self.joins)
+        for constraint, factor in zip(guards, factors, strict=True):
+            self._bind(constraint, schema, None if self.joins else factor)
+        self._bound = self._masks + self._unlisted
         self.weighs = any(keeper.weigh for keeper in self._keepers.values())
-        self._reports = any(mode != "deny" for _, mode, _ in self._bound)
+        self.refuses = any(mode == "deny" for _, mode, _ in self._unlisted)
+        # Whether any only warns or audits.
+        self.reports = any(mode != "deny" for _, mode, _ in self._bound)
 
-    def _bind(self, constraint: Constraint, schema: Schema) -> None:
-        if isinstance(constraint, Doubt):
-            return  # it is about the policy's answer, and bound with its artefact
-        self._bound.append((constraint.name, constraint.mode, constraint.bind(schema)))
+    def _bind(self, constraint: Constraint, schema: Schema, factor: int | None) -> None:
+        """Bind a constraint that is about the choices of a factor, or where there is none about whole actions."""
+        bound = self._unlisted if factor is None and type(self.domain) is MultiDiscreteDomain else self._masks
+        schema, among = replace(schema, factor=factor), partial(_among, self.domain, factor)
+        bound.append((constraint.name, constraint.mode, among(constraint.bind(schema))))
         confine = constraint.confine(schema) if self._box and constraint.mode == "deny" else None
         if confine is not None:
             self._confines.append(confine)
         excused, keeper = constraint.excuses(schema), constraint.keeper(schema)
         if excused is not None:
-            self._bound.append((constraint.name, "warn" if constraint.mode == "deny" else constraint.mode, excused))
+            bound.append((constraint.name, "warn" if constraint.mode == "deny" else constraint.mode, among(excused)))
         if keeper is not None:
-            self._keepers[constraint.name] = keeper
-
-    @property
-    def reports(self) -> bool:
-        """Whether any constraint only warns or audits."""
-        return self._reports
+            weigh = None if keeper.weigh is None else among(keeper.weigh)
+            self._keepers[constraint.name] = replace(keeper, weigh=weigh)
 
     def judge(self, context: Context) -> AnyRuling:
         """What the batch may do, all constraints and the requests' masks together."""
@@ -138,14 +150,14 @@ class Shield:
             mask = self.domain.spread(context.mask) if isinstance(self.domain, JointDomain) else context.mask
             denied = ~mask
             forbidden.append((MASK, "deny", denied))
-        for name, mode, forbids in self._bound:
+        for name, mode, forbids in self._masks:
             cells = forbids(context, None)
             forbidden.append((name, mode, cells))
             if mode == "deny":
                 denied = denied | cells
         allowed = np.empty((len(context), prod(self.domain.shape)), dtype=np.bool_)
         np.logical_not(denied, out=allowed)
-        return Ruling(allowed=allowed, forbidden=tuple(forbidden))
+        return Ruling(allowed, tuple(forbidden), Asked(context, self._unlisted) if self._unlisted else None)
 
     def _confined(self, box: Box, context: Context) -> BoxRuling:
         """What the batch may do in a Box."""
@@ -153,7 +165,7 @@ class Shield:
         region = Region.within(low, high)
         for confine in self._confines:
             region = region.meet(confine(context))
-        return BoxRuling(context, region, scale_of(box), self._bound)
+        return BoxRuling(context, self._bound, region, scale_of(box))
 
     def check(self, context: Context, actions: Actions) -> Booleans:
         """Whether each row's final action passes, worked out anew from the context and not from the mask."""
@@ -188,6 +200,31 @@ class Shield:
 
     def __repr__(self) -> str:
         return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"
+
+
+def _factor_of(constraint: Constraint, schema: Schema) -> int | None:
+    """The first factor whose choices are all that a constraint has to be asked about; None where it joins several."""
+    for i in range(len(schema.action.factors)) if isinstance(schema.action, MultiDiscrete) else ():
+        with suppress(GuardMisconfigured):
+            constraint.bind(replace(schema, factor=i))
+            return i
+    return None
+
+
+def _among(domain: Domain, factor: int | None, ask: Callable[..., Any]) -> Callable[..., Any]:
+    """What is asked about the choices of one factor, asked about those of all."""
+    if factor is None or not isinstance(domain, MultiDiscreteDomain):
+        return ask
+    start, end = domain.starts[factor], domain.starts[factor] + domain.sizes[factor]
+
+    def asked(context: Context, choice: Integers | None) -> Any:
+        if choice is not None:
+            return ask(context, choice[:, factor] - start)
+        cells = np.zeros((len(context), domain.width), dtype=np.bool_)
+        cells[:, start:end] = ask(context, None)
+        return cells
+
+    return asked
 
 
 def _like(cells: Booleans, shape: tuple[int, ...]) -> Booleans:

@@ -19,6 +19,13 @@ Kind = Literal["number", "truth", "action", "choice", "text"]
 Values = NDArray[Any]
 # A value and, where evaluating it failed in some cells, which those are.
 Result = tuple[Values, Booleans | None]
+# What is known of each action before any request: listed, or worked out of the choices[..., K] that it is made of.
+Table = Values | Callable[[Integers], Values]
+
+
+def looked_up(table: Table, at: Any) -> Values:
+    """What a table has where some actions stand; of all of them where ``at`` is None."""
+    return np.asarray(table[at]) if isinstance(table, np.ndarray) else table(np.asarray(at))
 
 
 class Scene:
@@ -34,9 +41,9 @@ class Scene:
         """Shape values[N] to stand beside the actions: [N, 1] against [1, A], or [N] against [N]."""
         return values[:, None] if self.choice is None else values
 
-    def per_action(self, table: Values) -> Values:
+    def per_action(self, table: Table) -> Values:
         """Pick from a table[A]: as [1, A] for all actions, else one entry a row."""
-        return table[None, :] if self.choice is None else table[self.choice]
+        return looked_up(table, self.choice)
 
 
 Evaluate = Callable[[Scene], Result]
@@ -48,7 +55,7 @@ class Term:
     """A compiled part of an expression: its kind, how to evaluate it, and its text if it is a string.
 
     An action or a choice has the names that it can have; ``table[A]`` is which one each action is, where that is known
-    before any request.
+    before any request. A number has the ``unit`` that is declared for it, if one is.
     """
 
     kind: Kind
@@ -56,6 +63,7 @@ class Term:
     text: str = ""
     names: tuple[str, ...] = ()
     table: Values | None = None
+    unit: str = ""
 
 
 def constant(value: float | bool) -> Evaluate:
@@ -84,9 +92,14 @@ def acted(index: int) -> Evaluate:
     return lambda scene: (np.asarray(scene.choice)[:, index], None)
 
 
-def per_action(table: Values) -> Evaluate:
+def per_action(table: Table) -> Evaluate:
     """A table[A] looked up at the action asked about."""
     return lambda scene: (scene.per_action(table), None)
+
+
+def tabled(table: Table, kind: Kind, names: tuple[str, ...]) -> Term:
+    """What is known of each action asked about."""
+    return Term(kind, per_action(table), names=names, table=table if isinstance(table, np.ndarray) else None)
 
 
 def previous_action(scene: Scene) -> Result:

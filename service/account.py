@@ -35,6 +35,8 @@ _NOTHING: list[Violation] = []
 NOT_REPRESENTABLE = "not_representable"
 # Or a half-space moved the action of whoever decided: then nobody knows how probable it is.
 PROJECTED = "Projected"
+# Or it may come from a draw that was refused, and how often draws are refused takes a list of all whole actions.
+NOT_LISTED = "NotListed"
 
 
 class Doubts(NamedTuple):
@@ -75,7 +77,7 @@ def records_of(
     """One record a row, in the order of the rows."""
     said = _violations(plane, ruling, choice)
     moved, projected = _moves(ruling, choice)
-    doubtful = bool(choice.why or choice.beyond or projected)
+    doubtful = bool(choice.why or choice.beyond or choice.unknown or projected)
     rows = _told(plane, flight, head, ruling, bodies, choice, moved)
     records = [
         _refused(flight, i, choice, row, said.get(i, _NOTHING))
@@ -214,10 +216,10 @@ def _begins(before: Moment) -> bool:
 def _doubts(choice: Choice, i: int, projected: set[int]) -> Doubts:
     """Why the policy did not decide a row, and why its propensity is not ok."""
     why = choice.why.get(i)
-    moved = PROJECTED if i in projected else None
+    lost = PROJECTED if i in projected else NOT_LISTED if i in choice.unknown else None
     if why is None:
-        return Doubts(None, NOT_REPRESENTABLE if i in choice.beyond else moved)
-    return Doubts(why.reason, moved if why.identified else why.reason)
+        return Doubts(None, NOT_REPRESENTABLE if i in choice.beyond else lost)
+    return Doubts(why.reason, lost if why.identified else why.reason)
 
 
 def _moves(ruling: AnyRuling, choice: Choice) -> tuple[list[float | None], set[int]]:
@@ -257,5 +259,5 @@ def _violations(plane: Plane, ruling: AnyRuling, choice: Choice) -> dict[int, li
             for i in rows[hits & done].tolist():
                 said[i].append(violation(name, "executed" if mode == "deny" else "reported", mode))
     for i, doubts in choice.doubted.items():
-        said[i] = doubts + said.get(i, [])
+        said[i] = doubts + [one for one in said.get(i, []) if one not in doubts]
     return said

@@ -1,9 +1,12 @@
 """Binding: explorer, guards and baseline as the configuration has them, bound to what a version observes and does."""
 
+from collections.abc import Callable
+
 from export.spec import Box, Manifest
+from guards.baselines import Policy, Propose, Remember
 from guards.doubts import Doubts, Fresh
 from guards.errors import GuardMisconfigured
-from guards.records import Schema
+from guards.records import Actions, Context, Floats, Schema
 from guards.shield import Shield
 from service.config import Config, ConfigInvalid
 from service.explore import Acting
@@ -11,8 +14,17 @@ from service.flight import Plane
 from service.ids import Keyring
 
 
-def bound(config: Config, schema: Schema, manifest: Manifest, keyring: Keyring) -> Plane:
-    """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid."""
+def bound(
+    config: Config,
+    schema: Schema,
+    manifest: Manifest,
+    keyring: Keyring,
+    advise: Callable[[Context], Floats] | None = None,
+) -> Plane:
+    """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
+
+    ``advise`` gives the numbers of the trusted policy that the baseline is, where it is one.
+    """
     try:
         shield = Shield(config.constraints, schema)
         doubts = _doubts(config, schema, manifest)
@@ -25,10 +37,7 @@ def bound(config: Config, schema: Schema, manifest: Manifest, keyring: Keyring) 
     if config.mask == "required" and isinstance(schema.action, Box):
         msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
         raise ConfigInvalid(msg)
-    try:
-        propose, last_resort = config.baseline.bind(schema), config.baseline.last(schema)
-    except GuardMisconfigured as error:
-        raise ConfigInvalid(f"baseline: {error}") from error
+    propose, last_resort, remember = _ladder(config, schema, advise)
     return Plane(
         schema=schema,
         shield=shield,
@@ -42,7 +51,20 @@ def bound(config: Config, schema: Schema, manifest: Manifest, keyring: Keyring) 
         durability=config.durability,
         mask_required=config.mask == "required",
         doubts=doubts,
+        remember=remember,
     )
+
+
+def _ladder(
+    config: Config, schema: Schema, advise: Callable[[Context], Floats] | None
+) -> tuple[Propose, Actions | None, Remember | None]:
+    """What is below the policy: the baseline's proposals, the last resort, and what the baseline remembers."""
+    baseline = config.baseline
+    try:
+        propose = baseline.bind(schema, advise) if isinstance(baseline, Policy) else baseline.bind(schema)
+        return propose, baseline.last(schema), baseline.remembers(schema)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"baseline: {error}") from error
 
 
 def _doubts(config: Config, schema: Schema, manifest: Manifest) -> Doubts:

@@ -53,6 +53,10 @@ class Breakers:
         self._step(version, Event(), now)
         return self._all[version].state.probe_due
 
+    def probing(self, version: str) -> bool:
+        """Whether it is half open: the version is asked, in shadow."""
+        return self._all[version].state.phase == "probing"
+
     def sent(self, version: str, now: float) -> None:
         """Take in that a probe is on its way."""
         self._step(version, Event("probe_sent"), now)

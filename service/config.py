@@ -7,12 +7,12 @@ import hashlib
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError
 
 from export.spec.spaces import Frozen, Identifier, Label
-from guards.baselines import AnyBaseline
+from guards.baselines import AnyBaseline, Policy
 from guards.breaker import Breaker
 from guards.constraints import AnyConstraint
 from service.explore import AnyExplorer, Greedy
@@ -60,6 +60,19 @@ class Signatures(Frozen):
     keys: Annotated[tuple[Path, ...], Field(min_length=1, max_length=64)]
 
 
+class Proof(Frozen):
+    """What is done at start about constraints that may leave nothing to do.
+
+    They are proved to leave something before anything is served, each question within ``seconds``. Where they are not,
+    ``warn`` only says so, ``refuse`` does not serve with a counterexample, and ``strict`` not without a proof. With
+    ``history = "known"`` nothing is asked about sessions whose history is not here.
+    """
+
+    at_start: Literal["off", "warn", "refuse", "strict"] = "off"
+    seconds: Annotated[float, Field(gt=0, le=60)] = 2.0
+    history: Literal["any", "known"] = "any"
+
+
 class Config(Frozen):
     """What a service does, whatever it has learned since."""
 
@@ -71,6 +84,7 @@ class Config(Frozen):
     # Whether a request has to say what is allowed: where one does not, the baseline answers.
     mask: Literal["optional", "required"] = "optional"
     constraints: tuple[AnyConstraint, ...] = ()
+    proof: Proof = Proof()
     baseline: AnyBaseline
     breaker: Breaker = Breaker()
     limits: Limits = Limits()
@@ -104,11 +118,14 @@ class Config(Frozen):
         paths: dict[str, object] = {"policy": folder / self.policy}
         if self.require_signature is not None:
             paths["require_signature"] = Signatures(keys=tuple(folder / key for key in self.require_signature.keys))
+        if isinstance(self.baseline, Policy):
+            paths["baseline"] = self.baseline.model_copy(update={"path": str(folder / self.baseline.path)})
         return self.model_copy(update=paths)
 
     def text(self) -> str:
-        """Canonical JSON of everything that bears on a decision: the artefact is named by digest in the log."""
-        told = self.model_dump(mode="json", exclude={"policy", "require_signature"})
+        """Canonical JSON of everything that bears on a decision: artefacts are named by digest in the log."""
+        aside: Any = {"policy": True, "require_signature": True, "proof": True, "baseline": {"path"}}
+        told = self.model_dump(mode="json", exclude=aside)
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property

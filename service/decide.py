@@ -9,17 +9,20 @@ Read this page first. It has no I/O: the turn (``turn.py``) infers before it and
     log       one record per decision
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
 
+from guards.boxes import Asked, BoxRuling
+from guards.domains import some
 from guards.doubts import Answer
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
+from guards.projection import EXACT
 from guards.records import Actions, Booleans, Context, Integers
-from guards.shield import AnyRuling, Violation, violation
+from guards.shield import AnyRuling, Ruling, Violation, violation
 from service.account import records_of
-from service.explore import uniforms
+from service.explore import GREEDY, uniforms
 from service.flight import Choice, Flight, Plane
 from service.ids import body_of, body_prefix
 from service.records import Decision, Refused
@@ -40,6 +43,8 @@ def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -
         doubted = _doubted(plane, flight, head, context, why) if plane.doubts.bound else {}
         choice = _explore(plane, flight, head, context, ruling, bodies, why)
         choice.doubted = doubted
+        if isinstance(ruling, Ruling) and ruling.unlisted is not None and plane.shield.refuses:
+            _refuse(plane, context, ruling, ruling.unlisted, choice)
     if choice.why:
         _fall_back(plane, context, ruling, choice)
     return records_of(plane, flight, head, ruling, bodies, choice)
@@ -83,8 +88,9 @@ def _explore(
     exploring = [flight.may_explore and row.explore for row in flight.rows]
     if not why:
         uniform = uniforms(b"".join([draw(body, blocks) for body in bodies]), blocks)
-        choice = Choice.drawn(acting.draw(exploring, head.astype(np.float64), ruling.leaves, uniform))
-        choice.action = ruling.nearest(choice.proposed, choice.action)
+        numbers = head.astype(np.float64)
+        choice = Choice.drawn(acting.draw(exploring, numbers, ruling.leaves, uniform))
+        _move(plane, ruling, choice, lambda: acting.greedy(numbers, ruling.leaves, uniform).proposed, exploring)
         passes = plane.shield.check(context, choice.action)
         if np.count_nonzero(passes) < len(passes):
             there = plane.shield.domain.there
@@ -107,6 +113,24 @@ def _explore(
         )
         choice.put(left, part)
     return choice
+
+
+def _move(
+    plane: Plane, ruling: AnyRuling, choice: Choice, best: Callable[[], Actions], exploring: Sequence[bool]
+) -> None:
+    """Move what was drawn to where it is allowed.
+
+    Of half-spaces a draw knows nothing: they may move it and the best to one point, or apart, so whether it explores is
+    seen after both were moved. Together, because that costs less than one by one.
+    """
+    explores = any(exploring) and plane.explorer.kind != GREEDY.kind
+    if not (explores and isinstance(ruling, BoxRuling) and ruling.region.most.size):
+        choice.action = ruling.nearest(choice.proposed, choice.action)
+        return
+    twice = np.tile(np.arange(len(exploring)), 2)
+    both = ruling.region.rows(twice).nearest(np.concatenate([choice.proposed, best()]), ruling.scale)
+    choice.action, there = np.split(both, 2)
+    choice.explored = exploring & some(np.abs(choice.action - there) > EXACT * ruling.scale)
 
 
 def _undecidable(plane: Plane, flight: Flight, head: np.ndarray, ruling: AnyRuling) -> dict[int, PolicyUnavailable]:
@@ -147,6 +171,34 @@ def _ages(flight: Flight) -> np.ndarray:
     taken = [round((flight.departed - row.arrived) * 1e6) + flight.infer_us for row in flight.rows]
     told = zip(flight.rows, taken, strict=True)
     return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
+
+
+def _refuse(plane: Plane, context: Context, ruling: Ruling, unlisted: Asked, choice: Choice) -> None:
+    """Put the rows whose draw is refused by constraints that no mask was made of beside those left nothing to choose.
+
+    How often a draw is refused nobody works out. So it is not known how probable that is which is done then, whether it
+    is done for this or drawn. Where the draw is certain, everything is.
+    """
+    domain = plane.shield.domain
+    rows = np.array([i for i in range(len(context)) if isinstance(choice.why.get(i, CheckFailed()), CheckFailed)])
+    if not rows.size:
+        return
+    refused = np.zeros(len(rows), dtype=np.bool_)
+    for name, mode, hits in unlisted.forbidding(rows, domain.columns(choice.action[rows])):
+        if mode == "deny":
+            refused |= hits
+            for i in rows[np.broadcast_to(hits, rows.shape)].tolist():
+                choice.doubted.setdefault(i, []).append(violation(name, "prevented", mode))
+    choice.why.update((i, NoSafeAction()) for i in rows[refused].tolist())
+    chancy = choice.propensity[rows] < 1
+    if np.count_nonzero(chancy):
+        left = rows[chancy]
+        _, action, passes = advised(plane, context.rows(left), ruling, left)
+        otherwise = np.where(
+            passes[:, None], action, domain.nothing if plane.last_resort is None else plane.last_resort
+        )
+        same = ~domain.differ(otherwise, choice.action[left])
+        choice.unknown.update(left[refused[chancy] | same].tolist())
 
 
 def _fall_back(plane: Plane, context: Context, ruling: AnyRuling, choice: Choice) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec import Struct
 
-from guards.baselines import Propose
+from guards.baselines import Propose, Remember
 from guards.doubts import Doubts
 from guards.errors import PolicyUnavailable
 from guards.records import Actions, Booleans, Floats, Schema
@@ -20,7 +20,10 @@ from service.requests import Request
 
 @dataclass(frozen=True, slots=True)
 class Plane:
-    """What all decisions of a process have in common, bound once at start."""
+    """What all decisions of a process have in common, bound once at start.
+
+    ``remember`` is what the ``baseline`` keeps in each session's history, where it has a memory.
+    """
 
     schema: Schema
     shield: Shield
@@ -34,6 +37,7 @@ class Plane:
     durability: Durability
     mask_required: bool = False
     doubts: Doubts = field(default_factory=Doubts)
+    remember: Remember | None = None
 
 
 class Flight(Struct, frozen=True, kw_only=True):
@@ -64,7 +68,8 @@ class Choice:
     """What is chosen for each of N rows.
 
     ``why`` has the rows that the policy could not decide, ``beyond`` those whose propensity no number can say,
-    ``doubted`` what is to be said of the policy's answer to each row that was doubted.
+    ``doubted`` what is to be said of the policy's answer to each row that was doubted or refused, ``unknown`` the rows
+    whose propensity would need all whole actions to be listed.
     """
 
     proposed: Actions
@@ -76,6 +81,7 @@ class Choice:
     why: dict[int, PolicyUnavailable]
     beyond: set[int]
     doubted: dict[int, list[Violation]] = field(default_factory=dict)
+    unknown: set[int] = field(default_factory=set)
 
     @classmethod
     def drawn(cls, draw: Draw) -> "Choice":

@@ -17,10 +17,11 @@ import numpy as np
 from guards.errors import DeadlineExceeded, PolicyUnavailable
 from service.answered import Answered
 from service.breakers import Fates
-from service.decide import decide, weights_of
+from service.decide import decide
 from service.engine import Engine
 from service.errors import InternalFault, NotDurable
 from service.flight import Flight, Plane
+from service.histories import advanced
 from service.journal import Journal, JournalUnavailable
 from service.memories import entered, left
 from service.records import Decision, Feedback, Refused, encode_record
@@ -98,8 +99,15 @@ class Landing:
         answer: Answered | PolicyUnavailable,
         departed: float,
     ) -> Fates:
-        """What would come of an answer; nothing of it is settled, journalled, remembered or counted."""
+        """What would come of an answer; nothing of it is settled, journalled or counted.
+
+        A step that was run is one that a memory has seen: its session goes on with it, if it has not gone on without.
+        """
         flight = self._flight(requests, assignment, engine, observation, answer, departed)
+        for i, memory in left(answer, engine.digest).items() if engine.initial else ():
+            moment = requests[i].left
+            if moment is not None:
+                self._sessions.learn(requests[i].session, moment, memory)
         return _fates(requests, self._decided(flight, answer), departed)
 
     def _land(
@@ -217,13 +225,12 @@ class Landing:
         memories: dict[int, Memory],
     ) -> None:
         """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
-        shield = self._plane.shield
-        weights = weights_of(self._plane, flight, records) if shield.weighs else {}
+        histories = advanced(self._plane, flight, records)
         for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                history = shield.advanced(request.entry.history, record.action, request.now, weights.get(i))
-                after = Moment(record.id, record.episode, history, memories.get(i))
+                after = Moment(record.id, record.episode, histories[i], memories.get(i))
                 self._sessions.advance(request.session, request.entry, after)
+                request.left = after
 
     def _promise(self, landed: Landed) -> None:
         """Answer a flight once it is as durable as it will be said to be."""

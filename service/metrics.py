@@ -66,6 +66,8 @@ class Exposition(Collector):
                 family.add_metric([self._policy, value], count)
             yield family
         yield CounterMetricFamily("actd_flights", "Batches decided", value=self._tally.flights)
+        lacking = "Decisions whose record lacks a head or a memory that is too large to be logged"
+        yield CounterMetricFamily("actd_not_replayable", lacking, value=self._tally.not_replayable)
         yield self._durations()
         for name, number in self._gauges().items():
             yield GaugeMetricFamily(f"actd_{name}", name.replace("_", " "), value=number)

@@ -4,7 +4,6 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,23 +12,22 @@ from typing import Any
 
 import msgspec
 
-from export.spec.artefact import SIZE_CAP
-from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
-from guards.errors import GuardMisconfigured
 from guards.records import Schema
 from service import report as reports
 from service.app import Parts, create_app
 from service.binding import bound
 from service.breakers import Breakers
-from service.config import Config, ConfigInvalid, Signatures
+from service.config import Config
 from service.desk import Desk
 from service.edge import Edge
-from service.engine import Engine, VersionRefused, load_version
+from service.engine import Engine
 from service.ids import Keyring, load_keyring, make_keyring
 from service.intake import Intake
 from service.journal import Journal, JournalUnavailable
 from service.landing import Landed, Landing
+from service.loading import advising, load_baseline, load_policy
 from service.metrics import Exposition, Labelled
+from service.proving import proven
 from service.records import Heartbeat, Writer, encode_record
 from service.router import Router
 from service.rungs import Rungs
@@ -41,7 +39,6 @@ from service.turn import Turn
 from service.warmup import warm_up
 
 PAGE_POLL_S = 0.5
-POOL_THREADS = 2
 
 
 @dataclass(slots=True)
@@ -62,6 +59,7 @@ class DataPlane:
     breakers: Breakers
     started: float
     desk: Desk
+    trusted: Engine | None = None
     edge: Edge = field(init=False)
     stopping: bool = False
 
@@ -75,7 +73,7 @@ class DataPlane:
             service=config.name,
             config_digest=config.digest,
             config=msgspec.Raw(config.text().encode("ascii")),
-            versions={self.engine.label: self.engine.digest},
+            versions={engine.label: engine.digest for engine in (self.trusted, self.engine) if engine is not None},
             key_fingerprint=self.keyring.fingerprint,
             wait_s=config.rewards.wait_seconds,
         )
@@ -131,8 +129,14 @@ class DataPlane:
             "durability": self.config.durability,
             "explores": self.lease.holds(time.monotonic()),
             "breaker": self.breakers.told(time.monotonic()),
+            "baseline": self._baseline(),
         }
         return {**told, **reports.report(self.tally)}
+
+    def _baseline(self) -> dict[str, Any]:
+        """What the baseline is, and which version where it is a policy."""
+        version = {} if self.trusted is None else {"version": self.trusted.label, "digest": self.trusted.digest}
+        return {"kind": self.config.baseline.kind, **version}
 
     def gauges(self) -> dict[str, float]:
         """What the metrics show that is no count."""
@@ -173,7 +177,7 @@ class DataPlane:
             "facts": list(self.schema.facts),
             "explore": self.config.explore.model_dump(mode="json"),
             "constraints": [constraint.model_dump(mode="json") for constraint in self.config.constraints],
-            "baseline": self.config.baseline.model_dump(mode="json"),
+            "baseline": {**self.config.baseline.model_dump(mode="json", exclude={"path"}), **self._baseline()},
             "control_period_s": manifest.control_period_s,
             "config_digest": self.config.digest,
         }
@@ -181,10 +185,13 @@ class DataPlane:
 
 def assemble(config: Config, data: Path) -> DataPlane:
     """Load and check everything; raises ConfigInvalid, VersionRefused, KeyringInvalid or JournalUnavailable."""
-    engine = _engine(config)
+    engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
+    trusted = load_baseline(config, schema, engine)
     keyring = deployment_keyring(data)
-    common = bound(config, schema, engine.manifest, keyring)
+    advise = None if trusted is None else advising(trusted)
+    common = bound(config, schema, engine.manifest, keyring, advise)
+    proven(config, schema)
     warm_up(common, engine)
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
@@ -210,6 +217,7 @@ def assemble(config: Config, data: Path) -> DataPlane:
         rungs=rungs,
         breakers=breakers,
         started=time.monotonic(),
+        trusted=trusted,
         desk=Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse),
     )
     running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
@@ -249,30 +257,3 @@ def deployment_keyring(data: Path) -> Keyring:
     """The keyring that ACTD_KEYRING names, else that of the data folder, made where there is none."""
     named = os.environ.get("ACTD_KEYRING")
     return load_keyring(Path(named)) if named else make_keyring(data / "keyring.json")
-
-
-def _engine(config: Config) -> Engine:
-    try:
-        with config.policy.open("rb") as file:
-            artefact = file.read(SIZE_CAP + 1)
-    except (OSError, ValueError) as error:  # ValueError: a path with a NUL in it
-        problem = getattr(error, "strerror", None) or error
-        msg = f"policy: {config.policy} cannot be read ({problem}), expected an artefact of actd-export"
-        raise ConfigInvalid(msg) from error
-    pool = ThreadPoolExecutor(POOL_THREADS, thread_name_prefix="infer")
-    required = config.require_signature
-    try:
-        signature, keys = (None, None) if required is None else _vouching(config.policy, required)
-        return load_version(artefact, None, pool, config.facts, signature=signature, keys=keys)
-    except GuardMisconfigured as error:
-        raise ConfigInvalid(f"facts: {error}") from error
-
-
-def _vouching(artefact: Path, required: Signatures) -> tuple[bytes | None, list[PublicKey]]:
-    """The signature beside an artefact, and the keys it may be of; raises VersionRefused where one cannot be read."""
-    try:
-        return read_signature(artefact), [read_public_key(key) for key in required.keys]
-    except KeyInvalid as error:
-        raise VersionRefused(f"require_signature.keys: {error}") from error
-    except SignatureRefused as error:
-        raise VersionRefused(f"the artefact is refused: {error}") from error

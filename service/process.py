@@ -28,6 +28,13 @@ DRAIN_S = 5
 KEEP_ALIVE_S = 75
 
 
+def collect_seldom() -> None:
+    """Have the garbage collector look seldom: what is loaded now stays, and a decision's garbage has no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
 def run(config_path: Path, data: Path, descriptor: int) -> int:
     """Serve on the listening socket ``descriptor``; the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
@@ -36,10 +43,7 @@ def run(config_path: Path, data: Path, descriptor: int) -> int:
     except (ConfigInvalid, VersionRefused, KeyringInvalid, JournalUnavailable) as error:
         sys.stderr.write(f"actd: {error}\n")
         return MISCONFIGURED
-    # What is loaded now stays, and a decision's garbage has no cycles: the collector needs to look seldom.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
+    collect_seldom()
     # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
         uvloop.run(serve(plane, listening))

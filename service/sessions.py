@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from msgspec import Struct
+from msgspec import Struct, structs
 
+from guards import baselines
 from guards.records import History
 
 # Decisions of a session that a controller may step back to, because the later ones were never carried out.
@@ -104,6 +105,16 @@ class Sessions:
         if len(self._moments) > self._limit:
             del self._moments[next(iter(self._moments))]
 
+    def learn(self, session: str, moment: Moment, memory: Memory) -> None:
+        """What a version carried out of a step that it was only run for in shadow, after its decision was remembered.
+
+        Where the session is not there any more it is lost; what came after the step without it stays without it.
+        """
+        moments = self._moments.get(session, ())
+        if any(one is moment for one in moments):
+            after = structs.replace(moment, memory=memory)
+            self._moments[session] = tuple(after if one is moment else one for one in moments)
+
     def end(self, decision_ids: Sequence[str]) -> None:
         """Take in that these decisions ended their episodes: feedback that is in the journal says so."""
         for decision_id in decision_ids:
@@ -120,18 +131,21 @@ def _cautious(history: History, latest: History) -> History:
     """A history continued from an earlier decision, with the later ones' uses and changes kept.
 
     The controller says that it did not carry the later ones out, but it may have said so before it had their answers:
-    constraints go by the worst of both.
+    constraints go by the worst of both. What a baseline remembers is of the step it is continued from: a later one that
+    was not carried out was not put out.
     """
     if history is latest:
         return history
     used = {**history.used, **{a: max(history.used.get(a, at), at) for a, at in latest.used.items()}}
     changes = [at for at in (history.changed_at, latest.changed_at) if at is not None]
+    # Of constraints, the latest has what came before it, or is in its worst state until that is past.
+    kept = {name: numbers for name, numbers in latest.kept.items() if name != baselines.KEPT}
+    kept |= {name: numbers for name, numbers in history.kept.items() if name == baselines.KEPT}
     return replace(
         history,
         known=history.known and latest.known,
         since=max(history.since, latest.since),
         used=used,
         changed_at=max(changes, default=None),
-        # The latest has what came before it, or is in its worst state until that is past.
-        kept=latest.kept,
+        kept=kept,
     )

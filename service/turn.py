@@ -53,6 +53,7 @@ class Turn:
         self._breakers = breakers
         self._flights = Flights(landing.land, self._free, self._answered, clock=clock)
         self._probes = Flights(landing.rehearse, lambda _: None, self._probed, clock=clock)
+        self._shadows = Flights(landing.rehearse, lambda _: None, lambda *_: None, clock=clock)
         self._pending: list[Request] = []
         self._behind: dict[str, list[Request]] = {}
 
@@ -103,8 +104,9 @@ class Turn:
             return
         observation, now = self._layout.rows([request.observation for request in requests]), self._clock()
         self._landing.land(requests, assignment, engine, observation, BreakerOpen(), now)
-        if self._breakers.waited(version, now):
-            self._probe(requests, assignment, engine)
+        due = self._breakers.waited(version, now)
+        if due or (engine.initial and self._breakers.probing(version)):
+            self._probe(requests, assignment, engine, due=due)
 
     def _ask(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
         """Infer here, or on the pool with the sessions busy until it lands."""
@@ -123,14 +125,20 @@ class Turn:
             self._behind.update((request.session, []) for request in requests)
             self._flights.launch(requests, assignment, engine, observation, inputs, self._clock())
 
-    def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
-        """Ask the version what was answered already, to see whether it can be trusted again."""
+    def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine, *, due: bool) -> None:
+        """Ask the version what was answered already, to see whether it can be trusted again.
+
+        Where no probe is due it is asked for the memories alone, which have to see every step.
+        """
         if engine.initial:
             requests, _ = recalled(requests, engine)
             if not requests:
                 return
         observation, inputs = self._given(requests, engine)
         now = self._clock()
+        if not due:
+            self._shadows.launch(requests, assignment, engine, observation, inputs, now)
+            return
         self._breakers.sent(assignment.version, now)
         if engine.inline:
             fates = self._infer(requests, assignment, engine, observation, inputs, self._landing.rehearse)

@@ -28,14 +28,14 @@ GRID = Box(fields=tuple(Field(name=f"g{i}", low=-1, high=1) for i in range(6)), 
 OBSERVATION = Fields(fields=(Field(name="load"), Field(name="lag"), Field(name="pods")))
 
 
-def factors(space: MultiDiscrete = SWITCHES) -> bytes:
+def factors(space: MultiDiscrete = SWITCHES, *, seed: int = 3, version: str = "1") -> bytes:
     """A policy over the fields of the demo whose logits are numbers of the same for every place."""
-    weights = np.random.default_rng(3).normal(size=(3, space.width)).astype(np.float32)
+    weights = np.random.default_rng(seed).normal(size=(3, space.width)).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["obs", "weights"], ["logits"])]
-    return sealed(nodes, {"weights": weights}, observation=FIELDS, action=space, head="logits")
+    return sealed(nodes, {"weights": weights}, observation=FIELDS, action=space, head="logits", version=version)
 
 
-def gaussian(space: Box = ARM, *, squash: Squash = "none", std: float = 0.5) -> bytes:
+def gaussian(space: Box = ARM, *, squash: Squash = "none", std: float = 0.5, version: str = "1") -> bytes:
     """A policy over the fields of the demo: every mean is cpu minus queue, every std the same."""
     toward = np.zeros((3, space.width), dtype=np.float32)
     toward[0], toward[1] = 1, -1
@@ -45,7 +45,8 @@ def gaussian(space: Box = ARM, *, squash: Squash = "none", std: float = 0.5) -> 
         helper.make_node("Add", ["nothing", "spread"], ["std"]),
     ]
     constants: dict[str, Any] = {"toward": toward, "nought": np.float32(0), "spread": np.float32(std)}
-    return sealed(nodes, constants, observation=FIELDS, action=space, head="gaussian", squash=squash)
+    told: dict[str, Any] = {"action": space, "head": "gaussian", "squash": squash, "version": version}
+    return sealed(nodes, constants, observation=FIELDS, **told)
 
 
 def acting_plane(

@@ -48,7 +48,11 @@ def linear(
 
 
 def not_a_number(
-    weights: np.ndarray, *, observation: Fields | None = None, actions: Sequence[str] | None = None
+    weights: np.ndarray,
+    *,
+    observation: Fields | None = None,
+    actions: Sequence[str] | None = None,
+    version: str = "1",
 ) -> bytes:
     """A linear policy whose whole row is NaN where the first field is negative (the logarithm of it joins in)."""
     space, names = _spaces(weights, observation, actions)
@@ -70,7 +74,7 @@ def not_a_number(
         "one": np.float32(1),
         "much": np.float32(1e20),
     }
-    return built(nodes, constants, space, names)
+    return built(nodes, constants, space, names, version=version)
 
 
 def looping(

@@ -139,6 +139,7 @@ def plane_of(
         config="c" * 64,
         durability="journal",
         doubts=Doubts() if manifest is None else Doubts.of(constraints, schema, manifest),
+        remember=proposer.remembers(schema),
     )
 
 

@@ -79,14 +79,16 @@ def stepped(trace: np.ndarray, steps: int, observation: Sequence[float]) -> tupl
     return after @ WEIGHTS + BIAS + np.array([0, 0, PER_STEP]) * (steps + 1), after, steps + 1
 
 
-def masked() -> bytes:
+def masked(*, version: str = "1") -> bytes:
     """The demo with a mask inside: a masked action's logit is -1e8."""
     nodes = [
         helper.make_node("MatMul", ["obs", "weights"], ["product"]),
         helper.make_node("Add", ["product", "bias"], ["plain"]),
         helper.make_node("Where", ["action_mask", "plain", "little"], ["logits"]),
     ]
-    return sealed(nodes, {**_LINEAR, "little": np.float32(-1e8)}, observation=FIELDS, head="logits", mask=True)
+    return sealed(
+        nodes, {**_LINEAR, "little": np.float32(-1e8)}, observation=FIELDS, head="logits", mask=True, version=version
+    )
 
 
 def parts() -> bytes:
@@ -103,6 +105,17 @@ def parts() -> bytes:
         helper.make_node("Concat", ["seen", "told", "place"], ["q_values"], axis=1),
     ]
     return sealed(nodes, {"axis": np.array([1], dtype=np.int64)}, observation=PARTS)
+
+
+def failing(*, version: str = "1") -> bytes:
+    """The demo, which cannot be run where ``queue`` is negative."""
+    nodes = [
+        helper.make_node("MatMul", ["obs", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["answer"]),
+        *_guarded("answer", "q_values"),
+    ]
+    more = {"one": np.array([1]), "none": np.zeros(1, np.float32), "nothing": np.int64(0), "two": np.int64(2)}
+    return sealed(nodes, {**_LINEAR, **more}, observation=FIELDS, version=version)
 
 
 def ensemble() -> bytes:

@@ -43,7 +43,7 @@ HOMES = {
     "safetensors": ("export.tensorfile",),
     "ruamel": ("export.adopt.deploy",),
     "onnx": ("export",),
-    "z3": ("guards.proof.smt",),
+    "z3": ("guards.proof.symbols",),
 }
 
 Function: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef

@@ -79,6 +79,11 @@ class Fields(Frozen):
         """Where each named number stands in a row of the observation, flattened."""
         return {name: at for at, name in enumerate(self.names)}
 
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each named number; an empty text where none is declared."""
+        return {field.name: field.unit for field in self.fields}
+
 
 class Array(Frozen):
     """An observation of one array, an image for instance: the network's input is ``obs[N, *shape]``."""
@@ -103,6 +108,10 @@ class Array(Frozen):
 
     @property
     def columns(self) -> dict[str, int]:
+        return {}
+
+    @property
+    def units(self) -> dict[str, str]:
         return {}
 
 
@@ -149,6 +158,11 @@ class Dict(Frozen):
             found |= {name: start + at for name, at in entry.space.columns.items()}
             start += entry.space.size
         return found
+
+    @property
+    def units(self) -> dict[str, str]:
+        """The unit of each named number; an empty text where none is declared."""
+        return {name: unit for entry in self.entries for name, unit in entry.space.units.items()}
 
 
 ObservationSpace = Annotated[Fields | Array | Dict, Constrained(discriminator="kind")]

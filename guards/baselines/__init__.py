@@ -7,8 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from guards.baselines.baseline import KEPT as KEPT
 from guards.baselines.baseline import Baseline as Baseline
 from guards.baselines.baseline import Propose as Propose
+from guards.baselines.baseline import Remember as Remember
 from guards.baselines.controllers import Pid, Proportional, Threshold
 from guards.baselines.precedents import Hold, Lookup
 from guards.baselines.precedents import Policy as Policy

@@ -1,7 +1,7 @@
 """What every baseline is, and how actions are written in its settings."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from numpy.typing import NDArray
@@ -11,10 +11,14 @@ from pydantic_core import PydanticCustomError
 from export.spec.spaces import Frozen
 from guards.domains import Written, domain_of
 from guards.errors import setting
-from guards.records import Actions, Context, Schema
+from guards.records import Actions, Booleans, Context, Schema
 
 # The proposed action of each row; a row without one where it could not be worked out.
 Propose = Callable[[Context], Actions]
+# What each row's history keeps for the baseline, once these actions[N] were executed and own[N] were its proposals.
+Remember = Callable[[Context, Actions, Booleans], Sequence[tuple[float, ...]]]
+# Where a history keeps it: constraints keep theirs there by name, and none is called so.
+KEPT = ""
 
 
 def _written(told: object, _: object) -> Written:
@@ -38,6 +42,10 @@ class Baseline(Frozen, ABC):
     @abstractmethod
     def bind(self, schema: Schema) -> Propose:
         """The proposer under a schema; raises GuardMisconfigured."""
+
+    def remembers(self, schema: Schema) -> Remember | None:  # noqa: ARG002 - most have no memory
+        """What goes on in each session beside what was executed, for a baseline bound to the schema; None: nothing."""
+        return None
 
     def last(self, schema: Schema) -> Actions | None:
         """The last resort; raises GuardMisconfigured for what is not an action."""

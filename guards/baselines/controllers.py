@@ -5,14 +5,14 @@ Where an expression of theirs cannot be evaluated, they propose nothing, so that
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
-from guards.baselines.baseline import Baseline, Propose, Told, action_of, beside
+from guards.baselines.baseline import KEPT, Baseline, Propose, Remember, Told, action_of, beside
 from guards.baselines.precedents import previous
 from guards.domains import domain_of, every
 from guards.errors import GuardMisconfigured
@@ -22,8 +22,6 @@ from guards.records import NO_ACTION, Actions, Booleans, Context, Floats, Schema
 Above0 = Annotated[float, Field(gt=0)]
 # What is a billionth above a whole number, or a limit, has been rounded there, and needs no replica of its own.
 _ROUNDED = 1e-9
-# Where a history keeps what a baseline remembers: constraints keep theirs there by name, and none is called so.
-KEPT = ""
 
 
 class Limit(Frozen):
@@ -110,6 +108,16 @@ class Stepped:
     fresh: Booleans
 
 
+class _Parts(NamedTuple):
+    """A PID's output[N] in parts: the part without memory, the integral before the step and after it; what it is of."""
+
+    direct: Floats
+    before: Floats
+    integral: Floats
+    value: Floats
+    fresh: Booleans
+
+
 class Pid(Baseline):
     """Proposes kp * error + ki * its integral - kd * the slope of ``of``; the error is ``target - of``.
 
@@ -141,10 +149,48 @@ class Pid(Baseline):
 
         Raises GuardMisconfigured.
         """
-        measured, target = numbers_of("of", self.of, schema), numbers_of("target", self.target, schema)
-        output, (low, high) = _output(self.effect, schema), self._limits(schema)
+        work, output, (low, high) = self._work(schema), _output(self.effect, schema), self._limits(schema)
 
         def step(context: Context, memory: Floats) -> Stepped:
+            parts = work(context, memory, low, high)
+            whole = parts.direct + parts.integral
+            proposed = output(np.where(np.isfinite(whole), np.clip(whole, low, high), np.nan))
+            return Stepped(proposed, _after(context, memory, parts, parts.integral), parts.fresh)
+
+        return step
+
+    def remembers(self, schema: Schema) -> Remember:
+        """The memory after what was executed, whoever proposed it.
+
+        Where that was the controller, a constraint that held its output back is a limit that it was at. Where it was
+        somebody else, the integral follows (tracking, or back-calculation): it becomes what would have put out what
+        was executed, so that the controller goes on from there when it takes over, without a jump. Without an integral
+        gain nothing would ever lead it back from there, so it stays. What an action without an effect puts out nobody
+        knows: then the integral waits.
+        """
+        work, done, (low, high) = self._work(schema), _done(self.effect, schema), self._limits(schema)
+
+        def remember(context: Context, actions: Actions, own: Booleans) -> list[tuple[float, ...]]:
+            memory, executed = remembered(context), done(actions)
+            free = work(context, memory, low, high)
+            wanted = np.clip(free.direct + free.integral, low, high)
+            least = np.where(own & (executed > wanted), executed, low)
+            held = work(context, memory, least, np.where(own & (executed < wanted), executed, high))
+            with np.errstate(all="ignore"):
+                follows = np.where(np.isnan(executed), held.before, executed - held.direct)
+            integral = np.where(own | (self.ki == 0), held.integral, np.clip(follows, low, high))
+            after = _after(context, memory, held, integral)
+            sound = every(np.isfinite(after)).tolist()
+            return [tuple(row) if is_so else () for row, is_so in zip(after.tolist(), sound, strict=True)]
+
+        return remember
+
+    def _work(self, schema: Schema) -> Callable[[Context, Floats, Floats | float, Floats | float], _Parts]:
+        """The output in parts, and an integral that leads it beyond neither a ``low`` nor a ``high`` of each row."""
+        measured, target = numbers_of("of", self.of, schema), numbers_of("target", self.target, schema)
+        least, most = self._limits(schema)
+
+        def work(context: Context, memory: Floats, low: Floats | float, high: Floats | float) -> _Parts:
             value, (integral, last, at) = measured(context), memory.T
             with np.errstate(all="ignore"):
                 error, passed = target(context) - value, context.now - at
@@ -152,17 +198,14 @@ class Pid(Baseline):
                 moves = known & (passed > 0)
                 slope = np.where(moves, (value - last) / passed, 0.0)
                 more = np.where(moves, self.ki * error * passed, 0.0)
-                direct, integral = self.kp * error - self.kd * slope, np.where(known, integral, self.start)
+                direct, before = self.kp * error - self.kd * slope, np.where(known, integral, self.start)
                 # As far as the output goes to its limit, and where it is beyond, only back.
-                up = np.maximum(integral, np.minimum(integral + more, high - direct))
-                down = np.minimum(integral, np.maximum(integral + more, low - direct))
-                integral = np.clip(np.where(more > 0, up, down), low, high)
-                whole = direct + integral
-            sound = np.isfinite(whole)
-            after = np.where(sound[:, None], np.stack([integral, value, context.now], axis=1), memory)
-            return Stepped(output(np.where(sound, np.clip(whole, low, high), np.nan)), after, ~known)
+                up = np.maximum(before, np.minimum(before + more, high - direct))
+                down = np.minimum(before, np.maximum(before + more, low - direct))
+                integral = np.clip(np.where(more > 0, up, down), least, most)
+            return _Parts(direct, before, integral, value, ~known)
 
-        return step
+        return work
 
     def _limits(self, schema: Schema) -> tuple[float, float]:
         """The least and the greatest output: those that are set, within what the actions can do."""
@@ -175,6 +218,12 @@ class Pid(Baseline):
             msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
             raise GuardMisconfigured(msg)
         return low, high
+
+
+def _after(context: Context, memory: Floats, parts: _Parts, integral: Floats) -> Floats:
+    """The memory[N, 3] after a step with this integral; as it was where nothing was measured."""
+    sound = np.isfinite(parts.direct + parts.integral)
+    return np.where(sound[:, None], np.stack([integral, parts.value, context.now], axis=1), memory)
 
 
 def remembered(context: Context) -> Floats:
@@ -194,18 +243,22 @@ def _output(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Acti
     return lambda wanted: np.clip(wanted, space.low, space.high)[:, None]
 
 
+def _done(effect: dict[str, float], schema: Schema) -> Callable[[Actions], Floats]:
+    """The number[N] that each row's action is, or has the effect of; NaN where that is not said."""
+    if isinstance(schema.action, Box):
+        return lambda actions: actions[:, 0]
+    effects = {_idle(effect, schema): 0.0, **effect}
+    numbers = np.array([effects.get(name, np.nan) for name in schema.actions])
+    return lambda actions: numbers[actions]
+
+
 def _by_effect(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:
     """The action whose effect is nearest to a wanted change without overshooting it, in direction or in size.
 
     The one action that is not named changes nothing; of equal effects the schema's first is done.
     """
     index = {name: int(action_of("effect", name, schema)) for name in effect}
-    idle = [name for name in schema.actions if effect.get(name) == 0]
-    unnamed = [name for name in schema.actions if name not in effect]
-    if not idle and len(unnamed) != 1:
-        msg = f"effect: {', '.join(unnamed) or 'no action'} would change nothing, expected one that is named with 0"
-        raise GuardMisconfigured(msg)
-    actions: dict[float, int] = {0.0: schema.actions.index((idle or unnamed)[0])}
+    actions: dict[float, int] = {0.0: schema.actions.index(_idle(effect, schema))}
     for name in sorted(effect, key=index.__getitem__):
         actions.setdefault(effect[name], index[name])
     changes = np.array(sorted(actions))
@@ -216,6 +269,16 @@ def _by_effect(effect: dict[str, float], schema: Schema) -> Callable[[Floats], A
         return np.where(np.isnan(wanted), NO_ACTION, table[np.where(wanted < 0, downward, upward)])
 
     return act
+
+
+def _idle(effect: dict[str, float], schema: Schema) -> str:
+    """The action that changes nothing; raises GuardMisconfigured."""
+    idle = [name for name in schema.actions if effect.get(name) == 0]
+    unnamed = [name for name in schema.actions if name not in effect]
+    if not idle and len(unnamed) != 1:
+        msg = f"effect: {', '.join(unnamed) or 'no action'} would change nothing, expected one that is named with 0"
+        raise GuardMisconfigured(msg)
+    return (idle or unnamed)[0]
 
 
 def _ordered(least: str, low: float, most: str, high: float) -> None:

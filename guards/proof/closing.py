@@ -7,23 +7,26 @@ been executed before. A kind that is not in the table may forbid anything.
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
+from export.spec import Box
+from guards.boxes import Amount, Linear
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.doubts import Confidence, Fresh, Novelty, Quorum
 from guards.errors import Untranslatable
 from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.proof.smt import Symbols, exact, one_of, translate, z3
-from guards.records import NEVER, NO_ACTION
+from guards.proof.smt import either, translate
+from guards.proof.symbols import Symbols, Translated, exact, z3
+from guards.records import NEVER
 
 Closing: TypeAlias = Callable[[Any, Symbols], z3.BoolRef]
 
 
 def may_forbid(constraint: Constraint, symbols: Symbols) -> z3.BoolRef:
-    """Whether a constraint that binds to the schema may forbid ``symbols.action``."""
+    """Whether a constraint that binds to the schema may forbid the action ``symbols.acted``."""
     closing: Closing = CLOSING.get(type(constraint), _unknown)
     try:
         return closing(constraint, symbols)
     except Untranslatable as gap:
-        symbols.mentioned.update(range(len(symbols.schema.actions)))
+        symbols.mentioned.update(range(len(symbols.schema.choices) or len(symbols.acted)))
         return symbols.anything(z3.BoolSort(), f"{constraint.name!r}: {gap}")
 
 
@@ -40,19 +43,23 @@ def _rule(rule: Rule, symbols: Symbols) -> z3.BoolRef:
 
 
 def _cooldown(cooldown: Cooldown, symbols: Symbols) -> z3.BoolRef:
-    resting = one_of(symbols.action, [symbols.index(name) for name in cooldown.actions])
+    resting = z3.Or([symbols.chosen(symbols.index(name)) for name in cooldown.actions])
     return z3.And(symbols.happened(), resting)
 
 
 def _bounds(bounds: Bounds, symbols: Symbols) -> z3.BoolRef:
     low, high = bounds.low, bounds.high
+    if isinstance(symbols.schema.action, Box):
+        number = symbols.part(bounds.of)
+        least, most = (None if limit is None else _amount(limit, symbols) for limit in (low, high))
+        beyond = [] if least is None else [least.failed, number < least.value]
+        return z3.Or(beyond if most is None else [*beyond, most.failed, number > most.value])
     if isinstance(low, str) or isinstance(high, str):
         msg = "bounds that are expressions are for a Box, and have no translation"
         raise Untranslatable(msg)
     quantity = translate(bounds.of, symbols)
     beyond = [quantity.failed]
-    for name, change in bounds.effect.items():
-        chosen = symbols.action == symbols.index(name)
+    for change, chosen in symbols.totals(bounds.effect).items():
         if change > 0 and high is not None:
             beyond.append(z3.And(chosen, quantity.value > exact(high - change)))
         if change < 0 and low is not None:
@@ -60,19 +67,41 @@ def _bounds(bounds: Bounds, symbols: Symbols) -> z3.BoolRef:
     return z3.Or(beyond)
 
 
+def _linear(linear: Linear, symbols: Symbols) -> z3.BoolRef:
+    slopes = {name: _amount(slope, symbols) for name, slope in linear.coefficients.items()}
+    most = _amount(linear.at_most, symbols)
+    total = z3.Sum([slope.value * symbols.part(name) for name, slope in slopes.items()])
+    return z3.Or(either(most.failed, *[slope.failed for slope in slopes.values()]), total > most.value + symbols.slack)
+
+
+def _amount(written: Amount, symbols: Symbols) -> Translated:
+    """A number in a setting, or an expression that is about no action."""
+    return translate(str(written), symbols, about_action=False)
+
+
 def _rate_limit(limit: RateLimit, symbols: Symbols) -> z3.BoolRef:
     """Any change is too fast right after another one; without one before, those that take longer than for ever."""
-    moves = {symbols.index(name): abs(change) for name, change in limit.effect.items() if change != 0}
-    steep = [action for action, change in moves.items() if change > NEVER * limit.per_second]
-    changing = [z3.And(symbols.happened(), one_of(symbols.action, list(moves))), one_of(symbols.action, steep)]
-    at: dict[float, list[int]] = {}
-    for name, level in limit.levels.items():
-        at.setdefault(level, []).append(symbols.index(name))
-    for same in at.values() if len(at) > 1 else ():
+    if isinstance(symbols.schema.action, Box):
+        return _reach(limit, symbols)
+    moves = {change: chosen for change, chosen in symbols.totals(limit.effect).items() if change != 0}
+    steep = [chosen for change, chosen in moves.items() if abs(change) > NEVER * limit.per_second]
+    changing = [z3.And(symbols.happened(), z3.Or(list(moves.values()))), *steep]
+    at, before = symbols.totals(limit.levels), symbols.totals(limit.levels, symbols.before)
+    for level, chosen in at.items() if len(at) > 1 else ():
         # From another level; or from one that is not known. Before the first action there is none to change from.
-        elsewhere = z3.And(symbols.previous != NO_ACTION, z3.Not(one_of(symbols.previous, same)))
-        changing.append(z3.And(one_of(symbols.action, same), z3.Or(elsewhere, symbols.forgotten())))
+        elsewhere = z3.And(symbols.step > 0, z3.Not(before[level]))
+        changing.append(z3.And(chosen, z3.Or(elsewhere, symbols.forgotten())))
     return z3.Or(changing)
+
+
+def _reach(limit: RateLimit, symbols: Symbols) -> z3.BoolRef:
+    """No time has passed: only the number as it stands is within reach, or what all that it may be have in common."""
+    number = symbols.part(str(limit.of))
+    moved = z3.And(symbols.step > 0, number != symbols.before[symbols.parts[str(limit.of)]])
+    if limit.assume is None:
+        return z3.Or(moved, symbols.forgotten())
+    least, most = map(exact, limit.assume)
+    return z3.Or(moved, z3.And(symbols.forgotten(), z3.Or(number < most, number > least)))
 
 
 def _budget(budget: Budget, symbols: Symbols) -> z3.BoolRef:
@@ -83,7 +112,8 @@ def _budget(budget: Budget, symbols: Symbols) -> z3.BoolRef:
 
 
 def _max_switches(_: MaxSwitches, symbols: Symbols) -> z3.BoolRef:
-    return z3.And(symbols.happened(), symbols.action != symbols.previous)
+    both = zip(symbols.acted, symbols.before, strict=True)
+    return z3.And(symbols.happened(), z3.Or([now != before for now, before in both]))
 
 
 def _nothing(_: Constraint, __: Symbols) -> z3.BoolRef:
@@ -95,6 +125,7 @@ CLOSING: dict[type[Constraint], Closing] = {
     Rule: _rule,
     Cooldown: _cooldown,
     Bounds: _bounds,
+    Linear: _linear,
     RateLimit: _rate_limit,
     Budget: _budget,
     MaxSwitches: _max_switches,
@@ -106,9 +137,9 @@ CLOSING: dict[type[Constraint], Closing] = {
 
 
 def executed_just_now(constraints: Sequence[Constraint], symbols: Symbols) -> list[str]:
-    """The actions whose uses close most: those that constraints remember, executed just now."""
+    """The choices whose uses close most: those that constraints remember, executed just now."""
     tracked = sorted({index for constraint in constraints for index in constraint.tracks(symbols.schema)})
-    return [symbols.schema.actions[index] for index in tracked]
+    return [symbols.schema.choices[index] for index in tracked]
 
 
 def used_up(constraints: Sequence[Constraint]) -> dict[str, tuple[float, ...]]:

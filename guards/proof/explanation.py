@@ -13,10 +13,11 @@ from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule
 from guards.doubts import Doubt
 from guards.errors import EvaluationFailed, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.proof.reference import Asked, Value, parsed, text_of, value_of
+from guards.proof.reference import Asked, Value, text_of, value_of
 from guards.proof.situation import Situation, shown
 from guards.records import Schema
 from guards.shield import Ruling, Shield
+from guards.syntax import parsed
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +140,7 @@ def _rate_limit(limit: RateLimit, asked: Asked) -> str:
     allowed = f"expected at most {shown(limit.per_second)} for each second since the last change"
     if limit.effect:
         return f"this action changes the value by {shown(abs(limit.effect.get(action, 0.0)))}: {allowed}"
-    before = "is not known" if previous is None else f"stood at {shown(limit.levels[previous])}"
+    before = "is not known" if previous is None else f"stood at {shown(limit.levels[str(previous)])}"
     return f"the value {before}, and this action sets it to {shown(limit.levels[action])}: {allowed}"
 
 

@@ -1,11 +1,11 @@
 """Findings about rules: those that never speak, those that always do, and those that say the same as another."""
 
 from collections.abc import Iterator
-from itertools import permutations
+from itertools import chain, permutations
 
 from guards.constraints import Rule
-from guards.proof.smt import z3
 from guards.proof.solving import Formula, Model, Solving
+from guards.proof.symbols import z3
 from guards.proof.verdict import Finding
 
 # All questions about rules together may take as long as so many questions of the proof.
@@ -42,12 +42,11 @@ def findings(solving: Solving) -> Iterator[Finding]:
         if claims.hold(z3.Not(solving.true_somewhere(rule))):
             yield Finding("never", (rule.name,), f"the condition of {rule.name!r} is never true")
             continue
-        always = _always(solving, forbids, claims)
-        if always == solving.schema.actions:
+        if claims.hold(forbids):
             yield Finding("always", (rule.name,), f"{rule.name!r} forbids every action, whatever is observed")
             continue
         left.append((rule, forbids))
-        if always:
+        if always := _always(solving, forbids, claims):
             named = ", ".join(map(repr, always))
             yield Finding("always", (rule.name,), f"{rule.name!r} forbids {named} whatever is observed")
     yield from _implications(left, claims)
@@ -56,15 +55,11 @@ def findings(solving: Solving) -> Iterator[Finding]:
         yield Finding("undecided", (), text)
 
 
-def _always(solving: Solving, forbids: Formula, claims: _Claims) -> tuple[str, ...]:
-    """The actions that a rule forbids in every state."""
-    closed = {action for action in solving.actions if claims.hold(solving.at(forbids, action))}
-    mentioned = solving.symbols.mentioned
-    # Actions that no constraint names are all alike.
-    others = bool(closed - mentioned)
-    return tuple(
-        name for i, name in enumerate(solving.schema.actions) if i in closed or (others and i not in mentioned)
-    )
+def _always(solving: Solving, forbids: Formula, claims: _Claims) -> list[str]:
+    """The choices that a rule forbids in every state; of those that no constraint tells apart one is asked about."""
+    symbols, names = solving.symbols, solving.schema.choices
+    closed = [group for group in symbols.alike() if claims.hold(z3.Implies(symbols.chosen(group[0]), forbids))]
+    return [names[choice] for choice in sorted(chain(*closed))]
 
 
 def _implications(rules: list[tuple[Rule, Formula]], claims: _Claims) -> Iterator[Finding]:

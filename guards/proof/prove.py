@@ -19,148 +19,160 @@ state exists in which every action is denied.
 * A counterexample is one only after the real shield, in doubles, was seen to leave nothing in it.
 * Only constraints that ``deny`` close anything; a doubt about the policy's answer closes nothing.
 
-Nothing is said of actions that are not one of a list, except where nothing denies.
+"At least one action" is one action of a list, one whole action of several factors, or one point of a Box: for all
+states there is an action, so the solver is asked for a state in which for all actions something denies.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from export.spec import Discrete
-from guards.constraints import Constraint, action_index
-from guards.doubts import Doubt
-from guards.proof.situation import Situation
+from export.spec import Box
+from guards.constraints import Constraint
+from guards.domains import Written, domain_of
+from guards.proof.overflow import may_overflow
+from guards.proof.situation import written
+from guards.proof.trial import Trial
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
-from guards.records import Schema
-from guards.shield import Ruling, Shield
+from guards.records import Actions, Schema
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
     from guards.proof.solving import Formula, Model, Solving
 
 _LEFT = "for every observation within the declared ranges, at least one action is allowed"
+_KNOWN = " wherever the session's history is known"
 # A situation that people can read is worth this share of a question's time.
 _PATIENCE = 0.1
-# Which of the actions a situation has to close, to be a counterexample.
-_Closes = Callable[[Counterexample], bool]
 
 
 def prove(
     schema: Schema,
     constraints: Sequence[Constraint],
-    last_resort: str | None,
+    last_resort: Written | None,
     *,
     seconds: float = 2.0,
+    known_history: bool = False,
+    notes: bool = True,
     clock: Callable[[], float] = time.monotonic,
 ) -> Verdict:
     """Prove that something is always left, or find a situation in which nothing is; each question within ``seconds``.
 
-    Raises GuardMisconfigured for constraints or a last resort that do not bind to the schema, and ProofUnavailable
-    where z3 is not installed.
+    With ``known_history`` nothing is said of sessions whose history is not here; without ``notes`` nothing is found out
+    beside the answers. Raises GuardMisconfigured for constraints or a last resort that do not bind to the schema, and
+    ProofUnavailable where z3 is not installed.
     """
-    shield = Shield(constraints, schema)
-    denying = any(constraint.mode == "deny" and not isinstance(constraint, Doubt) for constraint in constraints)
-    if not isinstance(schema.action, Discrete):
-        return _elsewhere(schema, last_resort, denying=denying)
-    if last_resort is not None:
-        action_index(last_resort, schema)
+    trial = Trial(schema, constraints)
+    last = np.empty(0) if last_resort is None else domain_of(schema.action).read(last_resort)
     # Needs z3.
     from guards.proof.findings import findings  # noqa: PLC0415
     from guards.proof.solving import Solving  # noqa: PLC0415
 
-    solving = Solving(schema, constraints, last_resort, seconds=seconds, clock=clock)
-    left = _answer(solving, shield)
-    found = list(findings(solving))
+    solving = Solving(
+        schema, constraints, last.ravel().tolist(), seconds=seconds, clock=clock, known_history=known_history
+    )
+    left = _answer(solving, trial, _LEFT + _KNOWN * known_history)
+    found = [*_where_known(solving, left), *_not_covered(solving, left), *findings(solving)] if notes else []
     if last_resort is None:
         return Verdict(left=left, findings=tuple(found))
-    if left.outcome == "proved":
-        found += _where_forbidden(solving, shield, last_resort)
-    return Verdict(left=left, last_resort=_last_resort(left, last_resort), findings=tuple(found))
-
-
-def _elsewhere(schema: Schema, last_resort: str | None, *, denying: bool) -> Verdict:
-    """The verdict over actions that are not one of a list."""
-    kind = schema.action.kind
-    why = f"the action space is {kind}, expected discrete" if denying else "no constraint denies anything"
-    left = Answer(_LEFT, "undecided" if denying else "proved", why)
-    return Verdict(left=left, last_resort=None if last_resort is None else _last_resort(left, last_resort))
+    if notes and left.outcome == "proved":
+        found += _where_forbidden(solving, trial, last, written(last_resort))
+    return Verdict(left=left, last_resort=_last_resort(left, written(last_resort)), findings=tuple(found))
 
 
 def _last_resort(left: Answer, last_resort: str) -> Answer:
     """Wherever nothing else is allowed the last resort is, exactly if something always is."""
-    claim = f"the last resort {last_resort!r} is allowed wherever nothing else is"
+    claim = f"the last resort {last_resort} is allowed wherever nothing else is"
     why = {"proved": "", "counterexample": "not there either", "undecided": "for the same reason"}[left.outcome]
     return Answer(claim, left.outcome, why)
 
 
-def _answer(solving: "Solving", shield: Shield) -> Answer:
+def _answer(solving: "Solving", trial: Trial, claim: str) -> Answer:
     """Whether something is always left."""
     formula, until = solving.nothing_allowed(), solving.until()
     reply = solving.ask(formula, until)
     if reply.impossible:
-        return Answer(_LEFT, "proved")
-    if reply.model is None:
-        return Answer(_LEFT, "undecided", reply.why)
-
-    def nothing_left(found: Counterexample) -> bool:
-        return len(found.closed) == len(solving.schema.actions)
-
-    found = _confirmed(solving, shield, formula, reply.model, until, nothing_left)
-    if found is not None:
-        return Answer(_LEFT, "counterexample", counterexample=found)
+        return Answer(claim, "proved")
     gaps = "; ".join(dict.fromkeys(solving.symbols.gaps))
-    return Answer(_LEFT, "undecided", gaps or "what closes every action over exact reals does not in doubles")
+    if reply.model is None:
+        return Answer(claim, "undecided", f"{reply.why}; {gaps}" if gaps else reply.why)
+    found = _confirmed(solving, trial, formula, reply.model, until)
+    if found is not None:
+        return Answer(claim, "counterexample", counterexample=found)
+    return Answer(claim, "undecided", gaps or "what closes every action over exact reals does not in doubles")
 
 
-def _where_forbidden(solving: "Solving", shield: Shield, last_resort: str) -> list[Finding]:
+def _confirmed(
+    solving: "Solving", trial: Trial, formula: "Formula", model: "Model", until: float
+) -> Counterexample | None:
+    """The best situation for people in which the real shield leaves nothing."""
+    for one in _models(solving, formula, model, until):
+        found = trial.closing(solving.situation(one))
+        if found is not None and found.tried:
+            found = _searched(solving, trial, found, until)
+        if found is not None:
+            return found
+    return None
+
+
+def _searched(solving: "Solving", trial: Trial, found: Counterexample, until: float) -> Counterexample | None:
+    """A counterexample of which not every action was tried, if the solver does not find one that passes either."""
+    way_out = solving.way_out(found.situation, until)
+    if way_out is not None and trial.passes(found.situation, way_out):
+        return None
+    if not isinstance(solving.schema.action, Box):
+        return found
+    return replace(found, closed=(Closed("every action", solving.causes(found.situation, until)),))
+
+
+def _models(solving: "Solving", formula: "Formula", model: "Model", until: float) -> Iterator["Model"]:
+    """States in which a formula holds, the best for people first."""
+    for wish in solving.wishes():
+        wished = solving.ask(solving.both(formula, wish), min(until, solving.until(_PATIENCE))).model
+        if wished is not None:
+            yield wished
+    yield model
+
+
+def _where_known(solving: "Solving", left: Answer) -> list[Finding]:
+    """Whether it is only after a restart that nothing is left."""
+    if left.counterexample is None or left.counterexample.situation.past.known:
+        return []
+    formula = solving.both(solving.nothing_allowed(), solving.symbols.known)
+    if not solving.ask(formula, solving.until()).impossible:
+        return []
+    text = "where the session's history is known, at least one action is always allowed (proved)"
+    return [Finding("history", (), text)]
+
+
+def _not_covered(solving: "Solving", left: Answer) -> list[Finding]:
+    """Which constraints may speak where exact numbers do not: what is too large for a double is an error."""
+    denying = [one for one in solving.constraints if one.mode == "deny"]
+    large = tuple(one.name for one in denying if may_overflow(one, solving.schema))
+    if left.outcome != "proved" or not large:
+        return []
+    text = (
+        f"numbers so large, or divisors so small, that an expression overflows are not covered: the ranges allow them "
+        f"in {' and '.join(map(repr, large))}"
+    )
+    return [Finding("overflow", large, text)]
+
+
+def _where_forbidden(solving: "Solving", trial: Trial, last: Actions, told: str) -> list[Finding]:
     """Where the last resort is itself forbidden, although something else is allowed."""
-    assert solving.last is not None  # noqa: S101 - it is declared
     formula, until = solving.at(solving.denied(), solving.last), solving.until()
     reply = solving.ask(formula, until)
     if reply.model is None:
         return []
-
-    def closes(found: Counterexample) -> bool:
-        return any(one.action == last_resort for one in found.closed)
-
-    found = _confirmed(solving, shield, formula, reply.model, until, closes)
-    if found is None:
-        return []
-    by = next(one.constraints for one in found.closed if one.action == last_resort)
-    text = (
-        f"the last resort {last_resort!r} is itself forbidden in some situations, and where the baseline's proposal is "
-        f"too it leaves as an executed violation: by {' and '.join(map(repr, by))} with "
-    )
-    return [Finding("last_resort", by, text + "; ".join(found.situation.lines()))]
-
-
-def _confirmed(
-    solving: "Solving", shield: Shield, formula: "Formula", model: "Model", until: float, closes: _Closes
-) -> Counterexample | None:
-    """The best situation for people that the real shield closes as the formula says."""
-    for wish in solving.wishes():
-        wished = solving.ask(solving.both(formula, wish), min(until, solving.until(_PATIENCE))).model
-        if wished is not None:
-            found = closed_by(shield, solving.schema, solving.situation(wished))
-            if closes(found):
-                return found
-    found = closed_by(shield, solving.schema, solving.situation(model))
-    return found if closes(found) else None
-
-
-def closed_by(shield: Shield, schema: Schema, situation: Situation) -> Counterexample:
-    """What the real shield denies in a situation, and which constraints are behind it."""
-    ruling = shield.judge(situation.context(schema))
-    assert isinstance(ruling, Ruling)  # noqa: S101 - the space is Discrete
-    denials = [
-        (name, np.broadcast_to(cells, ruling.allowed.shape)[0])
-        for name, mode, cells in ruling.forbidden
-        if mode == "deny"
-    ]
-    closed = [
-        Closed(action, tuple(name for name, cells in denials if cells[i]))
-        for i, action in enumerate(schema.actions)
-        if not ruling.allowed[0, i]
-    ]
-    return Counterexample(situation, tuple(closed))
+    for model in _models(solving, formula, reply.model, until):
+        situation = solving.situation(model)
+        by = trial.against(situation, last)
+        if by:
+            text = (
+                f"the last resort {told} is itself forbidden in some situations, and where the baseline's proposal is "
+                f"too it leaves as an executed violation: by {' and '.join(map(repr, by))} with "
+            )
+            return [Finding("last_resort", by, text + "; ".join(situation.lines()))]
+    return []

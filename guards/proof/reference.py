@@ -1,6 +1,6 @@
 """The reference interpreter: what an expression means, for one situation and one action, straight from its syntax tree.
 
-It shares no code with the compiler (``guards.expressions``, ``guards.terms``), which decides; tests hold the two to the
+It shares no code with the compiler (``guards.expressions``, ``guards.terms``) but the parser; tests hold the two to the
 same answer, and ``guards.proof.explanation`` shows the values of an expression's parts with it. An expression is taken
 to have been compiled: what is not part of the rule language never comes here.
 """
@@ -8,14 +8,17 @@ to have been compiled: what is not part of the rule language never comes here.
 import ast
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
+from export.spec import Box, MultiDiscrete
+from guards.domains import Written
 from guards.errors import EvaluationFailed
 from guards.proof.situation import Situation
 from guards.records import NEVER, Schema
 
-# A number, a condition, or an action: its name, None where there was none yet.
+# A number (a factor's choice counts as its index), a condition, or an action: its name, None where there was none yet.
 Value = float | bool | str | None
 
 _ARITHMETIC: dict[type[ast.AST], Callable[[float, float], float]] = {
@@ -36,13 +39,32 @@ _COMPARE: dict[type[ast.AST], Callable[..., bool]] = {
 _CALLS: dict[str, Callable[..., float]] = {"abs": abs, "min": min, "max": max}
 
 
+class Choice(float):
+    """A factor's choice: a number, which is its index, that is the same as its name too."""
+
+    def __new__(cls, names: Sequence[str], index: int) -> Self:
+        choice = super().__new__(cls, index)
+        choice.name = names[index]
+        return choice
+
+    name: str
+
+    def __eq__(self, other: object) -> bool:
+        return self.name == other if isinstance(other, str) else float(self) == other
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    __hash__ = float.__hash__
+
+
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A situation and the action asked about (None where no action is)."""
+    """A situation and the action asked about, as people write it (None where no action is)."""
 
     schema: Schema
     situation: Situation
-    action: str | None = None
+    action: Written | None = None
 
     def named(self, name: str) -> Value:
         """What a name stands for; raises EvaluationFailed for what is not known here."""
@@ -54,19 +76,33 @@ class Asked:
             if fact is None:
                 raise EvaluationFailed(f"the fact {name} was not given")
             return fact
-        if name == "action":
+        if isinstance(self.action, tuple) and name in self._parts:
+            return self._part(name, self.action)
+        if name == "action" and not isinstance(self.action, tuple):
             return self.action
         if name == "seconds_since_change":
             never = NEVER if past.known else 0.0
             return never if past.seconds_since_change is None else past.seconds_since_change
         if not past.known and (name == "step" or past.step == 0):
             raise EvaluationFailed(f"{name} is not known, because the session's history is not here")
-        return float(past.step) if name == "step" else past.previous
+        # (Only where actions are those of a list has the one before a name.)
+        return float(past.step) if name == "step" else str(past.previous) if past.previous else None
 
+    @property
+    def _parts(self) -> list[str]:
+        """The names of an action's factors or numbers."""
+        action = self.schema.action
+        if isinstance(action, MultiDiscrete):
+            return [factor.name for factor in action.factors]
+        return [field.name for field in action.fields] if isinstance(action, Box) else []
 
-def parsed(source: str) -> ast.expr:
-    """The syntax tree of an expression that compiles."""
-    return ast.parse(source, mode="eval").body
+    def _part(self, name: str, action: tuple[str | float, ...]) -> Value:
+        space, at = self.schema.action, self._parts.index(name)
+        part = action[at]
+        if isinstance(space, MultiDiscrete):
+            names = space.factors[at].names
+            return Choice(names, names.index(part) if isinstance(part, str) else int(part))
+        return float(part)
 
 
 def value_of(node: ast.expr, asked: Asked) -> Value:

@@ -6,21 +6,23 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from export.spec import Array, Dict, Field, Fields
-from guards.records import NO_ACTION, Context, History, Schema
+from guards.domains import Written, domain_of
+from guards.records import NO_ACTION, Action, Context, History, Schema
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
     """What happened in the session before: nothing, if nothing is said.
 
-    ``seconds_since_change`` is None where the executed action has not changed; ``used`` says how many seconds ago an
-    action was last executed. Where the history is not ``known``, the session was first seen as long ago as the action
-    is taken to have changed. ``kept`` is what constraints keep, by their names, of the time before 0, which is now.
+    ``previous`` is the action of the last decision, as people write it. ``seconds_since_change`` is None where the
+    executed action has not changed; ``used`` says how many seconds ago an action, or a factor's choice, was last
+    executed. Where the history is not ``known``, the session was first seen as long ago as the action is taken to have
+    changed. ``kept`` is what constraints keep, by their names, of the time before 0, which is now.
     """
 
     known: bool = True
     step: int = 0
-    previous: str | None = None
+    previous: Written | None = None
     seconds_since_change: float | None = None
     used: Mapping[str, float] = field(default_factory=dict)
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -32,9 +34,9 @@ class Past:
             known=self.known,
             since=0.0 if ago is None or self.known else -ago,
             step=self.step,
-            action=NO_ACTION if self.previous is None else schema.actions.index(self.previous),
+            action=NO_ACTION if self.previous is None else _action(self.previous, schema),
             changed_at=-ago if self.known and ago is not None else None,
-            used={schema.actions.index(name): -seconds for name, seconds in self.used.items()},
+            used={schema.choices.index(name): -seconds for name, seconds in self.used.items()},
             kept=self.kept,
         )
 
@@ -45,7 +47,8 @@ class Past:
         if self.step == 0:
             yield "the first decision of an episode" if self.known else "the first decision here"
         else:
-            yield f"after {self.step} {'decision' if self.step == 1 else 'decisions'}, the last one {self.previous!r}"
+            decisions = "decision" if self.step == 1 else "decisions"
+            yield f"after {self.step} {decisions}, the last one {written(self.previous)}"
         ago = self.seconds_since_change
         if ago is not None:
             what = "the action changed" if self.known else "the session was first seen"
@@ -55,6 +58,12 @@ class Past:
             yield "executed " + ", ".join(f"{name!r} {when}" for name, when in when_.items())
         if self.kept:
             yield f"used up just now: {', '.join(map(repr, self.kept))}"
+
+
+def _action(previous: Written, schema: Schema) -> Action:
+    """An action as the history keeps it."""
+    action = domain_of(schema.action).read(previous).tolist()
+    return action if isinstance(action, int) else tuple(action)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +114,13 @@ def nearest(value: float, within: Field) -> float:
     """The number within a range that is nearest to a value."""
     low = -np.inf if within.low is None else within.low
     return float(min(max(value, low), np.inf if within.high is None else within.high))
+
+
+def written(action: Written | None) -> str:
+    """An action as people write it in the configuration."""
+    if not isinstance(action, tuple):
+        return repr(action)
+    return f"[{', '.join(shown(part) if isinstance(part, float) else repr(part) for part in action)}]"
 
 
 def shown(value: float) -> str:

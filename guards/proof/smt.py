@@ -1,135 +1,29 @@
 """The translation of rule expressions to SMT: the same meaning over exact reals, for the proof alone.
 
 Each part of an expression becomes two terms: its value, and whether evaluating it fails where Python's own order of
-evaluation would have met the failure. Numbers are reals, or integers where they can only be whole; actions are
-integers; ``abs``, ``min``, ``max`` and conditionals are if-then-else.
+evaluation would have met the failure. Numbers are reals, or integers where they can only be whole; actions and choices
+are integers; ``abs``, ``min``, ``max`` and conditionals are if-then-else.
 """
 
 import ast
-from fractions import Fraction
-from typing import Any, NamedTuple
+from copy import copy
+from typing import Any
 
-from guards.errors import ProofUnavailable, Untranslatable
-from guards.proof.situation import ranges
-from guards.records import NEVER, NO_ACTION, Schema
-
-try:
-    import z3 as z3  # the parts of the proof have it from here
-except ModuleNotFoundError as error:
-    msg = "the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'"
-    raise ProofUnavailable(msg) from error
-
-NEVER_FAILS = z3.BoolVal(False)
-# What an integer of an observation may be: beyond it the edge refuses it.
-_WHOLE = {"int64": (-(2**53), 2**53), "uint8": (0, 255)}
+from guards.errors import Untranslatable
+from guards.proof.symbols import NEVER_FAILS, Symbols, Translated, exact, z3
+from guards.syntax import parsed
 
 
-class Translated(NamedTuple):
-    """An expression's value (a real, an integer or a Boolean term) and whether evaluating it fails (Boolean)."""
+def translate(source: str, symbols: Symbols, *, about_action: bool = True) -> Translated:
+    """Translate an expression that compiles under the symbols' schema, about the action ``symbols.acted``.
 
-    value: z3.ExprRef
-    failed: z3.BoolRef
-
-
-class Symbols:
-    """The unknowns of a question: an action, what is observed and told, and the state of the session's history.
-
-    Each is made when it is first asked for, so a question has no more unknowns than its constraints name. ``gaps``
-    says what could not be translated: that may have any value, which keeps whatever is proved true.
+    ``about_action`` is false where no action is asked about: then its parts have no names. Raises Untranslatable for
+    what has no translation.
     """
-
-    def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        self.action, self.previous, self.step = z3.Ints("action previous_action step")
-        self.since_change, self.known = z3.Real("seconds_since_change"), z3.Bool("known")
-        self.fields: dict[str, z3.ArithRef] = {}
-        self.facts: dict[str, tuple[z3.ArithRef, z3.BoolRef]] = {}
-        self.mentioned: set[int] = set()
-        self.gaps: list[str] = []
-        self._ranges = ranges(schema)
-
-    def field(self, name: str) -> z3.ArithRef:
-        """A number of the observation."""
-        if name not in self.fields:
-            whole = self._ranges[name][1] in _WHOLE
-            self.fields[name] = z3.Int(f"observation.{name}") if whole else z3.Real(f"observation.{name}")
-        return self.fields[name]
-
-    def fact(self, name: str) -> Translated:
-        """A fact, which fails where it was not given."""
-        if name not in self.facts:
-            self.facts[name] = z3.Real(f"facts.{name}"), z3.Bool(f"given.{name}")
-        value, given = self.facts[name]
-        return Translated(value, z3.Not(given))
-
-    def index(self, name: str) -> int:
-        """The index of an action that a constraint names."""
-        found = self.schema.actions.index(name)
-        self.mentioned.add(found)
-        return found
-
-    def anything(self, sort: z3.SortRef, why: str) -> z3.ExprRef:
-        """A value of a sort that may be any, another one for each action; ``why`` says what it stands for."""
-        self.gaps.append(why)
-        return z3.FreshFunction(z3.IntSort(), sort)(self.action)
-
-    def happened(self) -> z3.BoolRef:
-        """Whether an action may have been executed in the session before, for all that is known."""
-        return z3.Or(z3.Not(self.known), self.step > 0)
-
-    def forgotten(self) -> z3.BoolRef:
-        """Whether it is not known what was executed last."""
-        return z3.And(z3.Not(self.known), self.step == 0)
-
-    def actions(self) -> list[int]:
-        """The actions to look at: those that constraints name, and two of the others, who are all alike.
-
-        A constraint can tell actions that none names apart only by one of them being the previous one: whatever holds
-        of all of them holds of two, of which the previous one is the first, if it is any of them.
-        """
-        others = [i for i in range(len(self.schema.actions)) if i not in self.mentioned]
-        return sorted({*self.mentioned, *others[:2]})
-
-    def domain(self) -> list[z3.BoolRef]:
-        """What is known of the unknowns: ranges of fields, and what a history can be."""
-        some = self.actions()
-        limits = [
-            one_of(self.action, some),
-            one_of(self.previous, [NO_ACTION, *some]),
-            self.step >= 0,
-            self.since_change >= 0,
-            # Before the first decision there is no action, and none has changed.
-            (self.step == 0) == (self.previous == NO_ACTION),
-            z3.Implies(z3.And(self.known, self.step == 0), self.since_change == exact(NEVER)),
-        ]
-        for name, value in self.fields.items():
-            field, dtype = self._ranges[name]
-            lowest, highest = _WHOLE.get(dtype, (None, None))
-            limits += [value >= exact(low) for low in (field.low, lowest) if low is not None]
-            limits += [value <= exact(high) for high in (field.high, highest) if high is not None]
-        return limits
-
-    def __repr__(self) -> str:
-        return f"<Symbols {len(self.fields)} fields, {len(self.facts)} facts, {len(self.mentioned)} named actions>"
-
-
-def translate(source: str, symbols: Symbols) -> Translated:
-    """Translate an expression that compiles under the symbols' schema, about the action ``symbols.action``.
-
-    Raises Untranslatable for what has no translation.
-    """
-    return _part(ast.parse(source, mode="eval").body, symbols)
-
-
-def exact(number: float) -> z3.ArithRef:
-    """The very number that a double is, not the decimal that people wrote for it."""
-    fraction = Fraction(number)
-    return z3.IntVal(fraction.numerator) if fraction.denominator == 1 else z3.RealVal(str(fraction))
-
-
-def one_of(value: z3.ArithRef, numbers: list[int]) -> z3.BoolRef:
-    """Whether a whole number is one of some."""
-    return z3.Or([value == number for number in numbers])
+    if not about_action:
+        symbols = copy(symbols)
+        symbols.parts = {}
+    return _part(parsed(source), symbols)
 
 
 def either(*failures: z3.BoolRef) -> z3.BoolRef:
@@ -145,8 +39,9 @@ def _where(condition: z3.BoolRef, failed: z3.BoolRef) -> z3.BoolRef:
 
 def _part(node: ast.expr, symbols: Symbols) -> Translated:
     match node:
-        case ast.Constant(value=constant):
-            return Translated(_constant(constant, symbols), NEVER_FAILS)
+        case ast.Constant(value=bool() | int() | float() as constant):
+            value = z3.BoolVal(constant) if isinstance(constant, bool) else exact(float(constant))
+            return Translated(value, NEVER_FAILS)
         case ast.Name(id=name):
             return _name(name, symbols)
         case ast.UnaryOp(op=op, operand=operand):
@@ -166,21 +61,18 @@ def _part(node: ast.expr, symbols: Symbols) -> Translated:
     raise Untranslatable(msg)
 
 
-def _constant(constant: Any, symbols: Symbols) -> z3.ExprRef:
-    if isinstance(constant, str):
-        return z3.IntVal(symbols.index(constant))
-    return z3.BoolVal(constant) if isinstance(constant, bool) else exact(float(constant))
-
-
 def _name(name: str, symbols: Symbols) -> Translated:
     if name in symbols.schema.columns:
         return Translated(symbols.field(name), NEVER_FAILS)
     if name in symbols.schema.facts:
         return symbols.fact(name)
+    # What is an input and a part of the action too does not compile where both are meant.
+    if name in symbols.parts:
+        return Translated(symbols.part(name), NEVER_FAILS)
     unknown = z3.Not(symbols.known)
     return {
-        "action": Translated(symbols.action, NEVER_FAILS),
-        "previous_action": Translated(symbols.previous, symbols.forgotten()),
+        "action": Translated(symbols.acted[0], NEVER_FAILS),
+        "previous_action": Translated(symbols.before[0], symbols.forgotten()),
         "seconds_since_change": Translated(symbols.since_change, NEVER_FAILS),
         "step": Translated(symbols.step, unknown),
     }[name]
@@ -224,18 +116,36 @@ def _chosen(test: Translated, body: Translated, otherwise: Translated) -> Transl
 
 
 def _comparison(node: ast.Compare, symbols: Symbols) -> Translated:
-    left, links = _part(node.left, symbols), []
-    for op, side in zip(node.ops, node.comparators, strict=True):
-        if isinstance(op, ast.In | ast.NotIn):
-            names = [_part(name, symbols).value for name in getattr(side, "elts", [])]
-            member = z3.Or([left.value == name for name in names])
-            return Translated(member if isinstance(op, ast.In) else z3.Not(member), left.failed)
-        right = _part(side, symbols)
-        a, b = _alike(left.value, right.value)
-        values = {"Lt": a < b, "LtE": a <= b, "Gt": a > b, "GtE": a >= b, "Eq": a == b, "NotEq": a != b}
-        links.append(Translated(values[type(op).__name__], either(left.failed, right.failed)))
-        left = right
+    links, sides = [], [node.left, *node.comparators]
+    for op, one, other in zip(node.ops, sides, sides[1:], strict=False):
+        links.append(_named(op, one, other, symbols) or _compared(op, _part(one, symbols), _part(other, symbols)))
     return _joined(links, stop=False)
+
+
+def _named(op: ast.cmpop, one: ast.expr, other: ast.expr, symbols: Symbols) -> Translated | None:
+    """Whether an action, or a factor's choice, is one of some names; None where a comparison has no names."""
+    texts = _texts(other)
+    side, texts = (one, texts) if texts else (other, _texts(one))
+    if not texts:
+        return None
+    if isinstance(side, ast.Name) and side.id in symbols.parts:
+        named = Translated(z3.Or([symbols.choice(side.id, text) for text in texts]), NEVER_FAILS)
+    else:
+        action, failed = _part(side, symbols)
+        named = Translated(z3.Or([action == symbols.index(text) for text in texts]), failed)
+    return named._replace(value=z3.Not(named.value)) if isinstance(op, ast.NotEq | ast.NotIn) else named
+
+
+def _texts(node: ast.expr) -> list[str]:
+    """The names that an action is compared with."""
+    parts = node.elts if isinstance(node, ast.Tuple | ast.List) else [node]
+    return [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+
+
+def _compared(op: ast.cmpop, left: Translated, right: Translated) -> Translated:
+    a, b = _alike(left.value, right.value)
+    values = {"Lt": a < b, "LtE": a <= b, "Gt": a > b, "GtE": a >= b, "Eq": a == b, "NotEq": a != b}
+    return Translated(values[type(op).__name__], either(left.failed, right.failed))
 
 
 def _call(name: str, args: list[Translated]) -> Translated:

@@ -6,16 +6,21 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
-from export.spec import Field
+from export.spec import Box, Discrete, Field, MultiDiscrete
+from guards.boxes import Linear
 from guards.constraints import Constraint, Rule
 from guards.proof.closing import executed_just_now, may_forbid, used_up
 from guards.proof.situation import Past, Situation, ranges
-from guards.proof.smt import Symbols, translate, z3
+from guards.proof.smt import translate
+from guards.proof.symbols import Symbols, exact, z3
 from guards.records import NEVER, NO_ACTION, Schema
 
 _LARGEST = Fraction(np.finfo(np.float64).max)
 # Numbers that people can read and doubles can hold: whole ones, or in a range narrower than this a part of one.
 _NARROW, _PART = 8, 64
+# A half-space that is exceeded by so much is exceeded in doubles, where numbers are not large.
+_CLEAR = 2**-10
+_RECENT = 3600
 
 Formula: TypeAlias = z3.BoolRef
 Model: TypeAlias = z3.ModelRef
@@ -39,37 +44,45 @@ class Solving:
         self,
         schema: Schema,
         constraints: Sequence[Constraint],
-        last_resort: str | None,
+        last_resort: Sequence[float],
         *,
         seconds: float,
         clock: Callable[[], float],
+        known_history: bool = False,
     ) -> None:
         self.schema = schema
         self.symbols = Symbols(schema)
-        self.last = None if last_resort is None else self.symbols.index(last_resort)
+        # The parts of it; none where there is none.
+        self.last = tuple(last_resort)
+        if isinstance(schema.action, Discrete):
+            self.symbols.mentioned.update(map(int, self.last))
         self.constraints = list(constraints)
         # In the constraints' order: whether each may forbid the action asked about.
         self.forbids = [may_forbid(constraint, self.symbols) for constraint in constraints]
-        self.actions = self.symbols.actions()
-        self._domain = self.symbols.domain()
+        self._domain = [*self.symbols.domain(), self.symbols.whole()]
+        if known_history:
+            self._domain.append(self.symbols.known)
         self._seconds, self._clock = seconds, clock
 
     def __repr__(self) -> str:
-        return f"<Solving {len(self.constraints)} constraints over {len(self.actions)} actions, {self.symbols!r}>"
+        return f"<Solving {len(self.constraints)} constraints over {self.schema.action.kind} actions, {self.symbols!r}>"
 
     def denied(self) -> Formula:
         """Whether any constraint that denies may forbid the action asked about."""
         pairs = zip(self.constraints, self.forbids, strict=True)
         return z3.Or([forbids for constraint, forbids in pairs if constraint.mode == "deny"])
 
-    def at(self, formula: Formula, action: int) -> Formula:
+    def at(self, formula: Formula, action: Sequence[float]) -> Formula:
         """A formula about one certain action."""
-        return z3.simplify(z3.substitute(formula, (self.symbols.action, z3.IntVal(action))))
+        pairs = [(part, constant(one, part)) for part, one in zip(self.symbols.acted, action, strict=True)]
+        return z3.simplify(z3.substitute(formula, *pairs))
 
     def nothing_allowed(self) -> Formula:
         """Whether every action may be forbidden at once."""
         denied = self.denied()
-        return z3.And([self.at(denied, action) for action in self.actions])
+        if isinstance(self.schema.action, Discrete):
+            return z3.And([self.at(denied, [action]) for action in self.symbols.actions()])
+        return z3.ForAll(list(self.symbols.acted), z3.Implies(self.symbols.whole(), denied))
 
     def true_somewhere(self, rule: Rule) -> Formula:
         """Whether a rule's condition is true, not only impossible to evaluate."""
@@ -86,10 +99,13 @@ class Solving:
 
     def ask(self, formula: Formula, until: float) -> Reply:
         """Look for a state within the domain in which a formula holds."""
-        left = until - self._clock()
-        if left > 0:
-            solver = z3.Solver()
-            solver.set(timeout=max(1, int(left * 1000)))
+        for start in _solvers_for(formula):
+            left = until - self._clock()
+            if left <= 0:
+                break
+            solver = start()
+            # The last of them may use up the time; one before it leaves half.
+            solver.set(timeout=max(1, int(left * (1000 if start is z3.Solver else 500))))
             solver.add(*self._domain, formula)
             found = solver.check()
             if found == z3.sat:
@@ -107,11 +123,59 @@ class Solving:
             *[given for _, given in symbols.facts.values()],
             # Actions enough to have executed those that are remembered.
             z3.Or(symbols.step == 0, symbols.step > 1 + remembered),
+            z3.Or(symbols.since_change <= _RECENT, symbols.since_change == exact(NEVER)),
         )
         parts = [(value, _part_of(within[name][0])) for name, value in symbols.fields.items()]
+        if isinstance(self.schema.action, Box):
+            parts += [
+                (one, _part_of(field)) for one, field in zip(symbols.before, self.schema.action.fields, strict=True)
+            ]
         parts += [(value, 1) for value in (symbols.since_change, *(value for value, _ in symbols.facts.values()))]
         round_ = z3.And([z3.IsInt(value * part) for value, part in parts if z3.is_real(value)])
-        yield from (z3.And(plain, round_, symbols.step == 0), z3.And(plain, round_), plain, round_)
+        some = (z3.And(plain, round_, symbols.step == 0), z3.And(plain, round_), plain, round_)
+        if any(isinstance(one, Linear) for one in self.constraints):
+            yield from (z3.And(one, symbols.slack == exact(_CLEAR)) for one in some)
+        yield from some
+
+    def way_out(self, situation: Situation, until: float) -> tuple[float, ...] | None:
+        """An action that no constraint may forbid in a situation, its numbers the nearest doubles."""
+        model = self.ask(z3.And(*self._given(situation), z3.Not(self.denied())), until).model
+        if model is None:
+            return None
+        parts, action = [_number(model, part) for part in self.symbols.acted], self.schema.action
+        # A number that no constraint names may be anything in the Box, of which the solver was told nothing.
+        return tuple(np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else parts)
+
+    def causes(self, situation: Situation, until: float) -> tuple[str, ...]:
+        """Constraints that together leave nothing in a situation, and would without any one of them."""
+        pairs = zip(self.constraints, self.forbids, strict=True)
+        left = {one.name: forbids for one, forbids in pairs if one.mode == "deny" and not z3.is_false(forbids)}
+        state = z3.And(self._given(situation))
+        for name in tuple(left):
+            others = [forbids for other, forbids in left.items() if other != name]
+            if self.ask(z3.And(state, z3.Not(z3.Or(others))), until).impossible:
+                del left[name]
+        return tuple(left)
+
+    def _given(self, situation: Situation) -> list[Formula]:
+        """That the state is a situation's."""
+        symbols, past, facts = self.symbols, situation.past, situation.facts
+        ago = (NEVER if past.known else 0.0) if past.seconds_since_change is None else past.seconds_since_change
+        given = [
+            symbols.slack == 0,
+            symbols.known == past.known,
+            symbols.step == past.step,
+            symbols.since_change == exact(ago),
+        ]
+        given += [value == exact(situation.observation[name]) for name, value in symbols.fields.items()]
+        for name, (value, told) in symbols.facts.items():
+            fact = facts[name]
+            given.append(z3.Not(told) if fact is None else z3.And(told, value == exact(fact)))
+        before = past.history(self.schema).action
+        if before != NO_ACTION:
+            parts = before if isinstance(before, tuple) else (before,)
+            given += [part == exact(one) for part, one in zip(symbols.before, parts, strict=True)]
+        return given
 
     def situation(self, model: Model) -> Situation:
         """The state of a model, its numbers the nearest doubles."""
@@ -130,17 +194,37 @@ class Solving:
         symbols = self.symbols
         known = z3.is_true(model.eval(symbols.known, model_completion=True))
         ago = _number(model, symbols.since_change)
-        step, previous = int(_number(model, symbols.step)), int(_number(model, symbols.previous))
+        step = int(_number(model, symbols.step))
         happened = step > 0 or not known
         used = executed_just_now(self.constraints, symbols) if happened else []
         return Past(
             known=known,
             step=step,
-            previous=None if previous == NO_ACTION else symbols.schema.actions[previous],
+            previous=self._previous(model) if step > 0 else None,
             seconds_since_change=None if known and ago == NEVER else ago,
             used=dict.fromkeys(used, 0.0),
             kept=used_up(self.constraints) if happened else {},
         )
+
+    def _previous(self, model: Model) -> str | tuple[str | float, ...]:
+        """The action before, as people write it."""
+        parts, action = [_number(model, part) for part in self.symbols.before], self.schema.action
+        if isinstance(action, MultiDiscrete):
+            both = zip(action.factors, parts, strict=True)
+            return tuple(factor.names[int(part)] for factor, part in both)
+        return action.names[int(parts[0])] if isinstance(action, Discrete) else tuple(parts)
+
+
+def constant(number: float, like: z3.ArithRef) -> z3.ArithRef:
+    """A number as a constant of an unknown's sort."""
+    value = exact(number)
+    return z3.simplify(z3.ToReal(value)) if z3.is_real(like) and z3.is_int(value) else value
+
+
+def _solvers_for(formula: Formula) -> Sequence[Callable[[], z3.Solver]]:
+    """What to ask, one after another: of a claim about all actions first what is made for it."""
+    for_all = any(map(z3.is_quantifier, (formula, *formula.children())))
+    return (z3.Tactic("qsat").solver, z3.Solver) if for_all else (z3.Solver,)
 
 
 def _part_of(field: Field) -> int:

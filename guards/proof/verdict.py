@@ -7,13 +7,13 @@ from typing import Literal
 from guards.proof.situation import Situation
 
 Outcome = Literal["proved", "counterexample", "undecided"]
-Kind = Literal["never", "always", "implies", "same", "last_resort", "undecided"]
+Kind = Literal["never", "always", "implies", "same", "last_resort", "history", "overflow", "undecided"]
 _INDENT = "  "
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """An action that a counterexample leaves no way to, and the constraints that deny it there."""
+    """An action, or many in words, that a counterexample leaves no way to, and the constraints that deny it there."""
 
     action: str
     constraints: tuple[str, ...]
@@ -21,10 +21,14 @@ class Closed:
 
 @dataclass(frozen=True, slots=True)
 class Counterexample:
-    """A situation, checked with the real shield, and what is closed in it by which constraints."""
+    """A situation, checked with the real shield, and what is closed in it by which constraints.
+
+    ``tried`` says what was checked, where that was not every action.
+    """
 
     situation: Situation
     closed: tuple[Closed, ...]
+    tried: str = ""
 
     def lines(self) -> Iterator[str]:
         """It in words; actions that the same constraints close share a line."""
@@ -34,6 +38,8 @@ class Counterexample:
             together.setdefault(one.constraints, []).append(one.action)
         for names, actions in together.items():
             yield f"{', '.join(actions)}: closed by {' and '.join(map(repr, names))}"
+        if self.tried:
+            yield self.tried
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from export.spec import Dict, Discrete, Entry, Field, Fields
 from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Mode, Rule
+from guards.domains import Written
 from guards.doubts import Fresh, Novelty
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import Schema
@@ -35,7 +36,7 @@ class Case(NamedTuple):
 
     constraints: tuple[Constraint, ...]
     hole: str = ""
-    last_resort: str | None = "hold"
+    last_resort: Written | None = "hold"
     schema: Schema = PLANT
 
 

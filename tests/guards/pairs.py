@@ -6,11 +6,13 @@ translation, which counts in exact reals, have to say the same.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 
 import numpy as np
 
-from export.spec import Dict, Discrete, Entry, Field, Fields
+from export.spec import Box, Dict, Discrete, Entry, Factor, Field, Fields, MultiDiscrete
+from guards.domains import Written
 from guards.proof.situation import Past, Situation, ranges
 from guards.records import Context, Schema
 
@@ -24,6 +26,13 @@ DYADIC = Schema(
     action=Discrete(names=("hold", "up", "down", "jump")),
     facts=("budget", "price"),
 )
+FACTORED = replace(
+    DYADIC,
+    action=MultiDiscrete(
+        factors=(Factor(name="fan", names=("off", "low", "high")), Factor(name="heat", names=("off", "on")))
+    ),
+)
+NUMBERED = replace(DYADIC, action=Box(fields=(Field(name="power", low=-8, high=8), Field(name="tilt"))))
 # What is divided by: `lag` is one of these too.
 _POWERS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, -0.5, -2.0)
 _DIVISORS = ("lag", "abs(lag)", "(-lag)", "2", "0.5", "4", "(lag if pods > 0 else 2)", "0")
@@ -32,22 +41,22 @@ _WHOLE = ("pods", "jobs", "step", "2", "3", "-3", "7", "0")
 _COMPARE = ("<", "<=", ">", ">=", "==", "!=")
 
 
-def condition(random: Random, depth: int, *, remainders: bool = True) -> str:
+def condition(random: Random, depth: int, *, remainders: bool = True, schema: Schema = DYADIC) -> str:
     """A condition; with ``remainders`` of numbers that are not whole too."""
 
     def inner() -> str:
-        return condition(random, depth - 1, remainders=remainders)
+        return condition(random, depth - 1, remainders=remainders, schema=schema)
 
     def number() -> str:
-        return _number(random, depth, remainders=remainders)
+        return _number(random, depth, remainders=remainders, schema=schema)
 
     sign = random.choice(_COMPARE)
     if depth == 0:
-        return random.choice((f"({number()} {sign} {number()})", _same_actions(random), "True"))
+        return random.choice((f"({number()} {sign} {number()})", _same_actions(random, schema), "True"))
     forms = [
         lambda: f"({number()} {sign} {number()})",
         lambda: f"({number()} {sign} {number()} {random.choice(_COMPARE)} {number()})",
-        lambda: _same_actions(random),
+        lambda: _same_actions(random, schema),
         lambda: f"(not {inner()})",
         lambda: f"({inner()} and {inner()})",
         lambda: f"({inner()} or {inner()} or {inner()})",
@@ -56,39 +65,62 @@ def condition(random: Random, depth: int, *, remainders: bool = True) -> str:
     return random.choice(forms)()
 
 
-def _number(random: Random, depth: int, *, remainders: bool) -> str:
-    def inner() -> str:
-        return _number(random, depth - 1, remainders=remainders)
+def _number(random: Random, depth: int, *, remainders: bool, schema: Schema) -> str:
+    factors, whole = (*_FACTORS, *_parts(schema)), (*_WHOLE, *_parts(schema, whole=True))
 
-    leaf = random.choice((*_FACTORS, "seconds_since_change"))
+    def inner() -> str:
+        return _number(random, depth - 1, remainders=remainders, schema=schema)
+
+    leaf = random.choice((*factors, "seconds_since_change"))
     if depth <= 0:
         return leaf
     forms = [
         lambda: leaf,
-        lambda: f"({random.choice(_FACTORS)} * {random.choice(_FACTORS)})",
+        lambda: f"({random.choice(factors)} * {random.choice(factors)})",
         lambda: f"({inner()} {random.choice('+-')} {inner()})",
         lambda: f"({inner()} / {random.choice(_DIVISORS)})",
-        lambda: f"({_whole(random, depth - 1)} % {_whole(random, depth - 1)})",
+        lambda: f"({_whole(random, depth - 1, whole)} % {_whole(random, depth - 1, whole)})",
         lambda: f"(-{inner()})",
         lambda: f"abs({inner()})",
         lambda: f"{random.choice(('min', 'max'))}({inner()}, {inner()}, {leaf})",
-        lambda: f"({inner()} if {condition(random, depth - 1, remainders=remainders)} else {inner()})",
+        lambda: f"(-{inner()} if {condition(random, depth - 1, remainders=remainders, schema=schema)} else {inner()})",
     ]
     if remainders:
         forms.append(lambda: f"({inner()} % {inner()})")
     return random.choice(forms)()
 
 
-def _whole(random: Random, depth: int) -> str:
+def _parts(schema: Schema, *, whole: bool = False) -> tuple[str, ...]:
+    """The numbers that an action is made of."""
+    action = schema.action
+    if isinstance(action, MultiDiscrete):
+        return tuple(factor.name for factor in action.factors)
+    return tuple(field.name for field in action.fields) if isinstance(action, Box) and not whole else ()
+
+
+def _whole(random: Random, depth: int, leaves: Sequence[str]) -> str:
     """A number that can only be whole."""
-    leaf = random.choice(_WHOLE)
+    leaf = random.choice(leaves)
     if depth <= 0:
         return leaf
-    other = _whole(random, depth - 1)
+    other = _whole(random, depth - 1, leaves)
     return random.choice((leaf, f"({leaf} + {other})", f"({leaf} * {leaf})", f"abs({other})", f"(-{other})"))
 
 
-def _same_actions(random: Random) -> str:
+def _same_actions(random: Random, schema: Schema) -> str:
+    if isinstance(schema.action, Box):
+        return f"({random.choice(_parts(schema))} > {random.choice(_FACTORS)})"
+    if isinstance(schema.action, MultiDiscrete):
+        factor, sign = random.choice(schema.action.factors), random.choice(("==", "!="))
+        name, other = (repr(random.choice(factor.names)) for _ in range(2))
+        return random.choice(
+            (
+                f"({factor.name} {sign} {name})",
+                f"({name} {sign} {factor.name})",
+                f"({factor.name} {random.choice(('in', 'not in'))} ({name}, {other}))",
+                f"(fan {sign} heat)",
+            )
+        )
     action, sign = random.choice(("action", "previous_action")), random.choice(("==", "!="))
     name, other = (repr(random.choice(DYADIC.actions)) for _ in range(2))
     return random.choice(
@@ -105,15 +137,26 @@ def situation(random: Random, schema: Schema = DYADIC) -> Situation:
     step = random.choice((0, 0, 1, 2, 5, 77))
     known = random.random() < 0.7
     ago = None if step == 0 or random.random() < 0.2 else _dyadic(random, 0, 8)
-    used = {} if step == 0 else {random.choice(schema.actions): 0.0 for _ in range(3)}
+    used = {random.choice(schema.choices): 0.0 for _ in range(3)} if step and schema.choices else {}
     past = Past(
         known=known,
         step=step,
-        previous=random.choice(schema.actions) if step else None,
+        previous=acted(random, schema) if step else None,
         seconds_since_change=ago,
         used=used,
     )
     return Situation(observation, facts, past)
+
+
+def acted(random: Random, schema: Schema) -> Written:
+    """Any action."""
+    action = schema.action
+    if isinstance(action, Discrete):
+        return random.choice(action.names)
+    if isinstance(action, MultiDiscrete):
+        return tuple(random.choice(factor.names) for factor in action.factors)
+    ranges_ = [(-8 if one.low is None else one.low, 8 if one.high is None else one.high) for one in action.fields]
+    return tuple(_dyadic(random, low, high) for low, high in ranges_)
 
 
 def _observed(random: Random, name: str, dtype: str, low: float | None, high: float | None) -> float:

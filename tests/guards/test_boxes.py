@@ -9,7 +9,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from export.spec import Box, Field
-from guards.boxes import WIDEST, BoxRuling, Linear, scale_of
+from guards.boxes import BoxRuling, Linear, scale_of
 from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
@@ -76,6 +76,7 @@ class TestBounds:
         assert np.isnan(moved(bounds, context, [0, 0, 0])).all()
         assert not Shield(bounds, SPACE).check(context, np.zeros((1, 3)))[0]
         assert not Shield(bounds, SPACE).domain.choosable(ruling(bounds, context).leaves)[0]
+        assert (left(bounds[0], context).low > left(bounds[0], context).high).any()
 
     def test_one_side_is_enough(self) -> None:
         """The other is the Box's own."""
@@ -106,6 +107,16 @@ class TestRateLimit:
     def test_a_clock_that_runs_backwards_stands_still(self) -> None:
         """What is in the future was executed now."""
         assert self.region(done(-9.0, (1.0, 0.0, 0.0))) == [1.0, 1.0]
+
+    def test_what_was_executed_last_is_from_the_latest_time(self) -> None:
+        """Also where the clock was put back in between."""
+        shield = Shield([self.LIMIT], SPACE)
+        history = KNOWN
+        for at in (NOW, NOW - 50):
+            history = shield.advanced(history, (1.0, 0.0, 0.0), at)
+
+        assert self.region(history) == [1.0, 1.0]
+        assert self.region(shield.advanced(history, (1.5, 0.0, 0.0), NOW + 1)) == [1.5, 1.5]
 
     def test_an_episode_begins_anywhere(self) -> None:
         """There is nothing to change yet."""
@@ -157,6 +168,7 @@ class TestLinear:
 
         assert np.isnan(moved(linear, context, *points.tolist())).any(axis=1).tolist() == [True, False]
         assert Shield(linear, SPACE).check(context, points).tolist() == [False, True]
+        assert Shield(linear, SPACE).domain.choosable(ruling(linear, context).leaves).tolist() == [False, True]
 
     def test_all_that_deny_are_met_together(self) -> None:
         """Bounds and half-spaces of several constraints; those that only report move nothing."""
@@ -237,6 +249,12 @@ class TestRuling:
             True,
         ]
 
+    def test_what_was_done_against_a_prohibition_is_no_report(self) -> None:
+        """That is a violation: reported is what only warns or is counted."""
+        told = ruling(list(self.CONSTRAINTS), context_of([[0, 0, 0]]))
+
+        assert told.reported(np.array([[2.0, 9.0, 0.0]])).tolist() == [False]
+
     def test_it_says_how_far_and_by_what_an_action_was_moved(self) -> None:
         """In ranges; a clip is not a projection."""
         told = ruling(list(self.CONSTRAINTS), context_of([[0, 0, 0]] * 4))
@@ -273,10 +291,13 @@ class TestRuling:
             Field(name="c", low=1, high=1),
             Field(name="d", low=-1e38, high=1e38),
             Field(name="e", low=-1.7e308, high=1.7e308),
-            Field(name="f", low=0, high=WIDEST),
+            Field(name="f", low=0, high=1e6),
+            Field(name="g", low=0, high=1.5e6),
+            Field(name="h", low=-1e6, high=2e6),
+            Field(name="i", low=0.25, high=0.5),
         )
 
-        assert scale_of(Box(fields=fields)).tolist() == [4, 1, 1, 1, 1, WIDEST]
+        assert scale_of(Box(fields=fields)).tolist() == [4, 1, 1, 1, 1, 1e6, 1, 1, 0.25]
 
 
 @pytest.mark.parametrize(
@@ -300,6 +321,10 @@ class TestRuling:
             {"kind": "rate_limit", "per_second": 1, "of": "grip", "levels": {"up": 1}},
             "levels and effect are for choices",
         ),
+        (
+            {"kind": "rate_limit", "per_second": 1, "of": "grip", "effect": {"up": 1}},
+            "levels and effect are for choices",
+        ),
         ({"kind": "rate_limit", "per_second": 1, "of": "grip", "assume": [2, 1]}, "assume: is from 2.0 to 1.0"),
         ({"kind": "cooldown", "actions": ["up"], "seconds": 1}, "is for actions to choose from, and a box action has"),
         (
@@ -313,8 +338,7 @@ def test_what_does_not_fit_a_box_is_refused_at_start(constraint: dict[str, Any],
     with pytest.raises(GuardMisconfigured) as refused:
         Shield([parsed({"name": "c", **constraint})], SPACE)
 
-    assert str(refused.value).startswith("0, 'c': ")
-    assert problem in str(refused.value)
+    assert str(refused.value).startswith(f"0, 'c': {problem}")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +349,7 @@ def test_what_does_not_fit_a_box_is_refused_at_start(constraint: dict[str, Any],
             Bounds(name="c", of="pods", effect={"up": 1.0}, high="load"),
             "low and high are expressions, expected numbers",
         ),
+        (Bounds(name="c", of="pods", effect={"up": 1.0}, low="load"), "low and high are expressions, expected numbers"),
         (RateLimit(name="c", of="pods", per_second=1), "of and assume are for the numbers of a box action"),
         (RateLimit(name="c", effect={"up": 1.0}, assume=(0, 1), per_second=1), "of and assume are for the numbers"),
     ],

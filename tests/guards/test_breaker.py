@@ -68,6 +68,17 @@ class TestEvents:
 
         assert event_of("answered", 8, why) == Event(good=5, faults={"InvalidOutput": 2, "CheckFailed": 1})
 
+    def test_reasons_are_told_in_order(self) -> None:
+        """By name: two replicas that saw the same say the same."""
+        failed: list[PolicyUnavailable] = [InvalidOutput(), InferenceFailed(), DeadlineExceeded(), CheckFailed()]
+
+        assert list(event_of("answered", 4, dict(enumerate(failed))).faults) == [
+            "CheckFailed",
+            "DeadlineExceeded",
+            "InferenceFailed",
+            "InvalidOutput",
+        ]
+
     @pytest.mark.parametrize("failed", PolicyUnavailable.__subclasses__())
     def test_only_the_versions_own_faults_are_hard(self, failed: type[PolicyUnavailable]) -> None:
         """Whatever other reasons there are, or will be."""
@@ -283,10 +294,10 @@ class TestClocks:
     @pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
     def test_a_time_that_is_no_number_is_overcome(self, odd: float) -> None:
         """As soon as the clock is one again."""
-        state = after((odd, TICK), (5.0, TICK), (6.0, TICK), state=opened())
+        state = after((odd, TICK), (odd, TICK), (5.0, TICK), (6.0, TICK), state=opened())
 
         assert state.phase == "probing"
-        assert after((odd, GOOD), (5.0, BAD), (5.0, BAD), (5.0, BAD)).phase == "resting"
+        assert after((odd, GOOD), (odd, GOOD), (5.0, BAD), (5.0, BAD), (5.0, BAD)).phase == "resting"
 
 
 class TestSettings:

@@ -11,6 +11,7 @@ from guards.choices import JOINT_LIMIT, choices_of
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.domains import JointDomain
 from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import NO_ACTION, UNKNOWN_ACTION, Context, History, Schema
 from guards.shield import Shield
 from tests.acting import OBSERVATION, SWITCHES
@@ -24,8 +25,12 @@ FRESH = History(known=True, since=NOW)
 
 def forbidden(constraint: Constraint, context: Context, row: int = 0) -> set[tuple[str, ...]]:
     """The whole actions that a constraint forbids in a row, each by the names of its choices."""
-    allowed = Shield([constraint], FACTORED).judge(context).allowed
-    return {whole for whole, yes in zip(WHOLE, allowed[row], strict=True) if not yes}
+    shield, n = Shield([constraint], FACTORED), len(context)
+    passes = {
+        whole: shield.check(context, np.array([parts] * n))[row]
+        for whole, parts in zip(WHOLE, np.ndindex(*SWITCHES.sizes), strict=True)
+    }
+    return {whole for whole, yes in passes.items() if not yes}
 
 
 def sized(*sizes: int) -> Schema:
@@ -41,7 +46,8 @@ class TestChoices:
         """Each is made of itself."""
         choices = choices_of(SCHEMA)
 
-        assert (choices.names, len(choices), choices.parts.T.tolist()) == (SCHEMA.actions, 6, [[0, 1, 2, 3, 4, 5]])
+        assert choices.parts is not None
+        assert (choices.names, choices.parts.T.tolist()) == (SCHEMA.actions, [[0, 1, 2, 3, 4, 5]])
         assert [choices.column(4), choices.column(NO_ACTION)] == [4, NO_ACTION]
 
     def test_those_of_factors_are_whole_actions(self) -> None:
@@ -49,7 +55,8 @@ class TestChoices:
         choices = choices_of(FACTORED)
 
         assert choices.names[:4] == ("pump=off", "pump=on", "valve=closed", "valve=half")
-        assert len(choices) == 24
+        assert choices.parts is not None
+        assert len(choices.parts) == 24
         assert choices.parts[[0, 1, 4, 23]].tolist() == [[0, 2, 5], [0, 2, 6], [0, 3, 5], [1, 4, 8]]
         assert [choices.column((0, 1, 0)), choices.column((1, 2, 3)), choices.column(NO_ACTION)] == [4, 23, NO_ACTION]
 
@@ -66,12 +73,40 @@ class TestChoices:
         assert choices_of(FACTORED).previous(context).tolist() == [NO_ACTION, UNKNOWN_ACTION, 23, 4]
 
     def test_as_many_are_counted_as_said_and_no_more(self) -> None:
-        """Beyond the limit a constraint is refused with the numbers; without constraints nothing is counted."""
-        with pytest.raises(GuardMisconfigured, match=r"^0, 'r': there are 64 x 65 = 4160 whole actions, expected at m"):
-            Shield([Rule(name="r", forbid="f0 == f1")], sized(64, 65))
+        """Beyond the limit they have no columns, and what joins them is asked about single actions."""
+        rule = Rule(name="r", forbid="f0 == f1")
+        listed = choices_of(sized(64, 64)).parts
 
-        assert len(choices_of(sized(64, 64))) == JOINT_LIMIT
-        assert not Shield([], sized(64, 65)).joins
+        assert listed is not None
+        assert len(listed) == JOINT_LIMIT
+        assert choices_of(sized(64, 65)).parts is None
+        assert [(one.joins, one.refuses) for one in (Shield([rule], sized(64, n)) for n in (64, 65))] == [
+            (True, False),
+            (False, True),
+        ]
+        assert not Shield([], sized(64, 64)).joins
+
+    @pytest.mark.parametrize(
+        ("constraint", "joins"),
+        [
+            (Cooldown(name="x", actions=("fan=slow", "fan=storm"), seconds=1), False),
+            (RateLimit(name="x", per_second=1, effect={"fan=slow": 1}), False),
+            (Bounds(name="x", of="load", effect={"fan=slow": 1}, high=1), False),
+            (Rule(name="x", forbid="fan == 'slow'"), False),
+            (Budget(name="x", cost="fan", at_most=1, seconds=1), False),
+            (Cooldown(name="x", actions=("fan=slow", "pump=on"), seconds=1), True),
+            (MaxSwitches(name="x", at_most=1, seconds=1), True),
+        ],
+    )
+    def test_what_is_about_one_factor_joins_none(self, constraint: Constraint, joins: bool) -> None:
+        """It is asked about that factor's choices alone."""
+        assert Shield([constraint], FACTORED).joins == joins
+
+    def test_one_factor_of_too_many_whole_actions_is_listed(self) -> None:
+        """What is about it alone is known before a draw."""
+        shield = Shield([Cooldown(name="c", actions=("f0=c1",), seconds=1)], sized(64, 65))
+
+        assert (shield.joins, shield.refuses) == (False, False)
 
     def test_numbers_cannot_be_listed(self) -> None:
         """A Box has no choices."""
@@ -213,3 +248,55 @@ class TestJointDomain:
             for i, whole in enumerate(itertools.product(range(2), range(3), range(4))):
                 assert shield.check(context, np.array([whole] * 3)).tolist() == allowed[:, i].tolist()
             assert shield.check(context, np.array([[0, 0, 4], [-1, 0, 0], [2, 0, 0]])).tolist() == [False] * 3
+
+
+# Each joins factors, so that it is asked about whole actions.
+JOINING: dict[str, Constraint] = {
+    "levels": RateLimit(
+        name="x",
+        per_second=0.5,
+        levels={"pump=off": 0, "pump=on": 4, "fan=still": 0, "fan=slow": 1, "fan=fast": 2, "fan=storm": 5},
+    ),
+    "effect": RateLimit(name="x", per_second=0.5, effect={"pump=on": 2, "fan=slow": -1, "fan=fast": -2}),
+    "budget": Budget(name="x", cost="fan + (3 if pump == 'on' else 0)", at_most=9, seconds=8),
+    "failing": Budget(name="x", cost="fan / valve", at_most=9, seconds=8),
+    "switches": MaxSwitches(name="x", at_most=3, seconds=6),
+    "cooldown": Cooldown(name="x", actions=("pump=on", "fan=storm"), seconds=3),
+    "bounds": Bounds(name="x", of="load", effect={"pump=on": 1, "fan=slow": -1}, low=0, high=1),
+    "names": Rule(name="x", forbid="fan in ('slow', 'fast') and valve != 'open' or pump == fan"),
+    "numbers": Rule(name="x", forbid="max(valve, -fan) >= load + pump"),
+    "lenient": Rule(name="x", forbid="fan / valve > pump", on_error="allow"),
+}
+
+
+@pytest.mark.parametrize("constraint", JOINING.values(), ids=list(JOINING))
+@pytest.mark.parametrize("known", [True, False])
+def test_whole_actions_that_are_not_listed_are_judged_as_those_that_are(
+    constraint: Constraint, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One a row, whatever was done before; and the same is kept of what is done."""
+    listed = Shield([constraint], FACTORED)
+    for module in ("choices", "shield"):
+        monkeypatch.setattr(f"guards.{module}.JOINT_LIMIT", 23)
+    unlisted = Shield([constraint], FACTORED)
+    every = np.array(list(itertools.product(range(2), range(3), range(4))))
+    rng, history, at = np.random.default_rng(3), History(known=known, since=NOW), NOW
+
+    left = []
+    for _ in range(40):
+        row = [rng.choice([-1.0, 0.0, 0.5, 1.0, 3.0]), 0, 0]
+        context = context_of([row] * 24, now=[at] * 24, histories=[history] * 24)
+        left.append(listed.check(context, every).tolist())
+        assert unlisted.check(context, every).tolist() == left[-1]
+        weights = [shield.weights(context, every) if shield.weighs else None for shield in (listed, unlisted)]
+        assert weights[0] == weights[1]
+        i = int(rng.integers(24))
+        told = [
+            shield.advanced(history, tuple(every[i].tolist()), at, weight and weight[i])
+            for shield, weight in zip((listed, unlisted), weights, strict=True)
+        ]
+        assert told[0] == told[1]
+        history, at = told[0], at + float(rng.choice([0.0, 0.5, 1.0, 4.0, -1.0]))
+
+    assert (listed.joins, unlisted.joins) == (True, False)
+    assert 0 < sum(map(sum, left)) < 40 * 24

@@ -150,6 +150,13 @@ class TestRule:
             ("r", told, [True, False]),
         ]
 
+    def test_nothing_is_reported_where_all_can_be_evaluated(self) -> None:
+        """In a batch of any size."""
+        rule = Rule(name="r", forbid="budget < 1", on_error="allow")
+        ruling = Shield([rule], SCHEMA).judge(context_of([[0, 0, 0]] * 3, facts=[[5, 0]] * 3))
+
+        assert not ruling.reported(np.array([0, 1, 2])).any()
+
     def test_it_needs_no_history_of_uses(self) -> None:
         """Nothing has to be remembered for it."""
         assert Rule(name="r", forbid="True").tracks(SCHEMA) == frozenset()
@@ -205,11 +212,14 @@ class TestCooldown:
         with pytest.raises(GuardMisconfigured, match=r"the action 'fly' is not known, expected one of hold, up, down"):
             Cooldown(name="c", actions=("fly",), seconds=1).bind(SCHEMA)
 
-    @pytest.mark.parametrize("mistake", [{"actions": ()}, {"seconds": 0}, {"seconds": float("inf")}, {"seconds": 1e9}])
+    @pytest.mark.parametrize(
+        "mistake", [{"actions": ()}, {"seconds": 0}, {"seconds": float("inf")}, {"seconds": 86400 * 366}]
+    )
     def test_what_makes_no_cooldown_is_refused(self, mistake: dict[str, Any]) -> None:
         """No actions, no time, or longer than a year."""
         with pytest.raises(ValidationError):
             parsed(EXAMPLES["cooldown"] | mistake)
+        assert parsed(EXAMPLES["cooldown"] | {"seconds": 86400 * 365})
 
 
 class TestBounds:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.spec import ActionSpace, Discrete
+from export.spec import ActionSpace, Discrete, Factor, MultiDiscrete
 from guards.domains import domain_of
 from guards.errors import GuardMisconfigured
 from guards.records import NO_ACTION, Schema
@@ -38,7 +38,9 @@ def test_a_written_action_is_read(space: ActionSpace, written: Any, action: Any)
         (NAMES, "fly", "'fly' is not known, expected one of hold, up, down"),
         (NAMES, ("hold",), "['hold'] is a list"),
         (SWITCHES, "on", "'on' is not known, expected a list of a choice for each of ['pump', 'valve', 'fan']"),
-        (SWITCHES, ("on", "half"), "expected a list of a choice for each"),
+        (SWITCHES, "off", "'off' is not known, expected a list of a choice for each"),
+        (SWITCHES, ("on", "half"), "['on', 'half'] is not known, expected a list of a choice for each"),
+        (SWITCHES, ("on", True, 0), "the choice of 'valve' True is not known"),
         (SWITCHES, ("on", "half", "storms"), "the choice of 'fan' 'storms' is not known"),
         (SWITCHES, ("on", 3, 0), "the choice of 'valve' 3 is not known"),
         (SWITCHES, ("on", -1, 0), "the choice of 'valve' -1 is not known"),
@@ -167,3 +169,32 @@ def test_the_shield_checks_numbers_by_itself() -> None:
 def test_an_action_stands_in_the_columns_of_its_choices(kind: str, action: Any, columns: list[int]) -> None:
     """By them constraints remember when each was last executed."""
     assert list(domain_of(SPACES[kind]).chosen(action)) == columns
+
+
+def test_a_choice_of_one_is_looked_up_like_any_other() -> None:
+    """What does not exist is looked up nowhere, though there is but one place."""
+    one, last = (
+        Discrete(names=("only",)),
+        MultiDiscrete(factors=(*SWITCHES.factors[:1], Factor(name="x", names=("y",)))),
+    )
+
+    assert domain_of(one).holds(np.array([0, -1, 1]), np.array([[True]] * 3)).tolist() == [True, False, False]
+    assert domain_of(last).holds(np.array([[1, 0], [1, 1]]), np.array([[True] * 3] * 2)).tolist() == [True, False]
+
+
+def test_a_row_that_lacks_a_part_holds_no_action() -> None:
+    """Every factor has a choice, every number a value."""
+    assert domain_of(SWITCHES).there(np.array([[0, NO_ACTION, 2], [0, 0, 0]])).tolist() == [False, True]
+    assert domain_of(ARM).there(np.array([[0.0, np.nan, 1.0], [0.0, 0.0, 0.0]])).tolist() == [False, True]
+
+
+def test_bounds_that_meet_leave_a_number() -> None:
+    """One; where they cross, none."""
+    leaves = np.array([[[0.0, 1.0, 0.0], [2.0, 1.0, 9.0]], [[0.0, 1.0, 0.0], [2.0, 0.9, 9.0]]])
+
+    assert domain_of(ARM).choosable(leaves).tolist() == [True, False]
+
+
+def test_a_box_has_no_columns_in_a_mask() -> None:
+    """A request cannot bring one."""
+    assert (domain_of(ARM).width, domain_of(ARM).shape) == (0, (0,))

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from pydantic import ValidationError
 
 from export.observations import Recorded, statistics
 from export.spec import (
@@ -23,6 +24,7 @@ from export.spec import (
     ObservationSpace,
     Statistics,
 )
+from guards.constraints import Constraint, Rule
 from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.errors import GuardMisconfigured
 from guards.records import Context, History, Schema
@@ -115,12 +117,22 @@ class TestConfidence:
 
         assert hits == [False, False, True, False, True, True]
 
+    def test_the_two_best_of_many_are_compared(self) -> None:
+        """Wherever they stand among fifty."""
+        many = Discrete(names=tuple(f"a{i}" for i in range(50)))
+        head = np.random.default_rng(2).normal(size=(200, 50))
+        best = np.sort(head, axis=1)[:, -2:]
+
+        hits = in_doubt(self.SURE, manifest_of(action=many, scale=1.0), answered(head))
+
+        assert hits == (best[:, 1] - best[:, 0] < 0.25).tolist()
+
     def test_logits_are_compared_by_their_probabilities(self) -> None:
         """However large they are."""
         chances = np.array([[0.5, 0.3, 0.2], [0.5, 0.1, 0.4], [0.6, 0.35, 0.05], [0.1, 0.62, 0.28]])
         head = [*(np.log(chances) + 900).tolist(), [0, 1e300, -1e300], [0.0, -1e8, -1e8]]
 
-        hits = in_doubt(self.SURE, manifest_of(head="logits"), answered(head))
+        hits = in_doubt(self.SURE, manifest_of(head="logits", scale=10.0), answered(head))
 
         assert hits == [True, True, True, False, False, False]
 
@@ -227,6 +239,16 @@ class TestNovelty:
 
         assert in_doubt(Novelty(name="n", false_alarms=0.01), manifest, answered(observation=seen)) == [False, True]
 
+    def test_what_scores_as_the_threshold_is_not_novel(self) -> None:
+        """Only what exceeds it is."""
+        taken = self.taken(np.random.default_rng(1).normal(size=(1000, 2)))
+        seen = np.array([[1.0, -2.0], [1.0, -2.5]])
+        level = taken.model_copy(update={"scores": (float(taken.scoring()(seen)[0]),) * len(taken.scores)})
+
+        hits = in_doubt(Novelty(name="n", false_alarms=0.01), manifest_of(statistics=level), answered(observation=seen))
+
+        assert hits == [False, True]
+
     def test_what_it_needs_and_does_not_find(self) -> None:
         """Statistics, their scores, and enough of them: each refusal says what to do."""
         rows = np.random.default_rng(1).normal(size=(999, 2))
@@ -256,6 +278,41 @@ class TestFresh:
         fresh = Fresh(name="f", max_age_seconds=2, missing="allow")
 
         assert in_doubt(fresh, manifest_of(), answered(age=self.AGES)) == [False, False, True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("kind", "setting", "possible", "refused"),
+    [
+        (Quorum, "at_most", [0, 1e9], [-0.1]),
+        (Confidence, "at_least", [0.001, 1], [0, 1.1]),
+        (Novelty, "false_alarms", [1e-6, 0.1], [0, 0.11]),
+        (Fresh, "max_age_seconds", [0.001, 86400 * 365], [0, 86400 * 366]),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    kind: type[Doubt], setting: str, possible: list[float], refused: list[float]
+) -> None:
+    """By its setting; what is just possible is accepted."""
+    assert [kind.model_validate({"name": "d", setting: one}).model_dump()[setting] for one in possible] == possible
+    for one in refused:
+        with pytest.raises(ValidationError, match=setting):
+            kind.model_validate({"name": "d", setting: one})
+
+
+def test_doubts_are_found_among_other_constraints() -> None:
+    """Which are none, and keep their places: a refusal names the one it is about."""
+    others: list[Constraint] = [
+        Rule(name="r", forbid="load > 1"),
+        Fresh(name="f", max_age_seconds=2),
+        Quorum(name="q", at_most=1),
+    ]
+    manifest = manifest_of()
+
+    found = Doubts.of(others[:2], Schema.of(manifest), manifest)
+
+    assert [doubt.name for doubt, _ in found.bound] == ["f"]
+    with pytest.raises(GuardMisconfigured, match=r"^2, 'q': "):
+        Doubts.of(others, Schema.of(manifest), manifest)
 
 
 def test_doubts_keep_their_order_and_forbid_no_action() -> None:

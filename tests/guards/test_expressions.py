@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from export.spec import ActionSpace, Box, Discrete, Field, Fields
 from guards.errors import ExpressionInvalid
-from guards.expressions import MAX_DEPTH, MAX_LENGTH, MAX_PARTS, compile_expression
+from guards.expressions import MAX_DEPTH, compile_expression
 from guards.records import NO_ACTION, UNKNOWN_ACTION, Context, History, Integers, Schema
+from guards.syntax import MAX_LENGTH, MAX_PARTS
 from guards.terms import Result
+from tests.acting import ARM, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of, schema_of
 from tests.guards.strategies import contexts, numbers, truths
 
@@ -39,6 +42,7 @@ REFUSED = {
     "load.is_integer()": (1, "Call is not part of the rule language"),
     "1 > max(load, lag, key=abs)": (5, "Call is not part of the rule language"),
     "1 > max(load, *lag)": (15, "Starred is not part of the rule language"),
+    "'up' == action == 'fly'": (19, "the action 'fly' is not known"),
     "(x := load) > 1": (2, "NamedExpr is not part of the rule language"),
     "[load for load in lag]": (1, "ListComp is not part of the rule language"),
     "all(x for x in pods)": (1, "all() of 1 values is not known"),
@@ -190,10 +194,42 @@ def test_a_refusal_points_at_the_column(source: str) -> None:
     assert problem in str(refusal.value)
 
 
-def test_a_source_that_is_too_long_is_not_even_parsed() -> None:
-    """It is not repeated in the message either."""
-    with pytest.raises(ExpressionInvalid, match=rf"^an expression has {MAX_LENGTH + 1} characters, expected at most"):
-        compile_expression("1" * (MAX_LENGTH + 1), SCHEMA, "truth")
+@pytest.mark.parametrize("part", ["load > 1", "action in ('up',)", "action == 'up'", "(True if True else False)"])
+def test_every_part_is_one_step_deeper(part: str) -> None:
+    """Whatever it is a part of: at the limit it compiles, and one deeper it does not."""
+    assert compile_expression("not " * (MAX_DEPTH - 2) + part, SCHEMA, "truth")
+    with pytest.raises(ExpressionInvalid, match="is nested deeper than 32"):
+        compile_expression("not " * (MAX_DEPTH - 1) + part, SCHEMA, "truth")
+
+
+@pytest.mark.parametrize(
+    ("action", "about_action", "known"),
+    [
+        (SCHEMA.action, True, "load, budget, action, previous_action, seconds_since_change, step"),
+        (SCHEMA.action, False, "load, budget, previous_action, seconds_since_change, step"),
+        (SWITCHES, True, "load, budget, pump, valve, fan, seconds_since_change, step"),
+        (SWITCHES, False, "load, budget, seconds_since_change, step"),
+        (ARM, True, "load, budget, torque, grip, drift, seconds_since_change, step"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_those_that_are_known(
+    action: ActionSpace, about_action: bool, known: str
+) -> None:
+    """In each kind of space, and where no action is asked about."""
+    schema = Schema(observation=Fields(fields=(Field(name="load"),)), action=action, facts=("budget",))
+
+    for name in ("cpu", *(name for name in ("pump", "torque", "action", "previous_action") if name not in known)):
+        with pytest.raises(ExpressionInvalid, match=f"the name '{name}' is not known, expected one of {known}$"):
+            compile_expression(f"{name} > 1", schema, "truth", about_action=about_action)
+
+
+def test_numbers_are_doubles() -> None:
+    """However they are written: whole ones do not run over, and are not cut off."""
+    context = context_of([[1, 0, 0]])
+
+    assert evaluated("load < 9223372036854775807 + 1", context).all()
+    assert evaluated("load < 10000000000000000000000000", context).all()
+    assert evaluated("load < 1.7976931348623157e308", context).all()
 
 
 def test_a_source_at_the_limits_compiles() -> None:
@@ -205,13 +241,75 @@ def test_a_source_at_the_limits_compiles() -> None:
     assert not evaluated(long, context_of([[1, 0, 0]])).all()
 
 
-@pytest.mark.parametrize("opening", ["(", "-", "not ", "[", "abs("])
-def test_a_source_that_would_exhaust_the_parser_is_refused(opening: str) -> None:
-    """Deep nesting is a mistake in a file, not a crash of the process."""
-    source = (opening * MAX_LENGTH)[: MAX_LENGTH - 1] + "x"
+UNITS = Schema(
+    observation=Fields(
+        fields=(
+            Field(name="cpu", unit="ratio"),
+            Field(name="load", unit="ratio"),
+            Field(name="wait", unit="s"),
+            Field(name="pods"),
+        )
+    ),
+    action=Discrete(names=("hold", "up")),
+    facts=("price",),
+)
 
-    with pytest.raises(ExpressionInvalid):
-        compile_expression(source, SCHEMA, "truth")
+
+@pytest.mark.parametrize(
+    ("source", "column", "units"),
+    [
+        ("cpu > wait", 1, ("ratio", "s")),
+        ("pods > 1 and wait < load", 14, ("ratio", "s")),
+        ("0 < cpu < seconds_since_change", 5, ("ratio", "s")),
+        ("pods + (cpu - wait) > 1", 9, ("ratio", "s")),
+        ("pods + cpu > wait", 1, ("ratio", "s")),
+        ("2 > max(cpu, pods, wait)", 5, ("ratio", "s")),
+        ("-cpu > wait", 1, ("ratio", "s")),
+        ("abs(cpu) > wait", 1, ("ratio", "s")),
+        ("1 > (cpu if pods > 1 else wait)", 6, ("ratio", "s")),
+        ("wait > (cpu if pods > 1 else 0)", 1, ("ratio", "s")),
+    ],
+)
+def test_units_are_not_mixed(source: str, column: int, units: tuple[str, str]) -> None:
+    """A ratio is no number of seconds: comparing or adding them is a mistake, which is found at start."""
+    with pytest.raises(ExpressionInvalid) as refusal:
+        compile_expression(source, UNITS, "truth")
+
+    said = f"expression {source!r}, column {column}: has the units {units[0]!r} and {units[1]!r}, expected numbers of "
+    assert str(refusal.value) == said + "one unit"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "cpu > load and wait > seconds_since_change",
+        "cpu > 0.8 or wait > pods or wait > price or step > cpu",
+        "cpu * 60 > wait and wait / 60 < cpu and cpu % 2 < wait",
+        "max(cpu, load) - min(cpu, 1) > abs(load)",
+        "(cpu if pods > 1 else load) > load",
+    ],
+)
+def test_what_has_no_unit_goes_with_any(source: str) -> None:
+    """Constants, facts, fields without a unit, and what is multiplied, which may have been converted."""
+    assert compile_expression(source, UNITS, "truth").term.kind == "truth"
+
+
+def test_the_numbers_of_a_box_have_their_units() -> None:
+    """They are compared like fields."""
+    box = Box(fields=(Field(name="heat", unit="kW", low=0, high=1),))
+    schema = Schema(observation=UNITS.observation, action=box)
+
+    with pytest.raises(ExpressionInvalid, match="has the units 'kW' and 's'"):
+        compile_expression("heat > wait", schema, "truth")
+
+
+def test_an_expression_may_have_several_lines() -> None:
+    """They make one, and a comment ends with its line."""
+    source = "\n  load > 1  # busy\n  and lag > 2\n"
+
+    assert evaluated(source, context_of([[2, 3, 0], [2, 1, 0], [0, 3, 0]])).tolist() == [[True], [False], [False]]
+    with pytest.raises(ExpressionInvalid, match=r"line 2, column 12: the name 'huge' is not known"):
+        compile_expression("load > 1\n  or lag > huge\n", SCHEMA, "truth")
 
 
 def test_a_number_may_be_asked_for() -> None:

@@ -10,11 +10,11 @@ from pydantic import TypeAdapter, ValidationError
 from export.spec import MultiDiscrete
 from guards.constraints import AnyConstraint, Constraint
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.histories import BUCKETS, Budget, MaxSwitches, RateLimit
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import Action, Context, History, Schema
 from guards.shield import Shield
 from tests.acting import OBSERVATION, SWITCHES
-from tests.fakes import NOW, SCHEMA, context_of
+from tests.fakes import NOW, SCHEMA, context_of, schema_of
 
 FACTORED = Schema(observation=OBSERVATION, action=SWITCHES)
 HOLD, UP, DOWN, JUMP, REST, DROP = SCHEMA.actions
@@ -41,10 +41,10 @@ class Loop:
 
     def left(self, at: float, load: float = 0.0) -> list[Any]:
         """What may be done: names of actions, or whole actions of several factors."""
-        allowed = np.flatnonzero(self.shield.judge(self.context(at, load)).allowed[0]).tolist()
-        if not isinstance(self.schema.action, MultiDiscrete):
-            return [self.schema.actions[i] for i in allowed]
-        return [tuple(map(int, np.unravel_index(i, self.schema.action.sizes))) for i in allowed]
+        context = self.context(at, load)
+        if isinstance(self.schema.action, MultiDiscrete):
+            return [a for a in np.ndindex(*self.schema.action.sizes) if self.shield.check(context, np.array([a]))[0]]
+        return [self.schema.actions[i] for i in np.flatnonzero(self.shield.judge(context).allowed[0])]
 
     def does(self, action: "str | Action", at: float, load: float = 0.0) -> "Loop":
         """Execute something, allowed or not."""
@@ -83,6 +83,16 @@ class TestRateLimit:
         assert Loop(self.EFFECT).left(0) == [*SCHEMA.actions]
         assert Loop(self.LEVELS).left(0) == [*SCHEMA.actions]
 
+    def test_it_is_free_however_slow_the_change(self) -> None:
+        """There is nothing yet that could change."""
+        assert Loop(self.LEVELS.model_copy(update={"per_second": 1e-12})).left(0) == [*SCHEMA.actions]
+
+    def test_one_action_alone_never_changes_anything(self) -> None:
+        """Not even where it is not known what was done."""
+        schema = schema_of(("load",), ("only",))
+
+        assert Loop(RateLimit(name="r", per_second=1, levels={"only": 3}), schema, STRANGE).left(0) == ["only"]
+
     @pytest.mark.parametrize(
         ("at", "expected"), [(0, [UP, REST]), (1, [HOLD, UP, DOWN, REST]), (4, [*SCHEMA.actions][:5])]
     )
@@ -95,6 +105,12 @@ class TestRateLimit:
         loop = Loop(self.LEVELS).does(HOLD, 0).does(UP, 1).does(REST, 1.5)
 
         assert loop.kept == (NOW + 1,)
+
+    def test_the_first_action_is_a_change_only_where_it_is_not_known_what_was_before(self) -> None:
+        """And the next of a stranger is compared with it."""
+        assert Loop(self.LEVELS).does(UP, 0).kept == ()
+        assert Loop(self.LEVELS, history=STRANGE).does(UP, 0).does(REST, 1).kept == (NOW,)
+        assert Loop(self.LEVELS, history=STRANGE).does(UP, 0).does(HOLD, 1).kept == (NOW + 1,)
 
     def test_unknown_history_changed_just_before_it_was_seen(self) -> None:
         """Until the longest change has had its time."""
@@ -167,6 +183,26 @@ class TestBudget:
         assert loop.left(69.9) == [HOLD, UP, DOWN, REST, DROP]
         assert loop.left(70) == [*SCHEMA.actions]
 
+    def test_what_is_still_in_the_window_counts(self) -> None:
+        """When what was spent before it is left again."""
+        loop = Loop(self.BUDGET).does(UP, 0).does(JUMP, 10)
+
+        assert loop.left(60) == [HOLD, UP, DOWN, REST, DROP]
+        assert loop.left(70) == [*SCHEMA.actions]
+
+    def test_what_costs_nothing_is_never_forbidden(self) -> None:
+        """Though more was spent than there is."""
+        loop = Loop(self.BUDGET).does(JUMP, 0).does(JUMP, 20)
+
+        assert loop.left(21) == [HOLD, DOWN, REST, DROP]
+
+    def test_what_has_left_the_window_is_not_kept(self) -> None:
+        """To the moment."""
+        loop = Loop(self.BUDGET).does(UP, 0).does(UP, 10)
+
+        assert loop.does(HOLD, 59.9).kept == (NOW, 1.0, NOW + 10, 1.0)
+        assert loop.does(HOLD, 60).kept == (NOW + 10, 1.0)
+
     def test_a_cost_may_use_the_observation(self) -> None:
         """What it costs is worked out when it is executed."""
         loop = Loop(Budget(name="b", cost="load if action == 'up' else 0", at_most=5, seconds=60))
@@ -204,21 +240,23 @@ class TestBudget:
             loop.does(UP, i * 0.1)
 
         times, costs = loop.kept[::2], loop.kept[1::2]
-        assert len(times) <= BUCKETS + 1
+        assert len(times) <= 10 + 1
         assert times[-1] == NOW + 99.9
         assert 160 <= sum(costs) <= 170
 
     def test_a_bucket_holds_no_more_than_there_is(self) -> None:
         """So the numbers stay numbers whatever is spent against the constraint."""
-        loop = Loop(Budget(name="b", cost="load", at_most=5, seconds=60)).does(UP, 0, load=4).does(UP, 0, load=1e300)
+        budget = Budget(name="b", cost="load", at_most=5, seconds=60)
 
-        assert loop.kept == (NOW, 5.0)
+        assert Loop(budget).does(UP, 0, load=4).does(UP, 0, load=1e300).kept == (NOW, 5.0)
+        assert Loop(budget).does(UP, 0, load=1e300).kept == (NOW, 5.0)
 
     def test_a_clock_that_goes_back_stands_still(self) -> None:
         """What is spent counts from the latest time that was told."""
         loop = Loop(self.BUDGET).does(UP, 50).does(UP, 0)
 
         assert loop.kept == (NOW + 50, 2.0)
+        assert Loop(self.BUDGET).does(UP, 0).does(UP, 50).does(UP, 20).kept == (NOW, 1.0, NOW + 50, 2.0)
 
     def test_factors_have_a_cost(self) -> None:
         """Of whole actions."""
@@ -255,7 +293,7 @@ class TestMaxSwitches:
             loop.does(action, i)
 
         assert loop.kept == (NOW + 2, NOW + 4)
-        assert loop.does(DOWN, 62.5).kept == (NOW + 4,)
+        assert loop.does(DOWN, 62).kept == (NOW + 4,)
 
     def test_unknown_history_leaves_nothing_but_time(self) -> None:
         """It is not known what would be no switch."""
@@ -291,8 +329,8 @@ class TestMaxSwitches:
     [
         {"kind": "rate_limit", "per_second": 0},
         {"kind": "budget", "cost": "1", "at_most": 0, "seconds": 1},
-        {"kind": "budget", "cost": "1", "at_most": 1e13, "seconds": 1},
-        {"kind": "budget", "cost": "1", "at_most": 1, "seconds": 1e9},
+        {"kind": "budget", "cost": "1", "at_most": 1.1e12, "seconds": 1},
+        {"kind": "budget", "cost": "1", "at_most": 1, "seconds": 86400 * 366},
         {"kind": "max_switches", "at_most": 0, "seconds": 1},
         {"kind": "max_switches", "at_most": 101, "seconds": 1},
     ],
@@ -301,6 +339,12 @@ def test_what_is_no_limit_is_refused(mistake: dict[str, Any]) -> None:
     """No amount, no time, or more than can be kept."""
     with pytest.raises(ValidationError):
         parsed({"name": "x", **mistake})
+
+
+def test_a_window_may_be_a_year() -> None:
+    """And no longer."""
+    assert Budget(name="x", cost="1", at_most=1e12, seconds=86400 * 365).seconds == 86400 * 365
+    assert MaxSwitches(name="x", at_most=100, seconds=86400 * 365).at_most == 100
 
 
 KINDS: Sequence[Constraint] = (TestRateLimit.EFFECT, TestRateLimit.LEVELS, TestBudget.BUDGET, TestMaxSwitches.TWICE)

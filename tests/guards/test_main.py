@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from guards.__main__ import main
+from tests.acting import factors, gaussian
 from tests.artefacts import demo
 
 ROOT = Path(__file__).parents[2]
@@ -244,6 +245,56 @@ def test_a_configuration_needs_no_baseline_to_be_proved(folder: Path, capsys: py
 
     assert main(["prove", path]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_trusted_policy_is_the_service_s_to_load(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As a baseline it is not looked at here; its last resort is."""
+    trusting = ORDINARY.replace('kind = "constant"\naction = "hold"', 'kind = "policy"\npath = "older.onnx"')
+
+    assert main(["prove", written(folder, trusting)]) == 0
+    assert main(["prove", written(folder, trusting.replace('last_resort = "hold"', 'last_resort = "fly"'))]) == 2
+    assert "baseline: the action 'fly' is not known" in capsys.readouterr().err
+
+
+NUMBERS = """
+policy = "arm.onnx"
+[[constraints]]
+kind = "rate_limit"
+name = "slowly"
+of = "torque"
+per_second = 1
+[baseline]
+kind = "constant"
+action = [0, 1, 0]
+last_resort = [0.5, 1, 0]
+"""
+
+
+def test_a_box_is_proved_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With its last resort, which is a list of numbers; sessions whose history is not here may be left out."""
+    (folder / "arm.onnx").write_bytes(gaussian())
+    path = written(folder, NUMBERS)
+
+    assert (main(["prove", path]), main(["prove", "--known-history", path])) == (1, 0)
+
+    lines = capsys.readouterr().out.splitlines()
+    resort = "the last resort [0.5, 1, 0] is allowed wherever nothing else is"
+    assert "  every action: closed by 'slowly'" in lines
+    assert f"counterexample: {resort} (not there either)" in lines
+    assert f"proved: {resort}" in lines
+
+
+def test_several_factors_are_proved_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The last resort is a list of choices, by name or index."""
+    (folder / "arm.onnx").write_bytes(factors())
+    rule = '[[constraints]]\nkind = "rule"\nname = "dry"\nforbid = "pump == \'on\' and valve == \'closed\'"\n'
+    text = 'policy = "arm.onnx"\n' + rule + NUMBERS.partition("per_second = 1\n")[2]
+    text = text.replace("[0, 1, 0]", '["off", 1, 0]').replace("[0.5, 1, 0]", '["on", "closed", "still"]')
+
+    assert main(["prove", written(folder, text)]) == 0
+
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("note: the last resort ['on', 'closed', 'still'] is itself forbidden in some situations")
 
 
 def test_without_z3_proving_says_what_to_install(folder: Path) -> None:

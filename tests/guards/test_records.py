@@ -7,7 +7,7 @@ import pytest
 
 from export.spec import Array, Discrete, Field, Fields, Manifest
 from guards.errors import GuardMisconfigured
-from guards.records import NEVER, NO_ACTION, UNKNOWN_ACTION, History, Schema
+from guards.records import NEVER, NO_ACTION, UNKNOWN_ACTION, Context, History, Schema
 from tests.fakes import NOW, context_of
 
 FRESH = History(known=True, since=NOW)
@@ -29,7 +29,10 @@ def test_a_schema_of_an_array_names_nothing() -> None:
     assert schema.facts == ()
 
 
-@pytest.mark.parametrize("facts", [("cpu",), ("action",), ("step",), ("budget", "budget")])
+@pytest.mark.parametrize(
+    "facts",
+    [("cpu",), ("action",), ("step",), ("previous_action",), ("seconds_since_change",), ("budget", "budget")],
+)
 def test_a_fact_may_not_have_a_name_that_is_taken(facts: tuple[str, ...]) -> None:
     """By a field, by the rule language, or by another fact: a rule could mean either."""
     space = Fields(fields=(Field(name="cpu"),))
@@ -84,6 +87,13 @@ class TestAdvanced:
 
         assert (after.known, after.since, after.used) == (False, NOW - 5, {1: NOW})
 
+    def test_what_constraints_keep_stays_until_they_say_otherwise(self) -> None:
+        """Also that they keep nothing more."""
+        before = History(known=True, since=NOW, kept={"r": (1.0,)})
+
+        assert before.advanced(1, NOW, frozenset()).kept == {"r": (1.0,)}
+        assert before.advanced(1, NOW, frozenset(), kept={}).kept == {}
+
     def test_the_history_before_is_untouched(self) -> None:
         """A request that is decided again continues the same history."""
         FRESH.advanced(1, NOW, frozenset({1}))
@@ -122,6 +132,15 @@ class TestContext:
             assert some.mask.all(axis=1).tolist() == [True, False]
         else:
             assert some.mask is None
+
+    def test_what_was_read_out_of_it_is_no_part_of_it(self) -> None:
+        """A context that was asked is still the same."""
+        asked = context_of([[0, 0, 0]])
+        other = Context(asked.observation, asked.facts, asked.mask, asked.now, asked.histories)
+
+        asked.seconds_since_use([1])
+
+        assert asked == other
 
     def test_previous_action(self) -> None:
         """None at the start, unknown where the history is elsewhere, the last one executed here else."""

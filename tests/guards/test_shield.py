@@ -6,8 +6,9 @@ from hypothesis import given, settings
 
 from guards.constraints import Constraint, Cooldown, Mode, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.records import Context, History
+from guards.records import Context, History, Schema
 from guards.shield import Shield, Violation, violation
+from tests.acting import OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, Fickle, context_of
 from tests.guards.strategies import constraints, contexts
 
@@ -162,3 +163,39 @@ def test_an_action_is_allowed_where_nobody_who_denies_is_against_it(some: list[C
         reported = np.any([hits for _, mode, hits in against if mode != "deny"], axis=0)
         assert np.array_equal(ruling.allowed[:, action], np.broadcast_to(~denied, rows.shape))
         assert np.array_equal(ruling.reported(actions), np.broadcast_to(reported, rows.shape))
+
+
+def test_what_some_rows_may_do_is_asked_of_them_alone() -> None:
+    """By their place among all; what was drawn from what is left is done."""
+    mask = [[True, False, True, True, True, True], [False, True, True, True, True, True], [True] * 6]
+    ruling = Shield([NO_DOWN], SCHEMA).judge(context_of([[0, 0, 0], [-1, 0, 0], [-1, 0, 0]], mask=mask))
+    some = np.array([2, 1])
+
+    assert ruling.leaves.tolist() == [[*mask[0][:2], False, *mask[0][3:]], *mask[1:]]
+    assert ruling.rows(some).leaves.tolist() == [mask[2], mask[1]]
+    assert ruling.permits(some, np.array([0, 0])).tolist() == [True, False]
+    assert ruling.nearest(np.array([1, 1, 1]), np.array([0, 1, 2])).tolist() == [0, 1, 2]
+
+
+def test_what_has_no_mask_is_asked_about_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there are too many whole actions for a list, masks and prohibitions are told together."""
+    for module in ("choices", "shield"):
+        monkeypatch.setattr(f"guards.{module}.JOINT_LIMIT", 23)
+    some: list[Constraint] = [
+        Cooldown(name="rest", actions=("fan=storm",), seconds=9),
+        Rule(name="both", forbid="pump == 'on' and fan == 'storm'"),
+        Rule(name="told", mode="warn", forbid="valve == fan"),
+    ]
+    shield = Shield(some, Schema(observation=OBSERVATION, action=SWITCHES))
+    history = History(known=True, since=NOW, used={8: NOW - 1})
+    ruling = shield.judge(context_of([[0, 0, 0]] * 3, histories=[history] * 2 + [History(known=True, since=NOW)]))
+    columns = shield.domain.columns(np.array([[1, 0, 3], [0, 0, 0], [1, 2, 2]]))
+
+    assert (shield.joins, shield.refuses, shield.reports) == (False, True, True)
+    assert {name: hits.tolist() for name, _, hits in ruling.forbidding(np.arange(3), columns)} == {
+        "rest": [True, False, False],
+        "both": [True, False, False],
+        "told": [False, True, True],
+    }
+    assert ruling.reported(columns).tolist() == [False, True, True]
+    assert ruling.permits(np.arange(3), columns).tolist() == [False, True, True]

@@ -2,7 +2,7 @@
 
 A flight has 16 rows, which is what one turn of a busy loop has. ``decide`` is called by itself; the whole path, from
 the bytes of 16 requests to the bytes of their answers with inference and journal in between, as a server calls it.
-Each is the best of some runs: what else the machine does only adds.
+Each is the best of some runs: what else the machine does only adds. Then real servers are driven by wrk.
 """
 
 import asyncio
@@ -21,10 +21,12 @@ from guards.constraints import AnyConstraint, Bounds, Cooldown, Rule
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import History
 from service.decide import decide
+from service.process import collect_seldom
 from service.sessions import Moment
 from tests.artefacts import linear
 from tests.fakes import NOW, asked, flight_of, plane_of, schema_of
 from tests.in_process import serving
+from tests.service.served_cost import served
 
 ROWS, ROUNDS, REPEATS = 16, 15, 20
 COUNTS = (0, 10, 100)
@@ -92,16 +94,25 @@ def cpu(works: Sequence[Callable[[], object]]) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    sys.stdout.write(f"guards: CPU (µs) of a flight of {ROWS} decisions, and the constraints' share of it\n")
+    sys.stdout.write(f"guards in process: CPU (µs) of a flight of {ROWS} decisions, and the constraints' share of it\n")
     sys.stdout.write("constraints  actions    decide  share    whole path  share\n")
     for actions in (8, 1000):
         with ExitStack() as stack:
             runner = stack.enter_context(asyncio.Runner())
             inner = cpu([deciding(count, actions) for count in COUNTS])
-            whole = cpu([stack.enter_context(answering(count, actions, runner)) for count in COUNTS])
+            servers = [stack.enter_context(answering(count, actions, runner)) for count in COUNTS]
+            collect_seldom()
+            whole = cpu(servers)
         for count, a, b in zip(COUNTS, inner, whole, strict=True):
             share, whole_share = 1 - inner[0] / a, 1 - whole[0] / b
             sys.stdout.write(f"{count:11d}  {actions:7d}  {a:8.0f}  {share:5.0%}  {b:12.0f}  {whole_share:5.0%}\n")
+    sys.stdout.write("\nguards in a server, at 16 connections: CPU (µs) of a request, and the constraints' share\n")
+    sys.stdout.write("constraints  actions     CPU  share  rows a flight\n")
+    for actions in (8, 1000):
+        for count, one in zip(COUNTS, served([constraints(count) for count in COUNTS], FIELDS, actions), strict=True):
+            sys.stdout.write(
+                f"{count:11d}  {actions:7d}  {one.cpu_us:6.1f}  {1 - 1 / one.ratio:5.0%}  {one.rows:13.1f}\n"
+            )
 
 
 if __name__ == "__main__":

@@ -68,6 +68,11 @@ aggregation = "sum"
 
 [retention]
 journal_seconds = 60
+
+[proof]
+at_start = "refuse"
+seconds = 5
+history = "known"
 """
 
 
@@ -112,6 +117,7 @@ def test_everything_can_be_said(tmp_path: Path) -> None:
     assert (config.limits.batch_rows, config.rewards.aggregation, config.facts) == (10, "sum", ("price",))
     assert (config.durability, config.guard_clock) == ("disk", "observed_at")
     assert (config.breaker, config.limits.stale_seconds) == (Breaker(consecutive=3, jitter=0), 30)
+    assert (config.proof.at_start, config.proof.seconds, config.proof.history) == ("refuse", 5, "known")
 
 
 def test_an_absolute_path_stays(tmp_path: Path) -> None:
@@ -119,7 +125,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
     assert read(tmp_path, LEAST.replace("demo.onnx", "/elsewhere/demo.onnx")).policy == Path("/elsewhere/demo.onnx")
 
 
-TABLES = ("explore", "constraints", "baseline", "breaker", "limits", "rewards", "retention", "")
+TABLES = ("explore", "constraints", "baseline", "breaker", "limits", "rewards", "retention", "proof", "")
 
 
 @pytest.mark.parametrize("table", TABLES)

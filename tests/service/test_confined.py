@@ -180,6 +180,40 @@ class TestHalfSpaces:
                 assert d.moved is not None
                 assert d.moved > 0
 
+    def test_what_is_moved_to_where_the_best_is_moved_has_not_explored(self) -> None:
+        """Two proposals may end at one point."""
+        line = Linear(name="s", coefficients={"n": 1.0}, at_most=1.0)
+        corner = [Linear(name=f"s{i}", coefficients={"left": 1.0, "right": 0.1 * i}, at_most=0.5) for i in range(1, 4)]
+
+        alone = decided([line], [1.5, 1.0], BATCH)
+        together = decided([*corner, Bounds(name="b", of="right", low=1.0)], [1.5, 0.5, 0.2, 0.2], BATCH, space=BOUNDED)
+
+        assert all(d.explored is (d.action != (1.0,)) for d in alone)
+        assert [d.explored for d in alone].count(True) > BATCH / 5
+        assert {d.explored for d in together if isinstance(d.proposed, tuple) and d.proposed[0] > 1} == {False}
+        assert len({d.proposed for d in together}) == BATCH
+
+    def test_what_is_moved_elsewhere_than_the_best_has_explored(self) -> None:
+        """Though they would be clipped to one point: what is moved is the proposal, not its clip."""
+        limits: list[AnyConstraint] = [
+            Bounds(name="b", of="left", high=0.0),
+            Linear(name="s", coefficients={"left": 0.25, "right": 0.1}, at_most=0.2),
+        ]
+        made = decided(limits, [1.0, 8.0, 0.2, 0.0], BATCH, space=BOUNDED)
+
+        assert {d.explored for d in made} == {True}
+        assert {d.explored for d in decided(limits, [1.0, 8.0, 0.2, 0.0], 1, space=BOUNDED, explorer=Greedy())} == {
+            False
+        }
+
+    def test_rows_that_may_not_explore_have_not_beside_rows_that_may(self) -> None:
+        """Each has its own draw."""
+        plane = acting_plane(LINE, Normal(), constraints=[Linear(name="s", coefficients={"n": 1.0}, at_most=1.0)])
+        rows = [asked(explore=i % 2 == 0) for i in range(100)]
+        made = decide(plane, flight_of(rows), np.tile(np.array([0.0, 0.3], dtype=np.float32), (100, 1)))
+
+        assert [isinstance(d, Decision) and d.explored for d in made] == [row.explore for row in rows]
+
     def test_greed_is_projected_too(self) -> None:
         """It is certain, and still not ok: a solver is in the path."""
         (d,) = decided([SUM], [2.0, 4.0, 1.0, 1.0], 1, space=BOUNDED, explorer=Greedy())

@@ -134,6 +134,7 @@ def test_frequencies_are_propensities(kind: str, space: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("kind", EXPLORERS)
 def test_frequencies_are_propensities_over_a_million_draws(kind: str, space: str) -> None:
@@ -141,9 +142,12 @@ def test_frequencies_are_propensities_over_a_million_draws(kind: str, space: str
     frequencies(kind, space, 1_000_000)
 
 
+@pytest.mark.parametrize(
+    "draws", [10_000, pytest.param(1_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(1800)])]
+)
 @pytest.mark.parametrize("space", SPACES)
 @pytest.mark.parametrize("kind", EXPLORERS)
-def test_without_a_masking_constraint_there_is_no_intervention(kind: str, space: str) -> None:
+def test_without_a_masking_constraint_there_is_no_intervention(kind: str, space: str, draws: int) -> None:
     """Constraints that report, whatever they find, and constraints that find nothing leave every proposal as it is."""
     reporting = [one.model_copy(update={"mode": "warn"}) for one in CONSTRAINTS[space]]
     constraints = [*reporting, Rule(name="never", forbid="load > 9")]
@@ -151,7 +155,7 @@ def test_without_a_masking_constraint_there_is_no_intervention(kind: str, space:
     plane = plane_of(constraints, schema=SPACES[space], explorer=EXPLORERS[kind], baseline=baseline)
     heads, reported = np.tile(np.array(HEADS[space]), (BATCH, 1)), 0
     history = History(known=False, since=NOW - 1)
-    for batch in range(5):
+    for batch in range(draws // BATCH):
         rows = [asked(entry=Moment("before", "episode", history))] * BATCH
         for record in decide(plane, flight_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)

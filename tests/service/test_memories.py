@@ -4,10 +4,11 @@ What is served is a policy that answers to a fading trace of all it saw; beside 
 """
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -415,6 +416,65 @@ class TestStepping:
 
             assert [decision.memory for decision in served.decisions()] == [{}] * 3
             assert report["not_replayable"] == 3
+
+
+class TestBreaker:
+    """What becomes of memories while the version is not trusted."""
+
+    SETTINGS: ClassVar[dict[str, Any]] = {
+        "consecutive": 1, "rest_seconds": 0.001, "longest_rest_seconds": 0.001, "jitter": 0, "good_probes": 3
+    }  # fmt: skip
+
+    @staticmethod
+    async def opened(served: Serving, session: str = "broken") -> None:
+        """Open the breaker and wait until it is half open."""
+        await served.act(session, [0.5, -1.0, 1.0], previous=None)
+        while served.plane.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+            await served.get("/live")
+
+    async def test_a_memory_goes_on_with_every_step_that_is_run_in_shadow(self, tmp_path: Path) -> None:
+        """Callers get the baseline; when it closes the policy goes on as if it had decided all along."""
+        with serving(tmp_path, ports.recurrent(fails=True), breaker=self.SETTINGS) as served:
+            loop, other = Loop(served, "s"), Loop(served, "t", 1)
+            await other.steps(2, previous=None)
+            await self.opened(served)
+            for i in range(3):
+                seen = loop.seen()
+                loop.model.step(seen)
+                shadowed = await loop.act(seen, **({"previous": None} if i == 0 else {}))
+                assert (shadowed.source, shadowed.reason, shadowed.memory) == ("baseline", "BreakerOpen", None)
+            await loop.steps(3)
+            await other.steps(1)
+            report = whole(await served.get("/report"))
+
+            assert (loop.model.steps, other.model.steps) == (6, 3)
+            assert report["breaker"]["demo-1"]["phase"] == "closed"
+
+    async def test_a_step_that_was_not_run_loses_it(self, tmp_path: Path) -> None:
+        """While the version rests nobody asks it: the session falls back until an episode starts."""
+        with serving(tmp_path, ports.recurrent(fails=True), breaker={**self.SETTINGS, "good_probes": 1}) as served:
+            loop, other = Loop(served, "s"), Loop(served, "t", 1)
+            await loop.steps(2, previous=None)
+            # For a clock that was ahead no time passes until it is reached: it rests for sure.
+            served.plane.breakers.answered("demo-1", ["InferenceFailed"], time.monotonic() + 3600)
+            assert (await loop.act()).reason == "BreakerOpen"
+            await self.opened(served)
+            await other.act(previous=None)
+
+            lost(await loop.act())
+            loop.model.start()
+            await loop.steps(2, previous=None)
+
+    async def test_a_step_that_failed_in_shadow_loses_it(self, tmp_path: Path) -> None:
+        """As it does where callers wait for it."""
+        with serving(tmp_path, ports.recurrent(fails=True), breaker={**self.SETTINGS, "good_probes": 1}) as served:
+            loop, other = Loop(served, "s"), Loop(served, "t", 1)
+            await self.opened(served)
+            await loop.act([0.1, -1.0, 1.0], previous=None)
+            await self.opened(served)
+            await other.act(previous=None)
+
+            lost(await loop.act())
 
 
 def test_memory_that_is_no_number_is_lost() -> None:

@@ -103,6 +103,16 @@ def test_nothing_counted_yet_is_no_fault(accept: str, parse: Any) -> None:
     assert [sample.value for sample in families["actd_flights"].samples] == [0]
 
 
+@pytest.mark.parametrize(("accept", "parse"), FORMATS)
+def test_what_cannot_be_replayed_is_counted(accept: str, parse: Any) -> None:
+    """As in the report: decisions whose head or memory is too large to be logged."""
+    tally = tally_of(np.array([100]))
+    tally.not_replayable = 3
+    samples = {s.name: s.value for family in parse(shown(tally, accept)[0].decode()) for s in family.samples}
+
+    assert samples["actd_not_replayable_total"] == 3
+
+
 @pytest.mark.parametrize(
     "accept", ["", "*/*", "text/html", "application/openmetrics-text;version=9.9", ";;q=,,", "\xff"]
 )

@@ -4,6 +4,7 @@ The records are made in batches and recomputed one by one, from nothing but the 
 that it names by digest, the schema and the key.
 """
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -17,14 +18,14 @@ import pytest
 
 from export.observations import Recorded, statistics
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
-from guards.baselines import AnyBaseline, Constant, Rules
+from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
-from guards.boxes import Linear
+from guards.boxes import BoxRuling, Linear
 from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
 from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.records import NO_ACTION, Action, Context, History, Schema
+from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
 from guards.shield import AnyRuling, Shield, Violation
 from service.config import Config
 from service.decide import decide
@@ -32,11 +33,12 @@ from service.engine import Engine, load_version
 from service.explore import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
 from service.flight import Plane
 from service.ids import Key, Keyring, body_of_token
-from service.records import Decision, Refused, decode_record, encode_record, unlisted
+from service.loading import advising
+from service.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
 from service.requests import Request
 from service.sessions import Moment
-from tests import ports
-from tests.acting import ARM, GRID, SWITCHES
+from tests import artefacts, ports
+from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
 from tests.fakes import NOW, WRITER, asked, flight_of, manifest_of, schema_of
 from tests.in_process import asking, serving
 
@@ -304,14 +306,27 @@ class Replay:
     """What can be said of a decision with the configuration's text, the schema, the artefact's manifest and the keyring
     alone."""
 
-    def __init__(self, config: str, schema: Schema, manifest: Manifest, keyring: Keyring = KEYRING) -> None:
+    def __init__(
+        self,
+        config: str,
+        schema: Schema,
+        manifest: Manifest,
+        keyring: Keyring = KEYRING,
+        advise: Callable[[Context], Floats] | None = None,
+    ) -> None:
+        """``advise`` gives the numbers of the trusted policy that is the baseline, where one is."""
         self.keyring = keyring
-        self.config = Config.model_validate({**json.loads(config), "policy": "any.onnx"})
+        told = {**json.loads(config), "policy": "any.onnx"}
+        if advise is not None:
+            told["baseline"]["path"] = "other.onnx"
+        self.config = Config.model_validate(told)
         self.schema = schema
         self.shield = Shield(self.config.constraints, schema)
         self.doubts = Doubts.of(self.config.constraints, schema, manifest)
-        self.baseline = self.config.baseline.bind(schema)
+        baseline = self.config.baseline
+        self.baseline = baseline.bind(schema, advise) if isinstance(baseline, Policy) else baseline.bind(schema)
         self.last_resort = self.config.baseline.last(schema)
+        self.remember = self.config.baseline.remembers(schema)
 
     def context(self, decision: Decision) -> Context:
         """What the guards saw, from what was logged."""
@@ -332,10 +347,18 @@ class Replay:
         explorer = self.config.explore if decision.explorer == self.config.explore.kind else Greedy()
         acting = Acting.of(explorer, self.schema.action, decision.squash, joint=self.shield.joins)
         uniform = uniforms(key.draw(body_of_token(decision.id), acting.blocks), acting.blocks)
-        draw = acting.draw([True], decision.head.array().astype(np.float64)[None, :], ruling.leaves, uniform)
-        domain, (measure,) = self.shield.domain, draw.measure or ["mass"]
-        (proposed,), (action,) = domain.told(draw.proposed), domain.told(ruling.nearest(draw.proposed, draw.action))
-        return proposed, action, draw.propensity.item(), draw.explored.item(), measure
+        head = decision.head.array().astype(np.float64)[None, :]
+        draw = acting.draw([True], head, ruling.leaves, uniform)
+        domain, (measure,), moved = (
+            self.shield.domain,
+            draw.measure or ["mass"],
+            ruling.nearest(draw.proposed, draw.action),
+        )
+        (proposed,), (action,), explored = domain.told(draw.proposed), domain.told(moved), draw.explored.item()
+        if isinstance(ruling, BoxRuling) and ruling.region.most.size:
+            best = acting.greedy(head, ruling.leaves, uniform)
+            explored = bool((np.abs(moved - ruling.nearest(best.proposed, best.action)) > 1e-9 * ruling.scale).any())
+        return proposed, action, draw.propensity.item(), explored, measure
 
     def fallen_back(self, context: Context, ruling: AnyRuling) -> tuple[Chosen, str]:
         """What the baseline, or the last resort behind it, gives."""
@@ -390,10 +413,17 @@ class Replay:
 
     def after(self, decision: Decision) -> History:
         """The history that its session's next decision has."""
-        weights = self.shield.weights(self.context(decision), np.array([decision.action]))
+        weights = (
+            self.shield.weights(self.context(decision), np.array([decision.action])) if self.shield.weighs else [[]]
+        )
         at = decision.observed_at if self.config.guard_clock == "observed_at" else decision.at
         assert at is not None
-        return self.shield.advanced(decision.state, decision.action, at, weights[0])
+        history = self.shield.advanced(decision.state, decision.action, at, weights[0])
+        if self.remember is None:
+            return history
+        own = np.array([decision.source == "baseline"])
+        (kept,) = self.remember(self.context(decision), np.array([decision.action]), own)
+        return dataclasses.replace(history, kept={**history.kept, KEPT: kept} if kept else history.kept)
 
     def holds(self, decision: Decision) -> None:
         """Recompute a decision and compare everything that was chosen."""
@@ -585,3 +615,119 @@ async def test_the_history_is_recomputed_from_record_to_record(tmp_path: Path) -
         assert replay.after(decision) == following.state
     assert {name for decision in decisions for name in decision.state.kept} == {"spent", "switched", "moved"}
     assert {one.constraint for decision in decisions for one in decision.violations} == {c["name"] for c in STATEFUL}
+
+
+VALVE = Box(fields=(Field(name="valve", low=-2, high=2),))
+LIMITS: list[dict[str, Any]] = [
+    {"kind": "rate_limit", "name": "moved", "of": "valve", "per_second": 0.4},
+    {"kind": "bounds", "name": "never far", "of": "valve", "low": "cpu - 1.5", "high": 1.4},
+    {"kind": "rule", "name": "kept", "forbid": "valve > 0.2 and queue > 0.4 or queue > 0.9"},
+]
+
+
+@pytest.mark.parametrize("constraints", [[], LIMITS[:1], LIMITS[1:], LIMITS])
+async def test_what_a_controller_remembers_is_recomputed_from_record_to_record(
+    tmp_path: Path, constraints: list[dict[str, Any]]
+) -> None:
+    """Its memory goes on with every decision, whoever made it, three sessions in a batch, bit for bit; an episode
+    begins it anew, and a session that is not known here begins without one."""
+    random = Random(13)  # noqa: S311 - a test that repeats itself
+    told: dict[str, Any] = {
+        "explore": {"kind": "gaussian"},
+        "constraints": constraints,
+        "baseline": {"kind": "pid", "of": "cpu / fade", "target": 0.4, "kp": 0.9, "ki": 0.3, "kd": 0.1},
+        "facts": ["fade"],
+        "guard_clock": "observed_at",
+        "limits": {"deadline_ms": 20_000},
+        "breaker": {"consecutive": 10_000, "minimum": 10_000},
+    }
+    told["baseline"] |= {"last_resort": [0.0], "forget_seconds": 2.0}
+    with serving(tmp_path, gaussian(VALVE), **told) as served:
+        served.permit()
+        for i in range(120):
+            rows = []
+            for name in "abc":
+                begins: dict[str, Any] = {"previous": None} if i % 50 == 0 and name != "c" else {}
+                seen = [random.random(), random.random(), 3.0]
+                facts = {"facts": {"fade": 0.5}} if random.random() < 0.9 else {}
+                at = NOW + i * 0.7 + (9 if i > 60 else 0)
+                rows.append(
+                    asking(name, seen, observed_at=at, deadline_ms=random.choice((1e-6, 20_000)), **facts, **begins)
+                )
+            whole = await served.post("/act/batch", {"requests": rows})
+            assert whole.status == 200
+        plane, decisions = served.plane, served.decisions()
+        replay = Replay(plane.config.text(), plane.schema, plane.engine.manifest, plane.keyring)
+
+    assert len(decisions) == 360
+    for name in "abc":
+        mine = [decision for decision in decisions if decision.session == name]
+        for decision, following in pairwise(mine):
+            replay.holds(decision)
+            assert following.state.step == 0 or replay.after(decision) == following.state
+        assert [KEPT in decision.state.kept for decision in mine].count(True) > 100
+    assert {decision.source for decision in decisions} == {"policy", "baseline", "last_resort"}
+    # What the controller does is known from the record; whether an answer was late or failed a check is not.
+    assert all(decision.propensity_ok == (decision.reason in (None, "NoSafeAction")) for decision in decisions)
+
+
+async def test_a_controller_takes_over_without_a_jump(tmp_path: Path) -> None:
+    """What the policy did is where it goes on from; without the memory it would begin at its proportion."""
+    told: dict[str, Any] = {
+        "baseline": {"kind": "pid", "of": "queue", "target": 0.5, "kp": 0.1, "ki": 0.01},
+        "guard_clock": "observed_at",
+    }
+    told["breaker"] = {"consecutive": 10_000, "minimum": 10_000}
+    with serving(tmp_path, gaussian(VALVE), limits={"deadline_ms": 20_000}, **told) as served:
+        for i in range(20):
+            late: dict[str, Any] = {"deadline_ms": 1e-6} if i >= 10 else {}
+            begins: dict[str, Any] = {} if i else {"previous": None}
+            await served.act(observation=[1.7, 0.2, 3.0], observed_at=NOW + i, **late, **begins)
+        decisions = served.decisions()
+
+    assert [decision.source for decision in decisions] == ["policy"] * 10 + ["baseline"] * 10
+    expected = [[1.5 + 0.01 * 0.3 * max(0, i - 9)] for i in range(20)]
+    assert np.allclose([decision.action for decision in decisions], expected, rtol=0, atol=1e-6)
+
+
+TRUSTED: dict[str, tuple[bytes, bytes, list[dict[str, Any]]]] = {
+    "of a list": (
+        artefacts.demo(),
+        ports.failing(version="0"),
+        [{"kind": "rule", "name": "few", "forbid": "action == 'scale_up' and replicas < 0.5"}],
+    ),
+    "masked": (ports.masked(), ports.masked(version="0"), []),
+    "factors": (factors(), factors(seed=4, version="0"), []),
+    "numbers": (gaussian(VALVE), gaussian(VALVE, squash="tanh", version="0"), LIMITS[1:]),
+}
+
+
+@pytest.mark.parametrize("kind", TRUSTED)
+async def test_what_a_trusted_policy_proposed_is_recomputed_from_its_file(tmp_path: Path, kind: str) -> None:
+    """The artefact that the writer's first record names gives the same proposal for the record's observation alone,
+    bit for bit, whatever else was in the batch."""
+    policy, older, constraints = TRUSTED[kind]
+    random = Random(17)  # noqa: S311 - a test that repeats itself
+    (tmp_path / "older.onnx").write_bytes(older)
+    told: dict[str, Any] = {"baseline": {"kind": "policy", "path": str(tmp_path / "older.onnx")}}
+    told |= {"constraints": constraints, "limits": {"deadline_ms": 20_000}, "guard_clock": "observed_at"}
+    told["breaker"] = {"consecutive": 10_000, "minimum": 10_000}
+    with serving(tmp_path, policy, **told) as served:
+        for i in range(30):
+            rows = []
+            for name in range(random.randrange(1, 9)):
+                seen = [random.random(), random.gauss(0.3, 0.5) ** 2, random.random()]
+                more: dict[str, Any] = {"allowed": [True, random.random() < 0.5, True]} if kind == "masked" else {}
+                late = {"deadline_ms": random.choice((1e-6, 1e-6, 20_000))}
+                rows.append(asking(f"s{name}", seen, observed_at=NOW + i, **late, **more))
+            await served.post("/act/batch", {"requests": rows})
+        plane, decisions, writer = served.plane, served.decisions(), served.records()[0]
+        named = load_version(older, plane.schema, plane.engine.pool)
+        config = plane.config.text()
+        replay = Replay(config, plane.schema, plane.engine.manifest, plane.keyring, advising(named))
+
+        assert isinstance(writer, Writer)
+        assert named.digest in writer.versions.values()
+        for decision in decisions:
+            replay.holds(decision)
+        assert [decision.source for decision in decisions].count("baseline") > 20

@@ -2,9 +2,11 @@
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 
 from guards.breaker import Breaker
@@ -18,7 +20,7 @@ from service.observations import Layout
 from service.records import Decision, Feedback
 from service.requests import Request
 from service.router import Router
-from service.sessions import KEPT, Moment, Sessions
+from service.sessions import KEPT, Memory, Moment, Sessions
 from service.state import Lease
 from service.turn import Turn
 from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, context_of, plane_of
@@ -36,6 +38,11 @@ class Told:
         after = Moment(name, before.episode or "episode", before.history.advanced(action, at, TRACKED))
         self.sessions.advance(session, before, after)
         return after
+
+
+def keeping(moment: Moment, kept: dict[str, tuple[float, ...]]) -> Moment:
+    """A moment whose history keeps these numbers."""
+    return Moment(moment.decision_id, moment.episode, replace(moment.history, kept=kept))
 
 
 class TestContinuing:
@@ -217,6 +224,52 @@ class TestSteppingBack:
         history = told.sessions.following("s", "first", NOW + 2).history
 
         assert history.used == {UP: NOW}
+
+    def test_what_a_baseline_remembers_is_that_of_the_decision_stepped_back_to(self) -> None:
+        """What was not carried out was not put out; what constraints keep is that of all of them."""
+        told = Told()
+        start = told.sessions.begun(NOW)
+        first = told.decided("first", keeping(start, {"": (1.0,), "c": (2.0,)}))
+        told.decided("second", keeping(first, {"": (3.0,), "c": (4.0,)}))
+
+        assert told.sessions.following("s", "first", NOW).history.kept == {"": (1.0,), "c": (4.0,)}
+        assert told.sessions.following("s", "second", NOW).history.kept == {"": (3.0,), "c": (4.0,)}
+
+    def test_stepping_back_to_where_a_baseline_remembered_nothing_remembers_nothing(self) -> None:
+        """The later memory is not the earlier one's."""
+        told = Told()
+        first = told.decided("first", told.sessions.begun(NOW))
+        told.decided("second", keeping(first, {"": (3.0,)}))
+
+        assert told.sessions.following("s", "first", NOW).history.kept == {}
+
+
+class TestLearning:
+    """Memories of steps that were run in shadow."""
+
+    def test_a_memory_is_of_its_own_moment(self) -> None:
+        """Of those before and after it nothing is known by it."""
+        told, memory = Told(), Memory("d", (np.ones(1),))
+        first = told.decided("first", told.sessions.begun(NOW))
+        second = told.decided("second", first)
+        told.decided("third", second)
+        told.sessions.learn("s", second, memory)
+
+        found = [told.sessions.following("s", name, NOW).memory for name in ("first", "second", "third")]
+        assert found == [None, memory, None]
+
+    def test_what_is_not_here_any_more_learns_nothing(self) -> None:
+        """Another episode has begun, or another session took its place."""
+        told, memory = Told(limit=1), Memory("d", (np.ones(1),))
+        last = told.decided("last", told.sessions.begun(NOW))
+        told.decided("first", told.sessions.begun(NOW))
+        told.sessions.learn("s", last, memory)
+        told.decided("other", told.sessions.begun(NOW), session="t")
+        told.sessions.learn("s", last, memory)
+
+        assert len(told.sessions) == 1
+        assert told.sessions.remembered("s", NOW).memory is None
+        assert told.sessions.remembered("t", NOW).memory is None
 
 
 class TestEnding:

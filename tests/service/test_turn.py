@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.spec import Field, Fields
+from export.spec import Field, Fields, Memory
 from guards.breaker import Breaker
 from guards.errors import InferenceFailed
 from service.answered import Answered
 from service.breakers import Breakers
 from service.engine import Inputs, rows_of
-from service.errors import DoesNotFit, InternalFault
+from service.errors import DoesNotFit, InternalFault, NotDurable
 from service.journal import Journal
 from service.landing import Landed, Landing
 from service.observations import Layout
@@ -26,7 +26,7 @@ from service.sessions import Sessions
 from service.state import Lease
 from service.turn import Turn
 from tests import artefacts, ports
-from tests.fakes import SCHEMA, FakeEngine, asked, plane_of
+from tests.fakes import SCHEMA, FakeEngine, asked, manifest_of, plane_of
 from tests.in_process import Serving, serving
 
 HEAD = (0.0, 5.0, 1.0, 0.0, 0.0, 0.0)
@@ -358,7 +358,7 @@ async def test_a_slow_version_is_probed_on_the_pool(tmp_path: Path) -> None:
 
 
 async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> None:
-    """A session without one cannot be asked, in shadow neither; what a probe leaves behind is kept nowhere."""
+    """A session without one cannot be asked, in shadow neither, and goes on without when the breaker has closed."""
     settings = {"consecutive": 2, "rest_seconds": 0.001, "longest_rest_seconds": 0.001, "jitter": 0, "good_probes": 1}
     with serving(tmp_path, ports.recurrent(fails=True), breaker=settings, limits={"deadline_ms": 20_000}) as served:
 
@@ -372,13 +372,154 @@ async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> 
         unknown.append(await reason("b", 1.0))
         still = served.plane.breakers.told(time.monotonic())["demo-1"]["phase"]
         known = await reason("c", 1.0, previous=None)
-        after = [await reason("c", 1.0), await reason("c", 1.0, previous=None)]
+        after = [await reason("b", 1.0), await reason("b", 1.0, previous=None), await reason("c", 1.0)]
 
     assert failing == ["InferenceFailed"] * 2
     assert set(unknown) == {"BreakerOpen"}
     assert still == "probing"
     assert known == "BreakerOpen"
-    assert after == ["HistoryUnknown", None]
+    assert after == ["HistoryUnknown", None, None]
+
+
+class Recalling(Held):
+    """A slow engine that counts the steps of each session."""
+
+    initial: Any = (np.zeros(1, dtype=np.float32),)
+    manifest = manifest_of(memory=(Memory(name="steps", shape=(1,), meaning="steps taken"),))
+
+    def inputs(self, observation: np.ndarray, _: object, memory: Any) -> Inputs:  # type: ignore[override]
+        return {"obs": observation, "memory.steps.in": memory[0]}
+
+    def start(self, inputs: Inputs, done: Any) -> Any:
+        return Run(self, inputs, done)
+
+
+class Run:
+    """A run of it, which ends when the test says so."""
+
+    def __init__(self, engine: Recalling, inputs: Inputs, done: Any) -> None:
+        engine.dones.append(done)
+        self.steps, self.terminate = inputs["memory.steps.in"], lambda: None
+        self.future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        heads = np.array([HEAD] * len(self.steps), dtype=np.float32)
+        self.future.set_result(Answered(heads, None, (self.steps + np.float32(1),)))
+
+
+class Probing(Table):
+    """A recurrent version whose breaker is half open."""
+
+    def __init__(self, folder: Path, good_probes: int = 9) -> None:
+        self.held = Recalling()
+        super().__init__(folder, STRICT.model_copy(update={"good_probes": good_probes}), slow=self.held)
+        for _ in range(2):
+            self.breakers.answered("slow", ["InferenceFailed"], 0.0)
+        self.now = 2.0
+
+    async def step(self, *sessions: str, **told: Any) -> list[str | None]:
+        """One request of each, together; why the policy did not decide them."""
+        self.now += 0.1
+        return [one.reason for one in await decided(*(self.submit(f"slow {name}", **told) for name in sessions))]
+
+    async def end(self, which: int = 0) -> None:
+        """End a run."""
+        self.held.dones.pop(which)(None)
+        for _ in range(4):
+            await asyncio.sleep(0)
+
+    def steps(self, session: str) -> float | None:
+        """What a session's memory has seen; None where it is lost."""
+        memory = self.sessions.remembered(f"slow {session}", self.now).memory
+        return None if memory is None else memory.values[0].item()
+
+
+async def test_a_recurrent_version_is_run_at_every_step_while_it_is_probed(tmp_path: Path) -> None:
+    """Also while a probe is on its way: nobody waits for it, and every memory that was there sees the step."""
+    table = Probing(tmp_path)
+    reasons = await table.step("a", "b", begins=True)
+    reasons += await table.step("c", begins=True)
+    runs = len(table.held.dones)
+    await table.end()
+    await table.end()
+    seen = [[table.steps(name) for name in "abc"]]
+    for order in (0, 1):
+        reasons += await table.step("a")
+        reasons += await table.step("c", "b")
+        await table.end(order)
+        await table.end()
+        seen.append([table.steps(name) for name in "abc"])
+    good = table.breakers.told(table.now)["slow"]["good_probes"]
+    table.journal.close()
+
+    assert set(reasons) == {"BreakerOpen"}
+    assert runs == 2
+    assert seen == [[1, 1, 1], [2, 2, 2], [3, 3, 3]]
+    # Of two runs at a time one is a probe.
+    assert good == 3
+
+
+async def test_a_step_that_no_run_has_seen_loses_the_memory(tmp_path: Path) -> None:
+    """A controller that is faster than the version: what comes back later is of the step before, and not taken for
+    more; until an episode starts nothing is run for the session."""
+    table = Probing(tmp_path)
+    await table.step("a", begins=True)
+    first = table.sessions.remembered("slow a", table.now).decision_id
+    await table.step("a")
+    runs = len(table.held.dones)
+    await table.end()
+    lost = table.steps("a")
+    await table.step("a")
+    runs += len(table.held.dones)
+    assert first is not None
+    back = table.sessions.following("slow a", first, table.now).memory
+    await table.step("a", begins=True)
+    await table.end()
+    table.journal.close()
+
+    assert (runs, lost) == (1, None)
+    assert back is not None
+    assert back.values[0].tolist() == [1]
+    assert table.steps("a") == 1
+
+
+async def test_what_was_run_in_shadow_goes_on_when_the_breaker_closes(tmp_path: Path) -> None:
+    """With the memory of all steps; a session that slept while it rested goes on without."""
+    table = Probing(tmp_path, good_probes=2)
+    for begins in (True, False):
+        await table.step("a", begins=begins)
+        await table.end()
+    closed = table.breakers.closed("slow")
+    answer = table.submit("slow a")
+    await asyncio.sleep(0)
+    await table.end()
+    (record,) = await decided(answer)
+    table.journal.close()
+
+    assert closed
+    assert (record.source, record.step) == ("policy", 2)
+    assert record.memory is not None
+    assert record.memory["steps"].array().tolist() == [2]
+
+
+async def test_a_probe_of_what_is_in_no_journal_is_remembered_nowhere(tmp_path: Path) -> None:
+    """The session is where it was."""
+    table = Probing(tmp_path)
+    await table.step("a", begins=True)
+    await table.end()
+
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(table.journal, "_write", full)
+        refused = table.submit("slow a")
+        await asyncio.sleep(0)
+        await table.end()
+    outcome = await refused
+    steps = table.steps("a")
+    table.journal.close()
+
+    assert isinstance(outcome, NotDurable)
+    assert steps == 1
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from export.spec import Box, Field
-from guards.baselines.baseline import Baseline
-from guards.baselines.controllers import KEPT, Limit, Pid, Proportional, Stepped, Threshold, remembered
+from guards.baselines.baseline import KEPT, Baseline
+from guards.baselines.controllers import Limit, Pid, Proportional, Stepped, Threshold, remembered
 from guards.errors import GuardMisconfigured
 from guards.records import NO_ACTION, Context, Floats, History, Schema
 from tests.acting import ARM, BOUNDED, OBSERVATION, SWITCHES
@@ -408,3 +408,144 @@ class TestPid:
             memory, level = stepped.memory, level + 0.3 * float(stepped.proposed[0, 0]) - 0.2 * level
 
         assert math.isclose(level, 3.0, abs_tol=1e-3)
+
+
+def after(
+    pid: Pid,
+    measured: float,
+    executed: float | int,
+    memory: tuple[float, ...] | None = None,
+    *,
+    own: bool = False,
+    schema: Schema | None = None,
+) -> tuple[float, ...]:
+    """What one session keeps once an action was executed."""
+    history = History(known=True, since=NOW, kept={} if memory is None else {KEPT: memory})
+    action = np.array([executed]) if schema is not None else np.array([[float(executed)]])
+    remember = pid.remembers(schema or box())
+    (kept,) = remember(context_of([[measured, 0, 0]], histories=[history]), action, np.array([own]))
+    return kept
+
+
+class TestPidInTheService:
+    """How its memory goes on, whoever decides."""
+
+    def test_only_it_has_a_memory(self) -> None:
+        """Others keep nothing in a history."""
+        assert TestThreshold.PLAIN.remembers(SCHEMA) is None
+
+    def test_while_it_acts_its_memory_is_that_of_its_steps(self) -> None:
+        """What it kept of each is what the next goes by."""
+        pid, memory = valve(kp=1.0, ki=0.5, kd=0.2), UNKNOWN
+        kept: tuple[float, ...] | None = None
+        for i, value in enumerate([-3.0, -2.0, 1.0, -9.0, 50.0, -1.0]):
+            context = context_of([[value, 0, 0]], now=[NOW + i], histories=[history_of(kept)])
+            stepped = pid.remembering(box())(context, memory)
+            (kept,) = pid.remembers(box())(context, stepped.proposed, np.array([True]))
+            memory = stepped.memory
+
+            assert kept == tuple(memory[0].tolist())
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(*[st.floats(-5, 5)] * 4, st.floats(0.1, 3), st.floats(-3, 3), st.floats(-3, 3))
+    def test_it_takes_over_without_a_jump(
+        self, executed: float, before: float, value: float, last: float, ki: float, kp: float, kd: float
+    ) -> None:
+        """After somebody else's action it goes on from there: by what has changed since, and by its integral."""
+        pid = Pid(of="load", target=1.0, low=-100, high=100, kp=kp, ki=ki, kd=kd)
+        there = box(-100, 100)
+        steady = context_of([[value, 0, 0]], histories=[history_of((before, last, NOW - 1))])
+        (kept,) = pid.remembers(there)(steady, np.array([[executed]]), np.array([False]))
+        same = context_of([[value, 0, 0]], now=[NOW + 0.5], histories=[history_of(kept)])
+        proposed = float(pid.bind(there)(same)[0, 0])
+
+        # Half a second later with the measurement as it was: the slope is gone, and the error was there so long.
+        assert math.isclose(proposed, executed + kd * (value - last) + ki * (1 - value) * 0.5, abs_tol=1e-9)
+
+    def test_it_takes_over_as_the_documentation_says(self) -> None:
+        """A heater at 55 % by somebody else."""
+        pid, there = Pid(of="load", target=21, kp=8, ki=0.05, kd=20, start=30), box(0, 100)
+        (kept,) = pid.remembers(there)(context_of([[20.5, 0, 0]]), np.array([[55.0]]), np.array([False]))
+        later = context_of([[20.5, 0, 0]], now=[NOW + 1], histories=[history_of(kept)])
+
+        assert kept[0] == 51
+        assert pid.bind(there)(later)[0, 0] == pytest.approx(55.025)
+
+    def test_it_follows_from_the_first_decision_on(self) -> None:
+        """Also where nothing is remembered, or what is has grown too old."""
+        pid = valve(kp=2.0, ki=1.0, start=3.0)
+
+        assert after(pid, 1.0, 7.0) == (9.0, 1.0, NOW)
+        assert after(pid, 1.0, 7.0, (5.0, 1.0, NOW - 61)) == (9.0, 1.0, NOW)
+
+    def test_what_it_follows_is_within_its_limits(self) -> None:
+        """It could not have put out more, and does not have to come back from there."""
+        pid = Pid(of="load", target=0, ki=1.0, kp=-1.0, low=-4, high=4)
+
+        assert [after(pid, 1.0, executed)[0] for executed in (9, -9, 4.5)] == [4, -4, 3.5]
+
+    def test_without_an_integral_gain_it_follows_nothing(self) -> None:
+        """It would never come back to what its part in proportion says."""
+        assert after(valve(kp=2.0, start=3.0), 1.0, 7.0, (3.0, 1.0, NOW - 1)) == (3.0, 1.0, NOW)
+
+    @pytest.mark.parametrize(
+        ("executed", "integral"),
+        [(6.0, 4.0), (5.5, 3.5), (3.5, 3.0), (2.0, 3.0), (9.0, 4.0)],
+        ids=["as it was", "held back a little", "held back", "far back", "driven further"],
+    )
+    def test_a_constraint_that_moves_its_output_is_a_limit(self, executed: float, integral: float) -> None:
+        """The integral does not wind up against it, and is not thrown back by it either."""
+        pid = valve(target=1.0, kp=2.0, ki=1.0)
+
+        # The error is 1: 2 + 3 + 1 is wanted.
+        assert after(pid, 0.0, executed, (3.0, 0.0, NOW - 1), own=True)[0] == integral
+
+    def test_a_constraint_below_its_output_is_a_limit_too(self) -> None:
+        """To the other side: of -6, only down to -5.5, and to -1 nothing."""
+        pid, memory = valve(target=-1.0, kp=2.0, ki=1.0), (-3.0, 0.0, NOW - 1)
+
+        assert [after(pid, 0.0, done, memory, own=True)[0] for done in (-6.0, -5.5, -1.0)] == [-4, -3.5, -3]
+
+    def test_of_named_actions_it_follows_the_effect(self) -> None:
+        """Of the one that changes nothing too; where an action has none, the integral waits."""
+        pid = Pid(of="load", target=0, kp=-1.0, ki=0.5, effect=STEPS)
+        memory = (0.25, 1.0, NOW - 1)
+        done = {name: after(pid, 1.0, SCHEMA.actions.index(name), memory, schema=SCHEMA) for name in SCHEMA.actions}
+
+        # The error is -1, and the part in proportion 1.
+        assert {name: kept[0] for name, kept in done.items()} == {
+            "hold": -1.0, "up": 0.0, "jump": 2.0, "down": -2.0, "drop": -3.0, "rest": 0.25
+        }  # fmt: skip
+        unnamed = Pid(
+            of="load", target=0, ki=1.0, effect={"up": 2, "down": 3, "jump": 4, "rest": 5, "drop": 6}, start=9
+        )
+        assert after(unnamed, 0.0, 0, schema=SCHEMA)[0] == 0
+        assert after(Pid(of="load", target=0, ki=1.0, effect=STEPS, start=9), 0.0, 4, schema=SCHEMA)[0] == 3
+
+    def test_what_was_not_measured_is_not_remembered(self) -> None:
+        """What was remembered before stays."""
+        pid = Pid(of="budget", target=0, kp=1, ki=1, low=-10, high=10)
+        schema = Schema(observation=OBSERVATION, action=box().action, facts=("budget", "price"))
+        context = context_of([[0, 0, 0]] * 3, histories=[history_of(None), history_of((1, 2, NOW - 1)), history_of(())])
+
+        kept = pid.remembers(schema)(context, np.full((3, 1), 5.0), np.array([False, False, True]))
+
+        assert list(kept) == [(), (1, 2, NOW - 1), ()]
+
+    def test_rows_are_remembered_alike_in_any_batch(self) -> None:
+        """Each session by itself."""
+        pid, rng = valve(target=0.3, kp=1.1, ki=0.7, kd=0.2), np.random.default_rng(5)
+        histories = [history_of(None if i % 3 == 0 else (i / 7, rng.normal(), NOW - i / 3)) for i in range(20)]
+        context = context_of(rng.normal(size=(20, 3)).tolist(), histories=histories)
+        actions, own = rng.normal(size=(20, 1)), rng.random(20) < 0.5
+
+        together = pid.remembers(box())(context, actions, own)
+
+        for i in range(20):
+            alone = pid.remembers(box())(context.rows(np.array([i])), actions[[i]], own[[i]])
+            assert list(alone) == [together[i]]
+
+
+def history_of(kept: tuple[float, ...] | None) -> History:
+    """A history in which the controller left this."""
+    return History(known=True, since=NOW, kept={} if kept is None else {KEPT: kept})

@@ -21,7 +21,7 @@ def told(*forbid: str, mode: Mode = "deny") -> Told:
         "action == 'up' and action == 'down'",
         "cpu > 0.5 and not cpu > 0.4",
         "replicas * replicas > 900",
-        "step < 0",
+        "action == 'up' and step < 0",
         "cpu == 2 and price > 3",
         "1 < queue < 2",
     ],

@@ -3,30 +3,46 @@
 import subprocess
 import sys
 import time
+from collections import Counter
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from export.spec import Box, Factor, Field, Fields, MultiDiscrete
+from export.spec import Box, Discrete, Field, MultiDiscrete
+from guards.boxes import Linear
 from guards.doubts import Fresh
 from guards.errors import EvaluationFailed, GuardMisconfigured, ProofUnavailable
-from guards.proof.prove import closed_by, prove
-from guards.proof.reference import Asked, parsed, value_of
+from guards.proof.prove import prove
+from guards.proof.reference import Asked, value_of
+from guards.proof.solving import Solving
+from guards.proof.trial import Trial
 from guards.proof.verdict import Verdict
 from guards.records import Schema
-from guards.shield import Shield
+from guards.syntax import parsed
 from tests.fakes import SCHEMA, Fickle
+from tests.guards.box_holes import BOX_HOLES, BOX_SOUND, HEATER
+from tests.guards.factor_holes import FACTOR_HOLES, FACTOR_SOUND, ROOM
 from tests.guards.holes import HOLES, PLANT, SOUND, Case, rules
-from tests.guards.pairs import situation
+from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation
+
+
+def together(*tables: dict[str, Case]) -> dict[str, Case]:
+    """The configurations of several tables; of each name there may be one over each kind of actions."""
+    return {f"{one.schema.action.kind}: {name}": one for table in tables for name, one in table.items()}
+
+
+ALL_HOLES = together(HOLES, FACTOR_HOLES, BOX_HOLES)
+ALL_SOUND = together(SOUND, FACTOR_SOUND, BOX_SOUND)
 
 
 def verdict_of(case: Case) -> Verdict:
-    """The verdict, which has to come in time."""
-    start = time.monotonic()
+    """The verdict, which has to come in time: this process's own, whatever else the machine does."""
+    start = time.process_time()
 
     verdict = prove(case.schema, case.constraints, case.last_resort)
 
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
     return verdict
 
 
@@ -35,24 +51,23 @@ def decided(*forbid: str) -> Verdict:
     return prove(PLANT, rules(*forbid), None)
 
 
-def test_there_are_twenty_of_each() -> None:
-    """What the table promises."""
+def test_there_are_enough_of_each() -> None:
+    """What the tables promise."""
     assert min(len(HOLES), len(SOUND)) >= 20
+    assert min(map(len, (FACTOR_HOLES, FACTOR_SOUND, BOX_HOLES, BOX_SOUND))) >= 10
 
 
-@pytest.mark.parametrize("name", HOLES)
-def test_a_planted_hole_is_found(name: str) -> None:
+@pytest.mark.parametrize("case", ALL_HOLES.values(), ids=ALL_HOLES.keys())
+def test_a_planted_hole_is_found(case: Case) -> None:
     """And what is shown lies in the hole that was planted, where the real shield leaves nothing."""
-    case = HOLES[name]
-
     verdict = verdict_of(case)
 
     assert verdict.outcome == verdict.left.outcome == "counterexample"
     found = verdict.left.counterexample
     assert found is not None
-    ruling = Shield(case.constraints, case.schema).judge(found.situation.context(case.schema))
-    assert not ruling.allowed.any()
-    assert [one.action for one in found.closed] == list(case.schema.actions)
+    assert not Trial(case.schema, case.constraints).tried(found.situation).passes.any()
+    if isinstance(case.schema.action, Discrete):
+        assert [one.action for one in found.closed] == list(case.schema.actions)
     assert all(one.constraints for one in found.closed)
     try:
         assert value_of(parsed(case.hole), Asked(case.schema, found.situation))
@@ -60,25 +75,73 @@ def test_a_planted_hole_is_found(name: str) -> None:
         assert "step" in case.hole or "price" in case.hole
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_a_sound_configuration_is_proved(name: str) -> None:
+@pytest.mark.parametrize("case", ALL_SOUND.values(), ids=ALL_SOUND.keys())
+def test_a_sound_configuration_is_proved(case: Case) -> None:
     """Something is always left, and the last resort wherever nothing else is."""
-    verdict = verdict_of(SOUND[name])
+    verdict = verdict_of(case)
 
     assert verdict.outcome == verdict.left.outcome == "proved"
-    assert verdict.last_resort is not None
-    assert verdict.last_resort.outcome == "proved"
+    assert (verdict.last_resort is None) == (case.last_resort is None)
+    assert verdict.last_resort is None or verdict.last_resort.outcome == "proved"
 
 
-@pytest.mark.parametrize("name", SOUND)
-def test_what_is_proved_holds_of_random_situations(name: str) -> None:
+@pytest.mark.parametrize("case", ALL_SOUND.values(), ids=ALL_SOUND.keys())
+def test_what_is_proved_holds_of_random_situations(case: Case) -> None:
     """The real shield leaves something wherever one looks: facts given or not, the history here or not."""
-    case, random = SOUND[name], Random(7)  # noqa: S311 - a test that repeats itself
-    shield = Shield(case.constraints, case.schema)
+    random = Random(7)  # noqa: S311 - a test that repeats itself
+    trial = Trial(case.schema, case.constraints)
+    solving = Solving(case.schema, case.constraints, [], seconds=2.0, clock=time.monotonic)
 
-    for _ in range(50):
+    for _ in range(50 if isinstance(case.schema.action, Discrete) else 10):
         one = situation(random, case.schema)
-        assert len(closed_by(shield, case.schema, one).closed) < len(case.schema.actions), one
+        if trial.closing(one) is not None:
+            # There may be so few that nobody hits them: then there is one that the solver finds.
+            way_out = solving.way_out(one, solving.until())
+            assert way_out is not None, one
+            assert trial.passes(one, way_out), one
+
+
+def some(random: Random, schema: Schema) -> str:
+    """A condition that holds of some actions."""
+    if isinstance(schema.action, Discrete):
+        return f"action in {tuple(random.choices(schema.actions, k=2))}"
+    if isinstance(schema.action, MultiDiscrete):
+        fan, heat = (random.choice(factor.names) for factor in schema.action.factors)
+        return random.choice((f"fan == {fan!r}", f"heat == {heat!r}", f"(fan == {fan!r} or heat == {heat!r})"))
+    return f"{random.choice(('power', 'tilt'))} {random.choice('<>')} {random.choice((-4, 0.5, 3))}"
+
+
+def check_at_random(seed: int, schema: Schema, configurations: int) -> Counter[str]:
+    """Prove random configurations, and look for what a proof says is not there; gives how often each outcome was."""
+    random = Random(seed)  # noqa: S311 - a test that repeats itself
+    outcomes: Counter[str] = Counter()
+    for _ in range(configurations):
+        # Each forbids some actions under some condition.
+        forbid = [f"{some(random, schema)} and {condition(random, 1, schema=schema)}" for _ in range(6)]
+        told = [one.model_copy(update={"on_error": "allow"}) for one in rules(*forbid)]
+        verdict = prove(schema, told, None, seconds=5.0, notes=False)
+        outcomes[verdict.outcome] += 1
+        if verdict.outcome == "proved":
+            trial, solving = Trial(schema, told), Solving(schema, told, [], seconds=2.0, clock=time.monotonic)
+            for one in (situation(random, schema) for _ in range(8)):
+                assert trial.closing(one) is None or solving.way_out(one, solving.until()) is not None, (told, one)
+    return outcomes
+
+
+@pytest.mark.parametrize("schema", [DYADIC, FACTORED, NUMBERED], ids=["discrete", "factors", "numbers"])
+def test_what_is_proved_of_random_configurations_holds(schema: Schema) -> None:
+    """And most of them are decided."""
+    outcomes = check_at_random(21, schema, 30)
+
+    assert min(outcomes["proved"], outcomes["counterexample"]) > 3, outcomes
+    assert outcomes["undecided"] < 5, outcomes
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("schema", [DYADIC, FACTORED, NUMBERED], ids=["discrete", "factors", "numbers"])
+def test_what_is_proved_of_random_configurations_holds_for_long(schema: Schema) -> None:
+    """Of more of them."""
+    assert check_at_random(22, schema, 500)["proved"] > 100
 
 
 def test_a_counterexample_is_one_that_people_meet() -> None:
@@ -167,41 +230,72 @@ def test_constraints_that_do_not_bind_are_refused() -> None:
         decided("cup > 1")
 
 
-@pytest.mark.parametrize(
-    "action",
-    [
-        MultiDiscrete(factors=(Factor(name="fan", names=("off", "on")),)),
-        Box(fields=(Field(name="power", low=0, high=1),)),
-    ],
-)
-def test_over_other_actions_there_is_a_proof_only_if_nothing_denies(action: MultiDiscrete | Box) -> None:
-    """They are not one of a list."""
-    schema = Schema(observation=Fields(fields=(Field(name="cpu"),)), action=action)
+def test_a_hole_after_a_restart_alone_is_told_as_one() -> None:
+    """The history is known again later, and there the shield is sound: that can be asked for by itself."""
+    case = BOX_HOLES["a rate limit after a restart"]
 
-    assert prove(schema, (), None).outcome == "proved"
-    assert prove(schema, (), "x").last_resort is not None
+    verdict = prove(case.schema, case.constraints, case.last_resort)
+    known = prove(case.schema, case.constraints, case.last_resort, known_history=True, notes=False)
+
+    assert [one.kind for one in verdict.findings] == ["history"]
+    assert (known.outcome, known.findings) == ("proved", ())
+    assert known.left.claim.endswith("at least one action is allowed wherever the session's history is known")
+
+
+def test_the_constraints_that_close_a_box_are_those_that_are_needed() -> None:
+    """Without any one of them something would be left."""
+    verdict = prove(HEATER, rules("fan > 200", "heat > 3", "heat <= 3 and cpu > 0.5"), None)
+
+    assert verdict.left.counterexample is not None
+    assert [one.constraints for one in verdict.left.counterexample.closed] == [("rule 1", "rule 2")]
+
+
+def test_what_the_shield_does_not_confirm_in_a_box_is_undecided() -> None:
+    """Among the reals the half-space is exceeded by less than the shield lets pass."""
+    verdict = prove(HEATER, [Linear(name="a", coefficients={"heat": -1}, at_most="-10 - 1e-12")], None)
+
+    assert verdict.outcome == "undecided"
+
+
+def test_what_the_solver_finds_beside_the_points_that_were_tried_counts() -> None:
+    """No double is the root of a half, and where it is not, one point of the Box passes."""
+    fields = (Field(name="heat", low=0, high=10), Field(name="fan", low=5, high=6))
+    schema = replace(HEATER, action=Box(fields=fields))
+
+    assert prove(schema, rules("heat != 4.5 or cpu * cpu == 0.5"), None).outcome == "undecided"
+
+
+def test_it_is_not_the_restart_alone_where_the_solver_sees_another_hole() -> None:
+    """Although the shield does not."""
+    verdict = prove(PLANT, rules("step < 0 or cpu * cpu == 0.5"), None)
+
+    assert verdict.left.counterexample is not None
+    assert not verdict.left.counterexample.situation.past.known
+    assert "history" not in [one.kind for one in verdict.findings]
+
+
+def test_what_may_be_too_large_for_a_double_is_not_covered() -> None:
+    """A proof says so, with the constraints in which it may happen."""
+    verdict = prove(PLANT, rules("action == 'up' and rate * 2 > 1", "action == 'up' and cpu * 2 > 1"), None)
+
+    assert [(one.kind, one.constraints) for one in verdict.findings] == [("overflow", ("rule 0",))]
+
+
+@pytest.mark.parametrize("schema", [ROOM, HEATER], ids=["factors", "numbers"])
+def test_a_last_resort_that_is_no_action_of_the_space_is_refused(schema: Schema) -> None:
+    """As the service refuses it."""
+    with pytest.raises(GuardMisconfigured, match="the action 'hold' is not known, expected a list"):
+        prove(schema, (), "hold")
 
 
 def test_a_doubt_over_other_actions_closes_nothing() -> None:
     """It is about the policy's answer."""
-    schema = Schema(observation=PLANT.observation, action=Box(fields=(Field(name="power", low=0, high=1),)))
-
-    assert prove(schema, [Fresh(name="fresh", max_age_seconds=1)], None).outcome == "proved"
-
-
-def test_a_constraint_over_other_actions_is_undecided() -> None:
-    """The answer names the space."""
-    schema = Schema(observation=PLANT.observation, action=Box(fields=(Field(name="power", low=0, high=1),)))
-
-    verdict = prove(schema, rules("cpu > 0.5"), None)
-
-    assert verdict.outcome == "undecided"
-    assert verdict.left.why == "the action space is box, expected discrete"
+    assert prove(HEATER, [Fresh(name="fresh", max_age_seconds=1)], None).outcome == "proved"
 
 
 def test_without_z3_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """It names the extra."""
-    for name in ("smt", "closing", "solving", "findings"):
+    for name in ("symbols", "smt", "closing", "solving", "findings"):
         monkeypatch.delitem(sys.modules, f"guards.proof.{name}", raising=False)
     monkeypatch.setitem(sys.modules, "z3", None)
 

@@ -1,15 +1,21 @@
 """The reference interpreter: the same answers as the compiler that decides, from code that is no part of it."""
 
+from itertools import product
 from random import Random
 
 import numpy as np
 import pytest
 
+from export.spec import Box, MultiDiscrete
+from guards.domains import Written
 from guards.errors import EvaluationFailed
 from guards.expressions import compile_expression
-from guards.proof.reference import Asked, Value, parsed, value_of
+from guards.proof.reference import Asked, Value, value_of
 from guards.proof.situation import Past, Situation
-from tests.guards.pairs import DYADIC, condition, situation, together
+from guards.records import Schema
+from guards.syntax import parsed
+from guards.terms import Result, Values
+from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, acted, condition, situation, together
 
 PLAIN = Situation({"load": 0.5, "lag": 0.0, "pods": 3.0, "jobs": 0.0}, {"budget": 2.0, "price": None})
 
@@ -26,21 +32,38 @@ def failure(source: str, of: Situation = PLAIN) -> str:
     return str(failed.value)
 
 
-def compare(seed: int, expressions: int, each: int) -> int:
+def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> int:
     """Compare the compiler with the interpreter; gives the number of pairs."""
     random = Random(seed)  # noqa: S311 - a test that repeats itself
-    known = [situation(random) for _ in range(400)]
+    known = [situation(random, schema) for _ in range(400)]
     pairs = 0
     for _ in range(expressions):
-        source = condition(random, 3)
+        source = condition(random, 3, schema=schema)
         node, some = parsed(source), random.sample(known, each)
-        truth, failed = compile_expression(source, DYADIC, "truth").evaluate(together(DYADIC, some), None)
-        shape = (each, len(DYADIC.actions))
-        found = np.where(np.broadcast_to(False if failed is None else failed, shape), 2, np.broadcast_to(truth, shape))
-        said = [[interpreted(node, Asked(DYADIC, one, action)) for action in DYADIC.actions] for one in some]
+        expression, context = compile_expression(source, schema, "truth"), together(schema, some)
+        actions = every_action(random, schema)
+        if isinstance(schema.action, Box):
+            asked = [np.tile(np.array(action), (each, 1)) for action in actions]
+            found = np.stack([outcome(expression.evaluate(context, one), (each,)) for one in asked], axis=1)
+        else:
+            found = outcome(expression.evaluate(context, None), (each, len(actions)))
+        said = [[interpreted(node, Asked(schema, one, action)) for action in actions] for one in some]
         assert found.tolist() == said, source
         pairs += found.size
     return pairs
+
+
+def every_action(random: Random, schema: Schema) -> list[Written]:
+    """All actions, in the compiler's order; of a Box three."""
+    if isinstance(schema.action, MultiDiscrete):
+        return list(product(*[factor.names for factor in schema.action.factors]))
+    return list(schema.actions) or [acted(random, schema) for _ in range(3)]
+
+
+def outcome(result: Result, shape: tuple[int, ...]) -> Values:
+    """0 for false, 1 for true, 2 where there is no value."""
+    truth, failed = result
+    return np.where(np.broadcast_to(False if failed is None else failed, shape), 2, np.broadcast_to(truth, shape))
 
 
 def interpreted(node: object, asked: Asked) -> int:
@@ -54,6 +77,19 @@ def interpreted(node: object, asked: Asked) -> int:
 def test_the_compiler_and_the_interpreter_say_the_same() -> None:
     """On a hundred thousand random pairs of an expression and a state."""
     assert compare(seed=1, expressions=1000, each=25) == 100_000
+
+
+@pytest.mark.parametrize("schema", [FACTORED, NUMBERED], ids=["factors", "numbers"])
+def test_they_say_the_same_of_actions_that_are_several(schema: Schema) -> None:
+    """Of a choice for each of several factors, which is a number too, and of the numbers of a Box."""
+    assert compare(seed=11, expressions=280 if schema is NUMBERED else 140, each=6, schema=schema) >= 5000
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("schema", [FACTORED, NUMBERED], ids=["factors", "numbers"])
+def test_they_say_the_same_of_actions_that_are_several_for_long(schema: Schema) -> None:
+    """On more of them."""
+    assert compare(seed=12, expressions=6000, each=20, schema=schema) >= 300_000
 
 
 @pytest.mark.soak

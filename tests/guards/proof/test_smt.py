@@ -2,28 +2,35 @@
 
 from random import Random
 
+import numpy as np
 import pytest
 import z3
 
+from guards.domains import domain_of
 from guards.errors import Untranslatable
-from guards.proof.reference import Asked, parsed
+from guards.proof.reference import Asked
 from guards.proof.situation import Past, Situation
-from guards.proof.smt import Symbols, exact, translate
-from guards.records import NEVER, NO_ACTION
+from guards.proof.smt import translate
+from guards.proof.solving import constant
+from guards.proof.symbols import Symbols, exact
+from guards.records import NEVER, Schema
+from guards.syntax import parsed
 from tests.guards.holes import PLANT
-from tests.guards.pairs import DYADIC, condition, situation
-from tests.guards.proof.test_reference import interpreted
+from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation
+from tests.guards.proof.test_reference import every_action, interpreted
 
 Bindings = list[tuple[z3.ExprRef, z3.ExprRef]]
 
 
 def bindings(symbols: Symbols, of: Situation) -> Bindings:
     """The values of the symbols in a situation, the action left open."""
-    past, ago = of.past, of.past.seconds_since_change
+    past, ago, before = of.past, of.past.seconds_since_change, of.past.history(symbols.schema).action
+    parts = before if isinstance(before, tuple) else [before] * len(symbols.before)
     bound: Bindings = [
-        (symbols.previous, z3.IntVal(NO_ACTION if past.previous is None else DYADIC.actions.index(past.previous))),
+        *[(symbol, constant(part, symbol)) for symbol, part in zip(symbols.before, parts, strict=True)],
         (symbols.step, z3.IntVal(past.step)),
         (symbols.known, z3.BoolVal(past.known)),
+        (symbols.slack, real(0)),
         (symbols.since_change, real((NEVER if past.known else 0) if ago is None else ago)),
     ]
     for name, value in symbols.fields.items():
@@ -41,32 +48,33 @@ def real(number: float) -> z3.ArithRef:
     return z3.simplify(z3.ToReal(value)) if z3.is_int(value) else value
 
 
-def compare(seed: int, expressions: int, each: int) -> int:
+def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> int:
     """Compare the interpreter with the translation; gives the number of pairs."""
     random = Random(seed)  # noqa: S311 - a test that repeats itself
-    symbols, actions = everything(), DYADIC.actions
-    known = [(one, bindings(symbols, one)) for one in (situation(random) for _ in range(400))]
+    symbols, domain = everything(schema), domain_of(schema.action)
+    known = [(one, bindings(symbols, one)) for one in (situation(random, schema) for _ in range(400))]
     pairs = 0
     for _ in range(expressions):
-        source = condition(random, 3, remainders=False)
+        source, actions = condition(random, 3, remainders=False, schema=schema), every_action(random, schema)
         node, (value, failed) = parsed(source), translate(source, symbols)
         outcome = z3.If(failed, z3.IntVal(2), z3.If(value, z3.IntVal(1), z3.IntVal(0)))
         # One number with a digit for each action: a substitution costs more than what it substitutes.
-        digits = [z3.substitute(outcome, (symbols.action, z3.IntVal(i))) * 10**i for i in range(len(actions))]
-        told = z3.Sum(digits)
+        asked = [zip(symbols.acted, np.atleast_1d(domain.read(action)).tolist(), strict=True) for action in actions]
+        parts = [[(symbol, constant(part, symbol)) for symbol, part in one] for one in asked]
+        told = z3.Sum([z3.substitute(outcome, *bound) * 10**i for i, bound in enumerate(parts)])
         for one, bound in random.sample(known, each):
             said = z3.simplify(z3.substitute(told, *bound))
             assert z3.is_int_value(said), source
-            expected = [interpreted(node, Asked(DYADIC, one, action)) for action in actions]
+            expected = [interpreted(node, Asked(schema, one, action)) for action in actions]
             assert said.as_long() == sum(digit * 10**i for i, digit in enumerate(expected)), source
             pairs += len(actions)
     assert symbols.gaps == []
     return pairs
 
 
-def everything() -> Symbols:
+def everything(schema: Schema) -> Symbols:
     """The symbols of a schema, all of which have been asked for."""
-    symbols = Symbols(DYADIC)
+    symbols = Symbols(schema)
     for name in DYADIC.fields:
         symbols.field(name)
     for name in DYADIC.facts:
@@ -77,6 +85,19 @@ def everything() -> Symbols:
 def test_the_translation_and_the_interpreter_say_the_same() -> None:
     """On dyadic numbers, where doubles do not round: the interpreter in turn is held to the compiler."""
     assert compare(seed=3, expressions=1000, each=6) == 24_000
+
+
+@pytest.mark.parametrize("schema", [FACTORED, NUMBERED], ids=["factors", "numbers"])
+def test_they_say_the_same_of_actions_that_are_several(schema: Schema) -> None:
+    """Of a choice for each of several factors, which is a number too, and of the numbers of a Box."""
+    assert compare(seed=13, expressions=280 if schema is NUMBERED else 140, each=6, schema=schema) >= 5000
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("schema", [FACTORED, NUMBERED], ids=["factors", "numbers"])
+def test_they_say_the_same_of_actions_that_are_several_for_long(schema: Schema) -> None:
+    """On more of them."""
+    assert compare(seed=14, expressions=2000, each=12, schema=schema) >= 70_000
 
 
 @pytest.mark.soak
@@ -101,7 +122,7 @@ def test_histories_that_happen_are_in_the_domain() -> None:
     ]
 
     for past in pasts:
-        action = (symbols.action, z3.IntVal(0))
+        action = (symbols.acted[0], z3.IntVal(0))
         held = z3.substitute(z3.And(symbols.domain()), *bindings(symbols, Situation(past=past)), action)
         assert z3.is_true(z3.simplify(held)), past
 
@@ -143,7 +164,7 @@ def test_a_remainder_of_numbers_that_are_not_whole_may_be_anything() -> None:
     value, failed = translate("(temp if action == 'up' else 1) % cpu > 3", symbols)
 
     assert symbols.gaps == ["(temp if action == 'up' else 1) % cpu is a remainder of numbers that need not be whole"]
-    here, there = (z3.substitute(value, (symbols.action, z3.IntVal(i))) for i in (0, 1))
+    here, there = (z3.substitute(value, (symbols.acted[0], z3.IntVal(i))) for i in (0, 1))
     assert solvable(symbols, z3.And(here, z3.Not(there)))
     assert not solvable(symbols, z3.And(symbols.field("cpu") == 0, z3.Not(failed)))
 
@@ -167,5 +188,5 @@ def test_actions_that_nobody_names_are_looked_at_in_pairs() -> None:
 def solvable(symbols: Symbols, formula: z3.BoolRef) -> bool:
     """Whether a formula holds somewhere in the domain."""
     solver = z3.Solver()
-    solver.add(*symbols.domain(), formula)
+    solver.add(*symbols.domain(), symbols.whole(), formula)
     return bool(solver.check() == z3.sat)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 import z3
 
 from guards.proof.situation import Situation
-from guards.proof.smt import exact
 from guards.proof.solving import Solving
+from guards.proof.symbols import exact
 from tests.guards.holes import PLANT, cooldown, rules
 
 
 def solving(*forbid: str, clock: Callable[[], float] = lambda: 0.0) -> Solving:
     """A solver over the plant, a cooldown and some rules."""
-    return Solving(PLANT, [cooldown("up"), *rules(*forbid)], "hold", seconds=2.0, clock=clock)
+    return Solving(PLANT, [cooldown("up"), *rules(*forbid)], [0], seconds=2.0, clock=clock)
 
 
 def found(about: Solving, formula: z3.BoolRef) -> Situation:
@@ -79,13 +79,13 @@ def test_a_question_whose_time_has_passed_is_not_asked() -> None:
 def test_it_reads_like_a_status_line() -> None:
     """What is asked about."""
     assert repr(solving("cpu > 0.5")) == (
-        "<Solving 2 constraints over 3 actions, <Symbols 1 fields, 0 facts, 2 named actions>>"
+        "<Solving 2 constraints over discrete actions, <Symbols 1 fields, 0 facts, 2 named actions>>"
     )
 
 
 def test_a_question_that_is_too_hard_has_no_answer() -> None:
     """The solver stops in time: nobody knows a small sum of three cubes that is 114."""
-    about = Solving(PLANT, [], None, seconds=0.1, clock=time.monotonic)
+    about = Solving(PLANT, [], [], seconds=0.1, clock=time.monotonic)
     x, y, z = z3.Ints("x y z")
 
     reply = about.ask(x * x * x + y * y * y + z * z * z == 114, about.until())

@@ -1,5 +1,7 @@
 """The verdict: what it comes to, and how it reads."""
 
+from dataclasses import replace
+
 import pytest
 
 from guards.proof.situation import Past, Situation
@@ -44,6 +46,13 @@ def test_a_verdict_reads_as_words() -> None:
         "counterexample: the last resort is (not there either)",
         "note: 'b' is never true",
     ]
+
+
+def test_what_was_tried_is_said_where_it_was_not_everything() -> None:
+    """So that nobody takes it for more."""
+    hole = replace(HOLE, tried="3 points were tried")
+
+    assert list(hole.lines())[-1] == "3 points were tried"
 
 
 def test_a_verdict_without_a_last_resort_is_one_answer() -> None:

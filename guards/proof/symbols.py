@@ -1,0 +1,230 @@
+"""The symbols: the unknowns of a question to the solver, and what is known of them before any constraint.
+
+An action is one unknown for each part of it: an integer for a choice, a real for a number of a Box.
+"""
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from itertools import accumulate
+from typing import NamedTuple
+
+from export.spec import Box, MultiDiscrete
+from guards.errors import ProofUnavailable, Untranslatable
+from guards.proof.situation import ranges
+from guards.records import NEVER, NO_ACTION, Schema
+
+try:
+    import z3 as z3  # the parts of the proof have it from here
+except ModuleNotFoundError as error:
+    msg = "the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'"
+    raise ProofUnavailable(msg) from error
+
+NEVER_FAILS = z3.BoolVal(False)
+# What an integer of an observation may be: beyond it the edge refuses it.
+_WHOLE = {"int64": (-(2**53), 2**53), "uint8": (0, 255)}
+# So many different sums of effects over several factors are told apart.
+_MOST_SUMS = 1024
+
+
+class Translated(NamedTuple):
+    """An expression's value (a real, an integer or a Boolean term) and whether evaluating it fails (Boolean)."""
+
+    value: z3.ExprRef
+    failed: z3.BoolRef
+
+
+class Symbols:
+    """The unknowns of a question: an action, what is observed and told, and the state of the session's history.
+
+    Fields and facts are made when they are first asked for, so a question has no more of them than its constraints
+    name. ``mentioned`` has the choices, or the numbers of a Box, that constraints name. ``gaps`` says what could not be
+    translated: that may have any value, which keeps whatever is proved true.
+    """
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.acted, self.before = _unknowns(schema)
+        self.step, self.since_change = z3.Int("step"), z3.Real("seconds_since_change")
+        self.known = z3.Bool("known")
+        # By how much a half-space has to be exceeded: by anything, but a hole that is clear of rounding has more.
+        self.slack = z3.Real("slack")
+        self.fields: dict[str, z3.ArithRef] = {}
+        self.facts: dict[str, tuple[z3.ArithRef, z3.BoolRef]] = {}
+        self.mentioned: set[int] = set()
+        self.gaps: list[str] = []
+        self._ranges = ranges(schema)
+        action = schema.action
+        self.sizes = action.sizes if isinstance(action, MultiDiscrete) else (len(schema.choices),)
+        self._starts = tuple(accumulate((0, *self.sizes[:-1])))
+        self.parts = {} if not isinstance(action, MultiDiscrete | Box) else _named(action)
+
+    def field(self, name: str) -> z3.ArithRef:
+        """A number of the observation."""
+        if name not in self.fields:
+            whole = self._ranges[name][1] in _WHOLE
+            self.fields[name] = z3.Int(f"observation.{name}") if whole else z3.Real(f"observation.{name}")
+        return self.fields[name]
+
+    def fact(self, name: str) -> Translated:
+        """A fact, which fails where it was not given."""
+        if name not in self.facts:
+            self.facts[name] = z3.Real(f"facts.{name}"), z3.Bool(f"given.{name}")
+        value, given = self.facts[name]
+        return Translated(value, z3.Not(given))
+
+    def part(self, name: str) -> z3.ArithRef:
+        """A number of the action: of a Box, or the index of a factor's choice, any of which it may tell apart."""
+        at = self.parts[name]
+        of_box = isinstance(self.schema.action, Box)
+        self.mentioned.update([at] if of_box else range(self._starts[at], self._starts[at] + self.sizes[at]))
+        return self.acted[at]
+
+    def choice(self, factor: str, name: str) -> z3.BoolRef:
+        """Whether a factor's choice is the one of a name."""
+        return self.chosen(self.index(f"{factor}={name}"))
+
+    def index(self, name: str) -> int:
+        """The index of a choice that a constraint names."""
+        found = self.schema.choices.index(name)
+        self.mentioned.add(found)
+        return found
+
+    def chosen(self, choice: int, action: Sequence[z3.ArithRef] | None = None) -> z3.BoolRef:
+        """Whether the action asked about, or another one, is made of a choice."""
+        at = max(i for i, start in enumerate(self._starts) if start <= choice)
+        return (self.acted if action is None else action)[at] == choice - self._starts[at]
+
+    def totals(
+        self, amounts: Mapping[str, float], action: Sequence[z3.ArithRef] | None = None
+    ) -> dict[float, z3.BoolRef]:
+        """The sums, as doubles, that an action's choices can have of their amounts, and when they do."""
+        named = {self.index(name): amount for name, amount in amounts.items()}
+        sums = {0.0: z3.BoolVal(True)}
+        for start, size in zip(self._starts, self.sizes, strict=True):
+            here = {choice: named[choice] for choice in range(start, start + size) if choice in named}
+            if here:
+                each = {choice: self.chosen(choice, action) for choice in here}
+                ways = [(here[choice], is_it) for choice, is_it in each.items()]
+                if len(here) < size:
+                    ways.append((0.0, z3.Not(z3.Or(list(each.values())))))
+                sums = _added(sums, ways)
+        return sums
+
+    def anything(self, sort: z3.SortRef, why: str) -> z3.ExprRef:
+        """A value of a sort that may be any, another one for each action; ``why`` says what it stands for."""
+        self.gaps.append(why)
+        return z3.FreshFunction(*[one.sort() for one in self.acted], sort)(*self.acted)
+
+    def happened(self) -> z3.BoolRef:
+        """Whether an action may have been executed in the session before, for all that is known."""
+        return z3.Or(z3.Not(self.known), self.step > 0)
+
+    def forgotten(self) -> z3.BoolRef:
+        """Whether it is not known what was executed last."""
+        return z3.And(z3.Not(self.known), self.step == 0)
+
+    def actions(self) -> list[int]:
+        """The actions of a list to look at: those that constraints name, and two of the others, who are all alike.
+
+        A constraint can tell actions that none names apart only by one of them being the previous one: whatever holds
+        of all of them holds of two, of which the previous one is the first, if it is any of them.
+        """
+        others = [i for i in range(len(self.schema.actions)) if i not in self.mentioned]
+        return sorted({*self.mentioned, *others[:2]})
+
+    def alike(self) -> list[list[int]]:
+        """Choices that no constraint tells apart, for each part of an action; the others alone."""
+        groups: list[list[int]] = []
+        for start, size in zip(self._starts, self.sizes, strict=True):
+            others = [i for i in range(start, start + size) if i not in self.mentioned]
+            groups += [[i] for i in range(start, start + size) if i in self.mentioned]
+            groups += [others] if others else []
+        return sorted(groups)
+
+    def whole(self) -> z3.BoolRef:
+        """Whether the action asked about is an action of the space."""
+        action = self.schema.action
+        if isinstance(action, Box):
+            return z3.And([_within(self.acted[i], action.low[i], action.high[i]) for i in sorted(self.mentioned)])
+        if isinstance(action, MultiDiscrete):
+            return z3.And([z3.And(one >= 0, one < size) for one, size in zip(self.acted, self.sizes, strict=True)])
+        return one_of(self.acted[0], self.actions())
+
+    def domain(self) -> list[z3.BoolRef]:
+        """What is known of the unknowns beside the action: ranges of fields, and what a history can be."""
+        limits = [
+            self.step >= 0,
+            self.since_change >= 0,
+            self.slack >= 0,
+            z3.Implies(z3.And(self.known, self.step == 0), self.since_change == exact(NEVER)),
+            *self._previous(),
+        ]
+        for name, value in self.fields.items():
+            field, dtype = self._ranges[name]
+            lowest, highest = _WHOLE.get(dtype, (None, None))
+            limits += [value >= exact(low) for low in (field.low, lowest) if low is not None]
+            limits += [value <= exact(high) for high in (field.high, highest) if high is not None]
+        return limits
+
+    def _previous(self) -> list[z3.BoolRef]:
+        """Before the first decision there is no action; after it, one of the space."""
+        action = self.schema.action
+        if isinstance(action, Box):
+            both = zip(self.before, action.low, action.high, strict=True)
+            return [_within(number, low, high) for number, low, high in both]
+        limits = [(self.step == 0) == (one == NO_ACTION) for one in self.before]
+        if isinstance(action, MultiDiscrete):
+            return limits + [z3.And(x >= NO_ACTION, x < n) for x, n in zip(self.before, self.sizes, strict=True)]
+        return [*limits, one_of(self.before[0], [NO_ACTION, *self.actions()])]
+
+    def __repr__(self) -> str:
+        what = "numbers" if isinstance(self.schema.action, Box) else "actions"
+        return f"<Symbols {len(self.fields)} fields, {len(self.facts)} facts, {len(self.mentioned)} named {what}>"
+
+
+def exact(number: float) -> z3.ArithRef:
+    """The very number that a double is, not the decimal that people wrote for it."""
+    fraction = Fraction(number)
+    return z3.IntVal(fraction.numerator) if fraction.denominator == 1 else z3.RealVal(str(fraction))
+
+
+def one_of(value: z3.ArithRef, numbers: list[int]) -> z3.BoolRef:
+    """Whether a whole number is one of some."""
+    return z3.Or([value == number for number in numbers])
+
+
+def _unknowns(schema: Schema) -> tuple[tuple[z3.ArithRef, ...], tuple[z3.ArithRef, ...]]:
+    """The parts of the action asked about, and those of the one executed before."""
+    action = schema.action
+    if isinstance(action, Box):
+        names = [field.name for field in action.fields]
+        return tuple(z3.Real(f"action.{one}") for one in names), tuple(z3.Real(f"previous.{one}") for one in names)
+    if isinstance(action, MultiDiscrete):
+        names = [factor.name for factor in action.factors]
+        return tuple(z3.Int(f"action.{one}") for one in names), tuple(z3.Int(f"previous.{one}") for one in names)
+    return (z3.Int("action"),), (z3.Int("previous_action"),)
+
+
+def _named(action: MultiDiscrete | Box) -> dict[str, int]:
+    """Where each named part of an action stands."""
+    if isinstance(action, Box):
+        return {field.name: i for i, field in enumerate(action.fields)}
+    return {factor.name: i for i, factor in enumerate(action.factors)}
+
+
+def _within(number: z3.ArithRef, low: float, high: float) -> z3.BoolRef:
+    """Whether a number of a Box is within its bounds, if it has some."""
+    limits = [] if low == -float("inf") else [number >= exact(low)]
+    return z3.And(limits if high == float("inf") else [*limits, number <= exact(high)])
+
+
+def _added(sums: dict[float, z3.BoolRef], ways: list[tuple[float, z3.BoolRef]]) -> dict[float, z3.BoolRef]:
+    """Sums with one of several amounts added to each."""
+    found: dict[float, list[z3.BoolRef]] = {}
+    for amount, is_it in ways:
+        for total, were in sums.items():
+            found.setdefault(total + amount, []).append(is_it if z3.is_true(were) else z3.And(were, is_it))
+    if len(found) > _MOST_SUMS:
+        msg = f"its effects have more than {_MOST_SUMS} different sums"
+        raise Untranslatable(msg)
+    return {total: ways[0] if len(ways) == 1 else z3.Or(ways) for total, ways in found.items()}
