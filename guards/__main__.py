@@ -6,19 +6,23 @@ import json
 import math
 import sys
 import tomllib
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from export.spec.artefact import open_artefact
 from export.spec.errors import ArtefactError
 from export.spec.spaces import Identifier
 from guards.baselines import AnyBaseline, Policy
-from guards.constraints import AnyConstraint, Constraint, action_index
+from guards.constraints import Constraint, action_index
 from guards.domains import Written
 from guards.errors import GuardMisconfigured, ProofUnavailable
+from guards.histories import Budget, RateLimit
+from guards.kinds import AnyConstraint
 from guards.proof.explanation import explain
 from guards.proof.situation import Past, Situation
 from guards.records import Schema
@@ -28,7 +32,9 @@ T = TypeVar("T")
 
 _EXIT = {"proved": 0, "counterexample": 1, "undecided": 3}
 _WRONG = 2
-_CODES = "Exit codes: 0 proved or explained, 1 counterexample, 2 wrong usage or configuration, 3 undecided."
+# What is unforeseen is never taken for a counterexample.
+_FAULT = 70
+_CODES = "Exit codes: 0 proved or explained, 1 counterexample, 2 wrong usage or configuration, 3 undecided, 70 a fault."
 
 
 class _Wrong(Exception):
@@ -48,11 +54,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     run: Callable[[argparse.Namespace], tuple[int, str]] = options.run
     try:
-        code, text = run(options)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is too large for a double has an answer here
+            code, text = run(options)
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
     except (_Wrong, GuardMisconfigured, ProofUnavailable) as error:
         sys.stderr.write(f"guards: {error}\n")
         return _WRONG
-    sys.stdout.write(f"{text}\n")
+    except Exception:  # noqa: BLE001 - no fault may end with the exit code of a verdict
+        sys.stderr.write(f"guards: a fault of the command, and no verdict:\n{traceback.format_exc()}")
+        return _FAULT
     return code
 
 
@@ -62,13 +73,15 @@ def read(path: Path) -> Configured:
         told = tomllib.loads(path.read_text("utf-8"))
     except OSError as error:
         raise _Wrong(f"{path}: cannot be read ({error.strerror}), expected a TOML file") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Wrong(f"{path}: is not TOML ({error})") from error
     policy = path.parent / _part(path, "policy", str, told.get("policy"))
     try:
         manifest = open_artefact(policy.read_bytes()).manifest
     except OSError as error:
         raise _Wrong(f"{path}: policy: {policy} cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise _Wrong(f"{path}: policy: was {str(policy)!r}, expected a path ({error})") from error
     except ArtefactError as error:
         raise _Wrong(f"{path}: policy: {policy}: {error}") from error
     facts = _part(path, "facts", tuple[Identifier, ...], told.get("facts", []))
@@ -80,7 +93,7 @@ def read(path: Path) -> Configured:
     if baseline is not None:
         # An older policy is the service's to load.
         _bound(
-            path, "baseline: ", lambda: (isinstance(baseline, Policy) or baseline.bind(schema), baseline.last(schema))
+            path, "baseline.", lambda: (isinstance(baseline, Policy) or baseline.bind(schema), baseline.last(schema))
         )
     return Configured(schema, constraints, None if baseline is None else baseline.last_resort)
 
@@ -122,7 +135,7 @@ def _explain(options: argparse.Namespace) -> tuple[int, str]:
     situation = Situation(
         observation=_numbers("--observation", options.observation, told.schema.fields, whole=True),
         facts={**dict.fromkeys(told.schema.facts), **_numbers("--facts", options.facts, told.schema.facts)},
-        past=_past(options, told.schema),
+        past=_past(options, told),
     )
     explanation = explain(told.schema, told.constraints, situation)
     return 0, json.dumps(dataclasses.asdict(explanation), indent=2) if options.json else "\n".join(explanation.lines())
@@ -132,7 +145,7 @@ def _numbers(option: str, text: str, names: Sequence[str], *, whole: bool = Fals
     """Named numbers from JSON: an object, or for a ``whole`` observation a list in the schema's order too."""
     try:
         told = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _Wrong(f"{option}: is not JSON ({error})") from error
     if whole and isinstance(told, list) and len(told) == len(names):
         told = dict(zip(names, told, strict=True))
@@ -145,20 +158,36 @@ def _numbers(option: str, text: str, names: Sequence[str], *, whole: bool = Fals
     return {name: float(told[name]) for name in names if name in told}
 
 
-def _past(options: argparse.Namespace, schema: Schema) -> Past:
+def _past(options: argparse.Namespace, configured: Configured) -> Past:
     """What the options say happened in the session before."""
     step = (0 if options.previous is None else 1) if options.step is None else options.step
     if step < 0 or (step == 0) is not (options.previous is None):
         raise _Wrong(f"--step: was {step}, expected 0 without --previous, and more with it")
     used = dict(options.used)
     for name in [*used, *([] if options.previous is None else [options.previous])]:
-        action_index(name, schema)
+        action_index(name, configured.schema)
+    for option, kind, told in (("--spent", Budget, options.spent), ("--changed", RateLimit, options.changed)):
+        names = [one.name for one in configured.constraints if isinstance(one, kind)]
+        for name in dict(told):
+            if name not in names:
+                raise _Wrong(f"{option}: was {name!r}, expected one of {', '.join(map(repr, names)) or 'none'}")
+    if options.previous is None and (options.spent or options.changed or options.switched):
+        raise _Wrong("--spent, --changed, --switched: say what happened before, expected with --previous")
+    ago = options.seconds_since_change
+    if not options.unknown_history and options.switched:
+        last = min(options.switched)
+        ago = last if ago is None else ago
+        if last < ago:
+            raise _Wrong(f"--switched: was {last:g}, expected no less than --seconds-since-change, which is {ago:g}")
     return Past(
         known=not options.unknown_history,
         step=step,
         previous=options.previous,
-        seconds_since_change=options.seconds_since_change,
+        seconds_since_change=ago,
         used=used,
+        spent=dict(options.spent),
+        switched=tuple(sorted({*options.switched} - {ago})),
+        changed=dict(options.changed),
     )
 
 
@@ -175,9 +204,19 @@ def _seconds(text: str) -> float:
 
 
 def _use(text: str) -> tuple[str, float]:
-    """An action and how many seconds ago it was executed."""
+    """A name and how many seconds ago it was."""
     name, _, seconds = text.rpartition("=")
     return name, _seconds(seconds)
+
+
+def _spent(text: str) -> tuple[str, float]:
+    """A name and how much was spent of it."""
+    name, _, amount = text.rpartition("=")
+    try:
+        return name, _seconds(amount)
+    except argparse.ArgumentTypeError:
+        msg = f"was {text!r}, expected NAME=AMOUNT"
+        raise argparse.ArgumentTypeError(msg) from None
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,7 +229,16 @@ def _parser() -> argparse.ArgumentParser:
     known.help = "say nothing of sessions whose history is not here, as after a restart"
     shows = commands.add_parser("explain", help="say what each constraint says of each action", epilog=_CODES)
     shows.set_defaults(run=_explain)
-    add = shows.add_argument
+    _happened(shows)
+    for command in (prove, shows):
+        command.add_argument("file", type=Path, metavar="policy.toml")
+        command.add_argument("--json", action="store_true", help="as JSON")
+    return parser
+
+
+def _happened(parser: argparse.ArgumentParser) -> None:
+    """The options that say what a situation is, and what happened before."""
+    add = parser.add_argument
     add("--observation", required=True, metavar="JSON", help='all named fields: {"cpu": 0.9, ...} or a list of them')
     add("--facts", default="{}", metavar="JSON", help="the facts that a request gives")
     add("--previous", metavar="ACTION", help="the last executed action (else: an episode begins)")
@@ -198,11 +246,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--step", type=int, metavar="N", help="decisions since the episode began")
     use = add("--used", type=_use, action="append", default=[], metavar="ACTION=SECONDS_AGO")
     use.help = "when an action was last executed; may be repeated"
+    spent = add("--spent", type=_spent, action="append", default=[], metavar="NAME=AMOUNT")
+    spent.help = "what was spent of a budget within its seconds (else: as if nothing); may be repeated"
+    switched = add("--switched", type=_seconds, action="append", default=[], metavar="SECONDS_AGO")
+    switched.help = "when the executed action changed before that, for max_switches; may be repeated"
+    changed = add("--changed", type=_use, action="append", default=[], metavar="NAME=SECONDS_AGO")
+    changed.help = "when the value of a rate_limit last changed (else: as --used and --seconds-since-change say)"
     add("--unknown-history", action="store_true", help="the session's history is not here, as after a restart")
-    for command in (prove, shows):
-        command.add_argument("file", type=Path, metavar="policy.toml")
-        command.add_argument("--json", action="store_true", help="as JSON")
-    return parser
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from export.spec import Box
 from guards.constraint import Confine, Constraint, Forbids, Mode
-from guards.domains import every
+from guards.domains import every, some
 from guards.errors import GuardMisconfigured
 from guards.expressions import numbers_of
 from guards.projection import Region
@@ -21,6 +21,8 @@ Amount = float | str
 Limits = Callable[[Context], tuple[Floats, Floats]]
 # Beyond this a declared range says nothing of what is near.
 WIDEST = 1e6
+# So near to a half-space's edge, as a share of what its numbers may add up to, is on it.
+_EDGE = 1e-9
 
 
 class Linear(Constraint):
@@ -113,11 +115,13 @@ class Asked:
 class BoxRuling(Asked):
     """What a batch may do in a Box: the region that it is moved into, and the constraints that it is asked about.
 
-    Beside what ``guards.shield.Ruling`` says: actions are their numbers[N, D], and stand in no mask.
+    Beside what ``guards.shield.Ruling`` says: actions are their numbers[N, D], and stand in no mask; ``unlisted`` are
+    the constraints that leave no region, and can only refuse.
     """
 
     region: Region
     scale: Floats
+    unlisted: Asked | None = None
 
     @property
     def allowed(self) -> Booleans:
@@ -143,6 +147,14 @@ class BoxRuling(Asked):
             far = np.hypot.reduce((action - proposed) / self.scale, axis=1)
         clipped = every(action == np.clip(proposed, self.region.low, self.region.high))
         return np.minimum(far, np.finfo(np.float64).max), ~clipped
+
+    def edges(self, numbers: Actions) -> Booleans:
+        """Rows[N] whose action lies on the edge of a half-space, where what is beyond it is moved to."""
+        slopes, most = self.region.slopes, self.region.most
+        with np.errstate(all="ignore"):  # of what is no action it is NaN
+            beyond = np.add.reduce(slopes * numbers[:, None, :], axis=2) - most
+            near = _EDGE * (np.add.reduce(np.abs(slopes) * self.scale, axis=2) + np.abs(most))
+            return some((np.abs(beyond) <= near) & some(slopes.swapaxes(1, 2) != 0))
 
     def permits(self, rows: Integers, numbers: Actions) -> Booleans:
         """Whether some rows[M] may do these actions[M, D]."""

@@ -18,6 +18,8 @@ from guards.records import UNKNOWN_ACTION, Action, Context, Floats, Integers, Sc
 from guards.terms import Table, Values
 
 JOINT_LIMIT = 4096
+# NumPy has no arrays of more axes.
+_AXES = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +68,19 @@ class Choices:
             return [int(c) + part.start for c, part in zip(action, self.factors.values(), strict=True)]
         return sum(int(c) * s for c, s in zip(action, self.strides, strict=True))
 
-    def previous(self, context: Context) -> Integers:
-        """Where the last executed action of each row[N] stands, NO_ACTION or UNKNOWN_ACTION."""
-        return np.array([self.column(h.action if h.known or h.step else UNKNOWN_ACTION) for h in context.histories])
+    def previous(self, context: Context) -> tuple[Integers, Integers]:
+        """Where the last executed action of each row[N] stands, NO_ACTION or UNKNOWN_ACTION; and the other one."""
+        here = [h.action if h.known or h.step else UNKNOWN_ACTION for h in context.histories]
+        first = np.array([self.column(action) for action in here])
+        if not any(h.other is not None for h in context.histories):
+            return first, first
+        both = zip(here, context.histories, strict=True)
+        return first, np.array([self.column(a if h.other is None else h.other) for a, h in both])
+
+
+def listed(space: MultiDiscrete) -> bool:
+    """Whether there are few enough whole actions for a list of all."""
+    return prod(space.sizes) <= JOINT_LIMIT and len(space.sizes) <= _AXES
 
 
 def choices_of(schema: Schema, *, whole: bool = False) -> Choices:
@@ -82,7 +94,7 @@ def choices_of(schema: Schema, *, whole: bool = False) -> Choices:
     asked = range(len(space.sizes)) if schema.factor is None else (schema.factor,)
     stands = [range(end - n, end) for end, n in zip(np.cumsum(space.sizes).tolist(), space.sizes, strict=True)]
     factors = {space.factors[i].name: stands[i] for i in asked}
-    if schema.factor is None and prod(space.sizes) > JOINT_LIMIT:
+    if schema.factor is None and not listed(space):
         return Choices(names, factors, None)
     own = tuple(name if any(i in part for part in factors.values()) else None for i, name in enumerate(names))
     strides = tuple(prod(space.sizes[j] for j in asked if j > i) if i in asked else 0 for i in range(len(stands)))

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -35,6 +35,8 @@ class Constraint(Frozen, ABC):
 
     name: Annotated[str, Field(min_length=1, max_length=100)]
     mode: Mode = "deny"
+    # What it is about: the actions that may be done, or a policy's answers, which the shield leaves alone.
+    judges: ClassVar[Literal["actions", "answers"]] = "actions"
 
     @abstractmethod
     def bind(self, schema: Schema) -> Forbids:

@@ -1,4 +1,4 @@
-"""Constraints: what may not be done, each a class of the union at the bottom of this file.
+"""Constraints: what may not be done, each a class of the union in ``guards.kinds``.
 
 The configuration class is the object: what is parsed from ``policy.toml`` binds itself to the schema and from then on
 says which actions it forbids, for a whole batch.
@@ -10,16 +10,14 @@ import numpy as np
 from pydantic import Field
 
 from export.spec import Box
-from guards.boxes import Amount, Linear, amount_of, limited, outside
+from guards.boxes import Amount, amount_of, limited, outside
 from guards.choices import choices_of
 from guards.constraint import Confine
 from guards.constraint import Constraint as Constraint
 from guards.constraint import Forbids as Forbids
 from guards.constraint import Mode as Mode
-from guards.doubts import Confidence, Fresh, Novelty, Quorum
 from guards.errors import GuardMisconfigured
 from guards.expressions import compile_expression
-from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import Booleans, Context, Integers, Schema
 from guards.terms import Scene
 
@@ -134,9 +132,3 @@ class Bounds(Constraint):
 def action_index(name: str, schema: Schema) -> int:
     """The index of a named action, or of a factor's choice; raises GuardMisconfigured that names the known ones."""
     return choices_of(schema).index(name)
-
-
-AnyConstraint = Annotated[
-    Rule | Cooldown | Bounds | Linear | RateLimit | Budget | MaxSwitches | Quorum | Confidence | Novelty | Fresh,
-    Field(discriminator="kind"),
-]

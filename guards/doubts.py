@@ -31,6 +31,7 @@ InDoubt = Callable[[Answer], Booleans]
 class Doubt(Constraint):
     """What every doubt has beside a name and a mode: its reason, and how it is bound to an artefact as well."""
 
+    judges = "answers"
     reason: ClassVar[type[errors.PolicyUnavailable]]
 
     def bind(self, schema: Schema) -> Forbids:  # noqa: ARG002 - it forbids no action

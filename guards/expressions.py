@@ -8,7 +8,7 @@ of a Box are names too. Nothing else parses: no attributes, no subscripts, no po
 
 import ast
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial, reduce
 from typing import Literal
 
@@ -219,6 +219,8 @@ class _Compiler:
     def _comparison(self, node: ast.Compare, depth: int) -> Term:
         nodes = [node.left, *node.comparators]
         sides = [self.term(side, depth + 1) for side in nodes]
+        # Those in the middle of a chain stand in two links.
+        sides[1:-1] = [replace(side, evaluate=terms.once(side.evaluate)) for side in sides[1:-1]]
         links: list[Evaluate] = []
         for i, op in enumerate(node.ops):
             left, right = sides[i], sides[i + 1]

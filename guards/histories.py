@@ -20,7 +20,7 @@ from guards.expressions import compile_expression
 from guards.records import NEVER, NO_ACTION, Action, Booleans, Context, Floats, History, Integers, Schema
 from guards.terms import Scene, looked_up
 
-Seconds = Annotated[float, Field(gt=0, le=86400 * 365)]
+Seconds = Annotated[float, Field(ge=0.001, le=86400 * 365)]
 # A budget's window is divided into so many: what is spent within one of them is kept as spent at its last time.
 BUCKETS = 10
 
@@ -71,8 +71,9 @@ class RateLimit(Constraint):
             kept = history.kept.get(self.name)
             if history.known and history.step == 0:
                 return -np.inf, np.inf
-            if kept and isinstance(history.action, tuple):
-                low, high, then = history.action[index], history.action[index], kept[0]
+            last = [action[index] for action in history.last if isinstance(action, tuple)]
+            if kept and last:
+                low, high, then = min(last), max(last), kept[0]
             else:
                 low, high, then = least, most, history.since
             change = max(now - then, 0.0) * self.per_second
@@ -92,14 +93,17 @@ class RateLimit(Constraint):
         choices, _ = self._changes(schema)
         total = choices.total(self.levels or self.effect)
 
+        def value_of(action: Action) -> float:
+            return float(looked_up(total, choices.column(action)))
+
         def after(history: History, action: Action, at: float, _: float) -> tuple[float, ...]:
-            kept, column = history.kept.get(self.name, ()), choices.column(action)
-            before = column if history.action == NO_ACTION else choices.column(history.action)
-            strange = not history.known and history.step == 0
-            value, was = looked_up(total, column), looked_up(total, before)
-            if (value if self.effect else value != was) or strange:
-                return (max(at, *kept),) if kept else (at,)
-            return kept
+            kept, value = history.kept.get(self.name, ()), value_of(action)
+            changed = not history.known and history.step == 0
+            if self.effect or history.action == NO_ACTION:
+                changed |= bool(self.effect) and value != 0
+            else:
+                changed |= any(value_of(last) != value for last in history.last)
+            return ((max(at, *kept),) if kept else (at,)) if changed else kept
 
         return Keeper(after)
 
@@ -132,9 +136,11 @@ class RateLimit(Constraint):
         farthest = choices.total(self.levels, lambda level: np.maximum(high - level, level - low))
 
         def change(scene: Scene) -> Floats:
-            previous = choices.previous(scene.context)
+            previous, other = choices.previous(scene.context)
             here = scene.per_action(levels)
             moves = np.abs(here - scene.per_row(looked_up(levels, np.maximum(previous, 0))))
+            if other is not previous:
+                moves = np.maximum(moves, np.abs(here - scene.per_row(looked_up(levels, np.maximum(other, 0)))))
             first = previous.reshape(len(previous), -1)[:, 0]
             begins, known = scene.per_row(first == NO_ACTION), scene.per_row(first >= NO_ACTION)
             return np.where(known, np.where(begins, 0.0, moves), scene.per_action(farthest))
@@ -206,7 +212,7 @@ class MaxSwitches(Constraint):
     """Forbids every action but the one before when the last ``seconds`` have ``at_most`` changes of action in them.
 
     Where the history is not here, so many were made just before the session was first seen; and while it is not known
-    what was done last, that leaves nothing.
+    what was done last, that leaves nothing. Where either of two actions may have been, a change from either is one.
     """
 
     kind: Literal["max_switches"] = "max_switches"
@@ -222,8 +228,9 @@ class MaxSwitches(Constraint):
             if not np.count_nonzero(used_up):
                 return used_up[:1]
             scene = Scene(context, choice)
-            other = scene.per_action(columns) != scene.per_row(choices.previous(context))
-            return np.asarray(scene.per_row(used_up) & (other.any(axis=1) if choices.parts is None else other))
+            here, (previous, other) = scene.per_action(columns), choices.previous(context)
+            changed = (here != scene.per_row(previous)) | (here != scene.per_row(other))
+            return np.asarray(scene.per_row(used_up) & (changed.any(axis=1) if choices.parts is None else changed))
 
         return forbids
 
@@ -240,6 +247,6 @@ class MaxSwitches(Constraint):
         """The times of the last so many changes, in order."""
         kept = tuple(time for time in history.kept.get(self.name, ()) if at - time < self.seconds)
         begins = history.known and history.step == 0
-        if begins or action == history.action:
+        if begins or (action, action) == history.last:
             return kept
         return tuple(sorted((*kept, at)))[-self.at_most :]

@@ -80,7 +80,8 @@ class History:
 
     ``known`` is false where it happened elsewhere: then ``since`` (s) is when this process first saw the session, and
     constraints take their worst state. ``used`` has the time (s) at which each tracked choice was last executed,
-    ``kept`` the numbers that a constraint keeps, under its name.
+    ``kept`` the numbers that a constraint keeps, under its name. ``other`` is an action that was decided after
+    ``action``, and may have been executed although the caller goes on from ``action``.
     """
 
     known: bool
@@ -90,6 +91,12 @@ class History:
     changed_at: float | None = None
     used: Mapping[int, float] = field(default_factory=dict)
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    other: Action | None = None
+
+    @property
+    def last(self) -> tuple[Action, Action]:
+        """What may have been executed last: ``action``, and ``other`` if there is one."""
+        return self.action, self.action if self.other is None else self.other
 
     def advanced(
         self,

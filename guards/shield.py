@@ -11,10 +11,9 @@ import numpy as np
 
 from export.spec import Box, MultiDiscrete
 from guards.boxes import Asked, BoxRuling, scale_of
-from guards.choices import JOINT_LIMIT
+from guards.choices import listed
 from guards.constraint import Confine, Constraint, Forbids, Keeper, Mode
 from guards.domains import Domain, JointDomain, MultiDiscreteDomain, domain_of, every, some
-from guards.doubts import Doubt
 from guards.errors import GuardMisconfigured, setting
 from guards.projection import Region
 from guards.records import Action, Actions, Allowed, Booleans, Context, History, Integers, Schema
@@ -93,6 +92,7 @@ class Shield:
 
     Of several factors, a constraint about one masks its choices. Where any joins factors, all are asked about every
     whole action (``joins``); or, where those are too many for a list, it is asked about what was drawn (``refuses``).
+    So is a constraint over a Box that leaves no region.
     """
 
     def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
@@ -113,9 +113,9 @@ class Shield:
                 tracked |= constraint.tracks(schema)
         self.tracked = frozenset(tracked)
         # A doubt is about the policy's answer, and bound with its artefact.
-        guards = [one for one in constraints if not isinstance(one, Doubt)]
+        guards = [one for one in constraints if one.judges == "actions"]
         space, factors = schema.action, [_factor_of(one, schema) for one in guards]
-        self.joins = isinstance(space, MultiDiscrete) and None in factors and prod(space.sizes) <= JOINT_LIMIT
+        self.joins = isinstance(space, MultiDiscrete) and None in factors and listed(space)
         self.domain = domain_of(space, joined=self.joins)
         for constraint, factor in zip(guards, factors, strict=True):
             self._bind(constraint, schema, None if self.joins else factor)
@@ -127,12 +127,13 @@ class Shield:
 
     def _bind(self, constraint: Constraint, schema: Schema, factor: int | None) -> None:
         """Bind a constraint that is about the choices of a factor, or where there is none about whole actions."""
-        bound = self._unlisted if factor is None and type(self.domain) is MultiDiscreteDomain else self._masks
         schema, among = replace(schema, factor=factor), partial(_among, self.domain, factor)
-        bound.append((constraint.name, constraint.mode, among(constraint.bind(schema))))
         confine = constraint.confine(schema) if self._box and constraint.mode == "deny" else None
         if confine is not None:
             self._confines.append(confine)
+        asked = confine is None if self._box else factor is None and type(self.domain) is MultiDiscreteDomain
+        bound = self._unlisted if asked else self._masks
+        bound.append((constraint.name, constraint.mode, among(constraint.bind(schema))))
         excused, keeper = constraint.excuses(schema), constraint.keeper(schema)
         if excused is not None:
             bound.append((constraint.name, "warn" if constraint.mode == "deny" else constraint.mode, among(excused)))
@@ -157,7 +158,7 @@ class Shield:
                 denied = denied | cells
         allowed = np.empty((len(context), prod(self.domain.shape)), dtype=np.bool_)
         np.logical_not(denied, out=allowed)
-        return Ruling(allowed, tuple(forbidden), Asked(context, self._unlisted) if self._unlisted else None)
+        return Ruling(allowed, tuple(forbidden), self._asked(context))
 
     def _confined(self, box: Box, context: Context) -> BoxRuling:
         """What the batch may do in a Box."""
@@ -165,7 +166,11 @@ class Shield:
         region = Region.within(low, high)
         for confine in self._confines:
             region = region.meet(confine(context))
-        return BoxRuling(context, self._bound, region, scale_of(box))
+        return BoxRuling(context, self._bound, region, scale_of(box), self._asked(context))
+
+    def _asked(self, context: Context) -> Asked | None:
+        """The constraints that are only asked about what was drawn."""
+        return Asked(context, self._unlisted) if self._unlisted else None
 
     def check(self, context: Context, actions: Actions) -> Booleans:
         """Whether each row's final action passes, worked out anew from the context and not from the mask."""

@@ -31,11 +31,12 @@ def looked_up(table: Table, at: Any) -> Values:
 class Scene:
     """A context and the actions asked about: all of them as columns (``choice`` None), or one a row."""
 
-    __slots__ = ("choice", "context")
+    __slots__ = ("choice", "context", "seen")
 
     def __init__(self, context: Context, choice: Integers | None) -> None:
         self.context = context
         self.choice = choice
+        self.seen: dict[Evaluate, Result] = {}
 
     def per_row(self, values: Values) -> Values:
         """Shape values[N] to stand beside the actions: [N, 1] against [1, A], or [N] against [N]."""
@@ -115,6 +116,17 @@ def mapped(function: Callable[[Values], Values], inner: Evaluate) -> Evaluate:
     def evaluate(scene: Scene) -> Result:
         value, failed = inner(scene)
         return function(value), failed
+
+    return evaluate
+
+
+def once(inner: Evaluate) -> Evaluate:
+    """What several parts of an expression ask for, evaluated for the first of them."""
+
+    def evaluate(scene: Scene) -> Result:
+        if inner not in scene.seen:
+            scene.seen[inner] = inner(scene)
+        return scene.seen[inner]
 
     return evaluate
 

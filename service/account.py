@@ -231,7 +231,12 @@ def _moves(ruling: AnyRuling, choice: Choice) -> tuple[list[float | None], set[i
     moved = np.isfinite(far) & (choice.proposed != choice.action).any(axis=1)
     moved &= np.array([source != "last_resort" for source in choice.source])
     told = [distance if is_so else None for distance, is_so in zip(far.tolist(), moved.tolist(), strict=True)]
-    return told, set(np.flatnonzero(moved & projected).tolist())
+    # What was drawn on an edge by chance is also where draws from beyond it end.
+    lost = moved & projected
+    if ruling.region.most.size:
+        certain = (choice.propensity == 1) & np.array([measure == "mass" for measure in choice.measure])
+        lost |= ~certain & ruling.edges(choice.action)
+    return told, set(np.flatnonzero(lost).tolist())
 
 
 def _violations(plane: Plane, ruling: AnyRuling, choice: Choice) -> dict[int, list[Violation]]:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from export.spec import Box, Manifest
 from guards.baselines import Policy, Propose, Remember
+from guards.baselines.controllers import Pid
 from guards.doubts import Doubts, Fresh
 from guards.errors import GuardMisconfigured
 from guards.records import Actions, Context, Floats, Schema
@@ -37,7 +38,7 @@ def bound(
     if config.mask == "required" and isinstance(schema.action, Box):
         msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
         raise ConfigInvalid(msg)
-    propose, last_resort, remember = _ladder(config, schema, advise)
+    propose, last_resort, remember = _ladder(config, schema, manifest, advise)
     return Plane(
         schema=schema,
         shield=shield,
@@ -56,15 +57,18 @@ def bound(
 
 
 def _ladder(
-    config: Config, schema: Schema, advise: Callable[[Context], Floats] | None
+    config: Config, schema: Schema, manifest: Manifest, advise: Callable[[Context], Floats] | None
 ) -> tuple[Propose, Actions | None, Remember | None]:
     """What is below the policy: the baseline's proposals, the last resort, and what the baseline remembers."""
-    baseline = config.baseline
+    baseline, period = config.baseline, manifest.control_period_s
+    if isinstance(baseline, Pid) and period is not None and baseline.forget_seconds < period:
+        msg = f"baseline.forget_seconds: is {baseline.forget_seconds}, expected at least the policy's control period, "
+        raise ConfigInvalid(f"{msg}{period} s, or it begins anew at each decision")
     try:
         propose = baseline.bind(schema, advise) if isinstance(baseline, Policy) else baseline.bind(schema)
         return propose, baseline.last(schema), baseline.remembers(schema)
     except GuardMisconfigured as error:
-        raise ConfigInvalid(f"baseline: {error}") from error
+        raise ConfigInvalid(f"baseline.{error}") from error
 
 
 def _doubts(config: Config, schema: Schema, manifest: Manifest) -> Doubts:

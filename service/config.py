@@ -6,18 +6,21 @@ Addresses and secrets may come from the environment instead, by these names: ``R
 import hashlib
 import json
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
 from export.spec.spaces import Frozen, Identifier, Label
 from guards.baselines import AnyBaseline, Policy
 from guards.breaker import Breaker
-from guards.constraints import AnyConstraint
+from guards.kinds import AnyConstraint
 from service.explore import AnyExplorer, Greedy
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
+_UNIONS: dict[int | str, Any] = {"explore": AnyExplorer, "constraints": AnyConstraint, "baseline": AnyBaseline}
 
 
 class ConfigInvalid(Exception):
@@ -134,6 +137,16 @@ class Config(Frozen):
         return hashlib.sha256(self.text().encode("ascii")).hexdigest()
 
 
+@contextmanager
+def within_file(path: Path) -> Iterator[None]:
+    """Say of a problem that is found after reading which file it is in; raises ConfigInvalid."""
+    try:
+        yield
+    except ConfigInvalid as error:
+        msg = f"{path}: {error}"
+        raise ConfigInvalid(msg) from error
+
+
 def _first_problem(error: ValidationError, told: object) -> str:
     """One sentence: where, what it was, what was expected."""
     first = error.errors(include_url=False)[0]
@@ -142,8 +155,23 @@ def _first_problem(error: ValidationError, told: object) -> str:
         return f"{where}: is missing ({first['msg'].lower()})"
     if first["type"] == "extra_forbidden":
         return f"{where}: is not a setting that exists here"
-    shown = repr(first["input"])
-    return f"{where}: was {shown if len(shown) <= 80 else shown[:77] + '...'}, expected: {first['msg']}"
+    if first["type"] == "value_error":
+        return f"{where}: {first['ctx']['error']}"
+    if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
+        was = f"was {_shown(first['input']['kind'])}" if "kind" in first["input"] else "is missing"
+        return f"{where}.kind: {was}, expected one of {', '.join(_kinds(_UNIONS[first['loc'][0]]))}"
+    return f"{where}: was {_shown(first['input'])}, expected: {first['msg']}"
+
+
+def _shown(value: object) -> str:
+    """A value as it stands in the file, in part where it is long."""
+    shown = repr(value)
+    return shown if len(shown) <= 80 else shown[:77] + "..."
+
+
+def _kinds(union: Any) -> list[str]:
+    """The kinds of a union's members."""
+    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
 
 
 def _path(location: tuple[int | str, ...], told: object) -> str:

@@ -20,7 +20,7 @@ from guards.doubts import Answer
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
 from guards.projection import EXACT
 from guards.records import Actions, Booleans, Context, Integers
-from guards.shield import AnyRuling, Ruling, Violation, violation
+from guards.shield import AnyRuling, Violation, violation
 from service.account import records_of
 from service.explore import GREEDY, uniforms
 from service.flight import Choice, Flight, Plane
@@ -43,7 +43,7 @@ def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -
         doubted = _doubted(plane, flight, head, context, why) if plane.doubts.bound else {}
         choice = _explore(plane, flight, head, context, ruling, bodies, why)
         choice.doubted = doubted
-        if isinstance(ruling, Ruling) and ruling.unlisted is not None and plane.shield.refuses:
+        if ruling.unlisted is not None and plane.shield.refuses:
             _refuse(plane, context, ruling, ruling.unlisted, choice)
     if choice.why:
         _fall_back(plane, context, ruling, choice)
@@ -173,8 +173,9 @@ def _ages(flight: Flight) -> np.ndarray:
     return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
 
 
-def _refuse(plane: Plane, context: Context, ruling: Ruling, unlisted: Asked, choice: Choice) -> None:
-    """Put the rows whose draw is refused by constraints that no mask was made of beside those left nothing to choose.
+def _refuse(plane: Plane, context: Context, ruling: AnyRuling, unlisted: Asked, choice: Choice) -> None:
+    """Put the rows whose draw is refused by constraints of which no mask and no region was made beside those left
+    nothing to choose.
 
     How often a draw is refused nobody works out. So it is not known how probable that is which is done then, whether it
     is done for this or drawn. Where the draw is certain, everything is.
@@ -190,7 +191,7 @@ def _refuse(plane: Plane, context: Context, ruling: Ruling, unlisted: Asked, cho
             for i in rows[np.broadcast_to(hits, rows.shape)].tolist():
                 choice.doubted.setdefault(i, []).append(violation(name, "prevented", mode))
     choice.why.update((i, NoSafeAction()) for i in rows[refused].tolist())
-    chancy = choice.propensity[rows] < 1
+    chancy = (choice.propensity[rows] < 1) | np.array([choice.measure[i] != "mass" for i in rows])
     if np.count_nonzero(chancy):
         left = rows[chancy]
         _, action, passes = advised(plane, context.rows(left), ruling, left)

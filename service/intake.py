@@ -67,6 +67,7 @@ class Intake:
             options = _options(act)
             deadline_s = deadline_s if act.deadline_ms is None else act.deadline_ms / 1000
         observed_at = act.observed_at
+        timed = self._by_observed_at and observed_at is not None
         return Request(
             session=act.session,
             observation=self._wire.numbers(act.observation),
@@ -78,11 +79,12 @@ class Intake:
             explore=act.explore,
             options=options,
             at=at,
-            now=observed_at if self._by_observed_at and observed_at is not None else at,
+            now=at if observed_at is None or not timed else observed_at,
             observed_at=observed_at,
             arrived=arrived,
             deadline=arrived + deadline_s,
             answer=answer,
+            timed=timed,
         )
 
     def feedback(self, body: bytes | msgspec.Raw) -> Feedback | None:

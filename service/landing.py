@@ -59,13 +59,16 @@ class Landing:
         lease: Lease,
         observe: Callable[[Landed], None],
         *,
+        deadline_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing."""
         self._plane = plane
         self._journal = journal
         self._sessions = sessions
         self._lease = lease
         self._observe = observe
+        self._deadline_s = deadline_s
         self._clock = clock
         self._failing = False
         self._unsynced: list[Landed] = []
@@ -103,12 +106,13 @@ class Landing:
 
         A step that was run is one that a memory has seen: its session goes on with it, if it has not gone on without.
         """
+        began = self._clock()
         flight = self._flight(requests, assignment, engine, observation, answer, departed)
         for i, memory in left(answer, engine.digest).items() if engine.initial else ():
             moment = requests[i].left
             if moment is not None:
                 self._sessions.learn(requests[i].session, moment, memory)
-        return _fates(requests, self._decided(flight, answer), departed)
+        return self._fates(requests, self._decided(flight, answer), departed, began)
 
     def _land(
         self,
@@ -140,7 +144,7 @@ class Landing:
                 journal_us=round((self._clock() - decided) * 1e6),
             )
             self._promise(landed)
-        return _fates(requests, records, departed)
+        return self._fates(requests, records, departed, began)
 
     def _flight(
         self,
@@ -228,7 +232,7 @@ class Landing:
         histories = advanced(self._plane, flight, records)
         for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                after = Moment(record.id, record.episode, histories[i], memories.get(i))
+                after = Moment(record.id, record.episode, histories[i], memories.get(i), request.timed)
                 self._sessions.advance(request.session, request.entry, after)
                 request.left = after
 
@@ -267,19 +271,23 @@ class Landing:
             request.settle(record)
         self._observe(landed)
 
+    def _fates(
+        self, requests: Sequence[Request], records: Sequence[Decision | Refused], departed: float, landed: float
+    ) -> Fates:
+        """Why the policy did not decide each row, without those that were late and know no better.
+
+        They were before it was asked, or would not wait as long as it may take.
+        """
+        fates = [record.reason for record in records]
+        late = DeadlineExceeded.__name__
+        if late not in fates:
+            return fates
+        blamed = [one.deadline >= departed and landed >= one.arrived + self._deadline_s for one in requests]
+        return [fate for fate, is_so in zip(fates, blamed, strict=True) if fate != late or is_so]
+
 
 def _spread(answer: Answered | PolicyUnavailable) -> list[float | None] | None:
     """A number for each row where the policy gives one; None for what is no number."""
     if not isinstance(answer, Answered) or answer.spread is None:
         return None
     return [one if math.isfinite(one) else None for one in answer.spread.tolist()]
-
-
-def _fates(requests: Sequence[Request], records: Sequence[Decision | Refused], departed: float) -> Fates:
-    """Why the policy did not decide each row, without those that were late before it was asked: it knows no better."""
-    fates = [record.reason for record in records]
-    if not any(fates):
-        return fates
-    late = DeadlineExceeded.__name__
-    both = zip(requests, fates, strict=True)
-    return [fate for request, fate in both if fate != late or request.deadline >= departed]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from export.spec import Box
+from export.spec import Box, Field, Fields, ObservationSpace
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
 from guards.baselines import Policy
@@ -88,12 +88,43 @@ def _unfit(engine: Engine, policy: Engine) -> str | None:
         return "is called like the policy and is another file, expected a name and version of its own"
     if engine.artefact.loops:
         return "has a loop, so nobody knows how long it takes, expected a policy that can be run at once"
+    unlike = _unlike(engine.manifest.observation, policy.manifest.observation)
+    if unlike is not None:
+        return unlike
     _, inputs, _ = engine.golden(_ROWS)
     took = min(_timed(engine, inputs) for _ in range(_RUNS))
     if took > INLINE_BUDGET_S:
         most = f"at most {INLINE_BUDGET_S * 1000:g} ms, because it is run at once, one row after another"
         return f"takes {took * 1000:.2f} ms for {_ROWS} rows here, expected {most}"
     return None
+
+
+def _unlike(found: ObservationSpace, wanted: ObservationSpace) -> str | None:
+    """Which field means another number than the one of that name that is served; None where none does.
+
+    A dtype may be another one that takes the numbers: a float's fraction is lost in an integer. Ranges may differ, but
+    where they have nothing in common it is not the same quantity. Other spaces are the same as a whole.
+    """
+    if not isinstance(found, Fields) or not isinstance(wanted, Fields):
+        return None
+    served = {field.name: field for field in wanted.fields}
+    for field in found.fields:
+        one = served[field.name]
+        if not np.can_cast(wanted.dtype, found.dtype, "same_kind"):
+            return f"reads the field {field.name!r} as {found.dtype}, expected {wanted.dtype}, as it is observed"
+        if field.unit != one.unit:
+            return f"reads the field {field.name!r} in the unit {field.unit!r}, expected {one.unit!r}"
+        lows, highs = [-np.inf, field.low, one.low], [np.inf, field.high, one.high]
+        if max(low for low in lows if low is not None) > min(high for high in highs if high is not None):
+            ranges = f"{_range(field)}, expected some of {_range(one)}"
+            return f"reads the field {field.name!r} from {ranges}"
+    return None
+
+
+def _range(field: Field) -> str:
+    """A field's declared bounds, for people."""
+    low, high = (-np.inf if field.low is None else field.low), (np.inf if field.high is None else field.high)
+    return f"{low:g} to {high:g}"
 
 
 def _timed(engine: Engine, inputs: Inputs) -> float:

@@ -198,7 +198,8 @@ def assemble(config: Config, data: Path) -> DataPlane:
 
     plane = replace(common, writer=journal.writer)
     rungs = Rungs(plane, config.limits.stale_seconds)
-    landing = Landing(plane, journal, sessions, lease, _observing(tally, rungs))
+    observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
+    landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s)
     wire = Wire(schema)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)

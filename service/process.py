@@ -14,7 +14,7 @@ from pathlib import Path
 import uvicorn
 import uvloop
 
-from service.config import Config, ConfigInvalid
+from service.config import Config, ConfigInvalid, within_file
 from service.engine import VersionRefused
 from service.ids import KeyringInvalid
 from service.journal import JournalUnavailable
@@ -39,7 +39,9 @@ def run(config_path: Path, data: Path, descriptor: int) -> int:
     """Serve on the listening socket ``descriptor``; the exit status."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
     try:
-        plane = assemble(Config.read(config_path), data)
+        config = Config.read(config_path)
+        with within_file(config_path):
+            plane = assemble(config, data)
     except (ConfigInvalid, VersionRefused, KeyringInvalid, JournalUnavailable) as error:
         sys.stderr.write(f"actd: {error}\n")
         return MISCONFIGURED

@@ -28,8 +28,8 @@ class Request(Struct, kw_only=True):
 
     ``observation`` is one row; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in seconds of the
     monotonic clock. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the configuration
-    says so. ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs, ``left`` is where
-    its decision left the session, once that is in the journal.
+    says so (``timed``). ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs,
+    ``left`` is where its decision left the session, once that is in the journal.
     """
 
     session: str
@@ -47,6 +47,7 @@ class Request(Struct, kw_only=True):
     arrived: float
     deadline: float
     answer: Waiter
+    timed: bool = False
     entry: Moment | None = None
     left: Moment | None = None
 

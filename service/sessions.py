@@ -24,13 +24,14 @@ class Moment(Struct, frozen=True):
     """A session right after one of its decisions (None: before its first), which the next one continues.
 
     ``episode`` is None where a new one begins, or where it began elsewhere; ``memory`` is None where no policy with a
-    memory decided, or where what it carried is lost.
+    memory decided, or where what it carried is lost. ``timed`` says that the guards went by the caller's clock.
     """
 
     decision_id: str | None
     episode: str | None
     history: History
     memory: Memory | None = None
+    timed: bool = False
 
     @property
     def starts(self) -> bool:
@@ -80,7 +81,7 @@ class Sessions:
                 if previous in self._ended:
                     return self.begun(now, previous)
                 history = _cautious(moment.history, moments[-1].history)
-                return Moment(previous, moment.episode, history, moment.memory)
+                return Moment(previous, moment.episode, history, moment.memory, moment.timed)
         return self._seen(session, previous, now)
 
     def _seen(self, session: str, previous: str | None, now: float) -> Moment:
@@ -148,4 +149,5 @@ def _cautious(history: History, latest: History) -> History:
         used=used,
         changed_at=max(changes, default=None),
         kept=kept,
+        other=None if latest.action == history.action else latest.action,
     )

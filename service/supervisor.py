@@ -5,6 +5,7 @@ standard input, so that no child outlives it however it ends.
 """
 
 import asyncio
+import math
 import signal
 import socket
 import sys
@@ -25,11 +26,15 @@ _PATIENCE_S = 10.0
 
 @dataclass(slots=True)
 class Child:
-    """A process that is kept running."""
+    """A process that is kept running.
+
+    What ends with a fatal status within ``refused_s`` seconds of its first start was refused, and is not started again.
+    """
 
     name: str
     command: Sequence[str]
     descriptors: Sequence[int] = ()
+    refused_s: float = _STEADY_S
     process: asyncio.subprocess.Process | None = None
     failures: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
@@ -49,7 +54,7 @@ class Child:
                 break
             status = await process.wait()
             lived = time.monotonic() - born
-            if self.stopping.is_set() or (status in FATAL and not has_run and lived < _STEADY_S):
+            if self.stopping.is_set() or (status in FATAL and not has_run and lived < self.refused_s):
                 return status
             has_run = has_run or lived >= _STEADY_S
             self.failures = 0 if lived >= _STEADY_S else self.failures + 1
@@ -102,6 +107,8 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
         "data plane",
         [*module, "plane", str(config_path), "--data", str(data), "--descriptor", str(descriptor)],
         (descriptor,),
+        # It says so before it serves, or never: a proof may take its time.
+        refused_s=math.inf,
     )
     agent_options = ["--config", str(config_path), "--data", str(data), "--supervised"]
     admin_options = ["--admin-host", admin_host, "--admin-port", str(admin_port)]

@@ -155,6 +155,11 @@ class Turn:
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
         entry = request.enter(self._sessions)
+        if entry.timed and not request.timed:
+            # The times of the history are the caller's: by another clock a cooldown would be over at once.
+            msg = "is missing, expected it as in the session's request before: the guards go by it"
+            request.settle(DoesNotFit(msg, "$.observed_at"))
+            return False
         if request.feedback is not None and not request.feedback.decision_id:
             if entry.decision_id is None:
                 msg = "names no decision, and the session has none before this one, expected a decision_id"

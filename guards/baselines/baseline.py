@@ -49,7 +49,7 @@ class Baseline(Frozen, ABC):
 
     def last(self, schema: Schema) -> Actions | None:
         """The last resort; raises GuardMisconfigured for what is not an action."""
-        return None if self.last_resort is None else domain_of(schema.action).read(self.last_resort)
+        return None if self.last_resort is None else action_of("last_resort", self.last_resort, schema)
 
 
 def action_of(name: str, written: Written, schema: Schema) -> Actions:

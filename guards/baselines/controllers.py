@@ -121,7 +121,7 @@ class _Parts(NamedTuple):
 class Pid(Baseline):
     """Proposes kp * error + ki * its integral - kd * the slope of ``of``; the error is ``target - of``.
 
-    The integral part stays within the output's limits, and never drives the output beyond them (clamping); the
+    The integral part grows within the output's limits, and never drives the output beyond them (clamping); the
     derivative is of the measurement, so that a new target gives no kick. (K. J. Astrom and R. M. Murray, Feedback
     Systems, the chapter on PID control.) Of named actions it proposes the one whose ``effect`` comes nearest to the
     output without overshooting; for a Box of one number the output.
@@ -149,7 +149,7 @@ class Pid(Baseline):
 
         Raises GuardMisconfigured.
         """
-        work, output, (low, high) = self._work(schema), _output(self.effect, schema), self._limits(schema)
+        output, work, (low, high) = _output(self.effect, schema), self._work(schema), self._limits(schema)
 
         def step(context: Context, memory: Floats) -> Stepped:
             parts = work(context, memory, low, high)
@@ -162,23 +162,25 @@ class Pid(Baseline):
     def remembers(self, schema: Schema) -> Remember:
         """The memory after what was executed, whoever proposed it.
 
-        Where that was the controller, a constraint that held its output back is a limit that it was at. Where it was
-        somebody else, the integral follows (tracking, or back-calculation): it becomes what would have put out what
-        was executed, so that the controller goes on from there when it takes over, without a jump. Without an integral
-        gain nothing would ever lead it back from there, so it stays. What an action without an effect puts out nobody
-        knows: then the integral waits.
+        Where that was the controller, a constraint that made another action of its output is a limit that it was at;
+        that of named actions none is quite the output is none. Where it was somebody else, the integral follows
+        (tracking, or back-calculation): it becomes what would have put out what was executed, so that the controller
+        goes on from there when it takes over, without a jump. Without an integral gain nothing would ever lead it back
+        from there, so it stays. What an action without an effect puts out nobody knows: then the integral waits.
         """
         work, done, (low, high) = self._work(schema), _done(self.effect, schema), self._limits(schema)
+        output = _output(self.effect, schema)
 
         def remember(context: Context, actions: Actions, own: Booleans) -> list[tuple[float, ...]]:
             memory, executed = remembered(context), done(actions)
             free = work(context, memory, low, high)
             wanted = np.clip(free.direct + free.integral, low, high)
-            least = np.where(own & (executed > wanted), executed, low)
-            held = work(context, memory, least, np.where(own & (executed < wanted), executed, high))
+            moved = own & (executed != done(output(wanted)))
+            least = np.where(moved & (executed > wanted), executed, low)
+            held = work(context, memory, least, np.where(moved & (executed < wanted), executed, high))
             with np.errstate(all="ignore"):
-                follows = np.where(np.isnan(executed), held.before, executed - held.direct)
-            integral = np.where(own | (self.ki == 0), held.integral, np.clip(follows, low, high))
+                follows = np.where(np.isnan(executed), held.before, np.clip(executed, low, high) - held.direct)
+            integral = np.where(own | (self.ki == 0), held.integral, follows)
             after = _after(context, memory, held, integral)
             sound = every(np.isfinite(after)).tolist()
             return [tuple(row) if is_so else () for row, is_so in zip(after.tolist(), sound, strict=True)]
@@ -198,11 +200,14 @@ class Pid(Baseline):
                 moves = known & (passed > 0)
                 slope = np.where(moves, (value - last) / passed, 0.0)
                 more = np.where(moves, self.ki * error * passed, 0.0)
-                direct, before = self.kp * error - self.kd * slope, np.where(known, integral, self.start)
-                # As far as the output goes to its limit, and where it is beyond, only back.
-                up = np.maximum(before, np.minimum(before + more, high - direct))
-                down = np.minimum(before, np.maximum(before + more, low - direct))
-                integral = np.clip(np.where(more > 0, up, down), least, most)
+                direct = self.kp * error - self.kd * slope
+                before = np.where(known, integral, np.clip(self.start, least, most))
+                # As far as the output and it go to their limits, and where one is beyond, only back.
+                up = np.maximum(before, np.minimum(before + more, np.minimum(high - direct, most)))
+                down = np.minimum(before, np.maximum(before + more, np.maximum(low - direct, least)))
+                # It may have followed beyond: what the output does not need of that any more is let go.
+                ends = np.minimum(least, least - direct), np.maximum(most, most - direct)
+                integral = np.clip(np.where(more > 0, up, down), *ends)
             return _Parts(direct, before, integral, value, ~known)
 
         return work
@@ -211,9 +216,13 @@ class Pid(Baseline):
         """The least and the greatest output: those that are set, within what the actions can do."""
         space = schema.action
         reach = [*space.low, *space.high] if isinstance(space, Box) else [0.0, *self.effect.values()]
-        low = max(min(reach), -np.inf if self.low is None else self.low)
-        high = min(max(reach), np.inf if self.high is None else self.high)
-        _ordered("low", low, "high", high)
+        least, most = -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+        _ordered("low", least, "high", most)
+        low, high = max(min(reach), least), min(max(reach), most)
+        if low > high:
+            told = f"{least} to {most}, expected some of what the actions do: {min(reach)} to {max(reach)}"
+            msg = f"low, high: are {told}"
+            raise GuardMisconfigured(msg)
         if not np.isfinite(high - low):
             msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
             raise GuardMisconfigured(msg)

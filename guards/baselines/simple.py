@@ -5,9 +5,10 @@ from typing import Literal
 import numpy as np
 
 from export.spec.spaces import Frozen
-from guards.baselines.baseline import Baseline, Propose, Told
+from guards.baselines.baseline import Baseline, Propose, Told, action_of
 from guards.domains import domain_of
-from guards.expressions import compile_expression
+from guards.errors import setting
+from guards.expressions import Expression, compile_expression
 from guards.records import NO_ACTION, Actions, Context, Schema
 
 
@@ -18,7 +19,7 @@ class Constant(Baseline):
     action: Told
 
     def bind(self, schema: Schema) -> Propose:
-        action = domain_of(schema.action).read(self.action)
+        action = action_of("action", self.action, schema)
         return lambda context: np.full((len(context), *action.shape), action)
 
 
@@ -40,11 +41,13 @@ class Rules(Baseline):
     otherwise: Told
 
     def bind(self, schema: Schema) -> Propose:
-        domain = domain_of(schema.action)
-        conditions = [compile_expression(rule.when, schema, "truth", about_action=False) for rule in self.rules]
+        conditions, actions = list[Expression](), list[Actions]()
+        for i, rule in enumerate(self.rules):
+            with setting(f"rules.{i}.when"):
+                conditions.append(compile_expression(rule.when, schema, "truth", about_action=False))
+            actions.append(action_of(f"rules.{i}.action", rule.action, schema))
         # What each rule does, what is done otherwise, and nothing.
-        table = np.stack([*(domain.read(rule.action) for rule in self.rules), domain.read(self.otherwise)])
-        table = np.concatenate([table, domain.nothing[None]])
+        table = np.stack([*actions, action_of("otherwise", self.otherwise, schema), domain_of(schema.action).nothing])
         otherwise, nothing = len(conditions), len(conditions) + 1
 
         def propose(context: Context) -> Actions:

@@ -4,6 +4,7 @@ A constraint with a history is taken at its worst: it may forbid whatever it can
 been executed before. A kind that is not in the table may forbid anything.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -59,11 +60,14 @@ def _bounds(bounds: Bounds, symbols: Symbols) -> z3.BoolRef:
         raise Untranslatable(msg)
     quantity = translate(bounds.of, symbols)
     beyond = [quantity.failed]
+    # Where a limit is too large for a double every number is beyond it.
     for change, chosen in symbols.totals(bounds.effect).items():
         if change > 0 and high is not None:
-            beyond.append(z3.And(chosen, quantity.value > exact(high - change)))
+            limit = high - change
+            beyond.append(chosen if math.isinf(limit) else z3.And(chosen, quantity.value > exact(limit)))
         if change < 0 and low is not None:
-            beyond.append(z3.And(chosen, quantity.value < exact(low - change)))
+            limit = low - change
+            beyond.append(chosen if math.isinf(limit) else z3.And(chosen, quantity.value < exact(limit)))
     return z3.Or(beyond)
 
 

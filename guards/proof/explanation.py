@@ -3,7 +3,7 @@
 import ast
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule
 from guards.doubts import Doubt
 from guards.errors import EvaluationFailed, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.proof.memory import remembered, spent, switched
 from guards.proof.reference import Asked, Value, text_of, value_of
 from guards.proof.situation import Situation, shown
 from guards.records import Schema
@@ -67,7 +68,8 @@ def explain(schema: Schema, constraints: Sequence[Constraint], situation: Situat
     if not isinstance(schema.action, Discrete):
         msg = f"the action space is {schema.action.kind}, expected discrete: only then there is a list of actions"
         raise GuardMisconfigured(msg)
-    ruling = Shield(constraints, schema).judge(situation.context(schema))
+    told = replace(situation, past=replace(situation.past, kept=remembered(constraints, situation.past)))
+    ruling = Shield(constraints, schema).judge(told.context(schema))
     assert isinstance(ruling, Ruling)  # noqa: S101 - the space is Discrete
     # A doubt forbids nothing. What a rule lets pass although it cannot be evaluated stands after what it forbids.
     forbidden = {one.name: np.zeros(len(schema.actions), dtype=np.bool_) for one in constraints}
@@ -76,7 +78,7 @@ def explain(schema: Schema, constraints: Sequence[Constraint], situation: Situat
     }
     explained = []
     for i, action in enumerate(schema.actions):
-        asked = Asked(schema, situation, action)
+        asked = Asked(schema, told, action)
         said = [
             Said(one.name, _kind(one), one.mode, bool(forbidden[one.name][i]), _why(one, asked)) for one in constraints
         ]
@@ -137,11 +139,27 @@ def _bounds(bounds: Bounds, asked: Asked) -> str:
 
 def _rate_limit(limit: RateLimit, asked: Asked) -> str:
     action, previous = str(asked.action), asked.situation.past.previous
-    allowed = f"expected at most {shown(limit.per_second)} for each second since the last change"
+    allowed = f"expected at most {shown(limit.per_second)} for each second since the last change{_since(limit, asked)}"
     if limit.effect:
         return f"this action changes the value by {shown(abs(limit.effect.get(action, 0.0)))}: {allowed}"
     before = "is not known" if previous is None else f"stood at {shown(limit.levels[str(previous)])}"
     return f"the value {before}, and this action sets it to {shown(limit.levels[action])}: {allowed}"
+
+
+def _since(limit: RateLimit, asked: Asked) -> str:
+    """When the value last changed."""
+    past = asked.situation.past
+    kept, seen = past.kept.get(limit.name), past.seconds_since_change or 0.0
+    if not past.known and (not kept or -kept[0] >= seen):
+        return f", which is taken to have been {_at_first_sight(seen)}"
+    if kept:
+        return f", which was {shown(-kept[0])} s ago"
+    return ", as if there had been none before" if past.step else ", and there was none"
+
+
+def _at_first_sight(seen: float) -> str:
+    """When the worst is taken to have happened."""
+    return f"when the session was first seen, {shown(seen)} s ago, because the history is not here"
 
 
 def _budget(budget: Budget, asked: Asked) -> str:
@@ -149,13 +167,31 @@ def _budget(budget: Budget, asked: Asked) -> str:
         cost = f"{budget.cost} is {_told(value_of(parsed(budget.cost), asked))}"
     except EvaluationFailed as error:
         cost = f"{budget.cost!r} cannot be evaluated, because {error}"
-    return f"{cost}: expected no more than is left of {shown(budget.at_most)} in {shown(budget.seconds)} s"
+    past = asked.situation.past
+    seen = past.seconds_since_change or 0.0
+    if not past.known and seen < budget.seconds:
+        before = f"all of which is taken to have been spent {_at_first_sight(seen)}"
+    elif past.kept.get(budget.name):
+        before = f"of which {shown(spent(budget, past))} was spent"
+    else:
+        before = "as if nothing had been spent before" if past.step else "of which nothing was spent"
+    most = f"expected no more than is left of {shown(budget.at_most)} in {shown(budget.seconds)} s"
+    return f"{cost}: {most}, {before}"
 
 
 def _max_switches(limit: MaxSwitches, asked: Asked) -> str:
-    if asked.situation.past.previous == asked.action:
+    past = asked.situation.past
+    seen, made = past.seconds_since_change or 0.0, switched(limit, past)
+    if past.previous == asked.action:
         return "this is the action of the decision before"
-    return f"another action than the one before: expected at most {limit.at_most} changes in {shown(limit.seconds)} s"
+    if not past.known and seen < limit.seconds:
+        before = f"and so many are taken to have been made {_at_first_sight(seen)}"
+    elif made >= limit.at_most or not past.step:
+        before = f"and {made} were made"
+    else:
+        before = f"as if {made or 'none'} had been made before"
+    most = f"expected at most {limit.at_most} changes in {shown(limit.seconds)} s"
+    return f"another action than the one before: {most}, {before}"
 
 
 _REASONS: dict[type[Constraint], Callable[[Any, Asked], str]] = {

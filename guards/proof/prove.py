@@ -23,6 +23,7 @@ state exists in which every action is denied.
 states there is an action, so the solver is asked for a state in which for all actions something denies.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -34,7 +35,7 @@ from export.spec import Box
 from guards.constraints import Constraint
 from guards.domains import Written, domain_of
 from guards.proof.overflow import may_overflow
-from guards.proof.situation import written
+from guards.proof.situation import WHOLE, ranges, shown, written
 from guards.proof.trial import Trial
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
 from guards.records import Actions, Schema
@@ -48,6 +49,7 @@ _KNOWN = " wherever the session's history is known"
 _PATIENCE = 0.1
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is too large for a double has an answer here
 def prove(
     schema: Schema,
     constraints: Sequence[Constraint],
@@ -62,7 +64,7 @@ def prove(
 
     With ``known_history`` nothing is said of sessions whose history is not here; without ``notes`` nothing is found out
     beside the answers. Raises GuardMisconfigured for constraints or a last resort that do not bind to the schema, and
-    ProofUnavailable where z3 is not installed.
+    ProofUnavailable where z3 is not installed, or cannot be loaded.
     """
     trial = Trial(schema, constraints)
     last = np.empty(0) if last_resort is None else domain_of(schema.action).read(last_resort)
@@ -94,7 +96,7 @@ def _answer(solving: "Solving", trial: Trial, claim: str) -> Answer:
     formula, until = solving.nothing_allowed(), solving.until()
     reply = solving.ask(formula, until)
     if reply.impossible:
-        return Answer(claim, "proved")
+        return Answer(claim, "proved", _nothing_observed(solving.schema))
     gaps = "; ".join(dict.fromkeys(solving.symbols.gaps))
     if reply.model is None:
         return Answer(claim, "undecided", f"{reply.why}; {gaps}" if gaps else reply.why)
@@ -102,6 +104,17 @@ def _answer(solving: "Solving", trial: Trial, claim: str) -> Answer:
     if found is not None:
         return Answer(claim, "counterexample", counterexample=found)
     return Answer(claim, "undecided", gaps or "what closes every action over exact reals does not in doubles")
+
+
+def _nothing_observed(schema: Schema) -> str:
+    """Why there is nothing to prove, where the declared ranges leave no observation."""
+    for name, (field, dtype) in ranges(schema).items():
+        low, high = -math.inf if field.low is None else field.low, math.inf if field.high is None else field.high
+        least, most = WHOLE.get(dtype, (-math.inf, math.inf))
+        if dtype in WHOLE and not math.ceil(max(low, least)) <= min(high, most):
+            within = f"{'any' if field.low is None else shown(low)} to {'any' if field.high is None else shown(high)}"
+            return f"but there is none: {name} is {dtype}, which has no number within its range, {within}"
+    return ""
 
 
 def _confirmed(
@@ -122,9 +135,8 @@ def _searched(solving: "Solving", trial: Trial, found: Counterexample, until: fl
     way_out = solving.way_out(found.situation, until)
     if way_out is not None and trial.passes(found.situation, way_out):
         return None
-    if not isinstance(solving.schema.action, Box):
-        return found
-    return replace(found, closed=(Closed("every action", solving.causes(found.situation, until)),))
+    every = "every action" if isinstance(solving.schema.action, Box) else "every whole action"
+    return replace(found, closed=(Closed(every, solving.causes(found.situation, until)),))
 
 
 def _models(solving: "Solving", formula: "Formula", model: "Model", until: float) -> Iterator["Model"]:

@@ -9,6 +9,9 @@ from export.spec import Array, Dict, Field, Fields
 from guards.domains import Written, domain_of
 from guards.records import NO_ACTION, Action, Context, History, Schema
 
+# What an integer of an observation may be: beyond it the edge refuses it.
+WHOLE = {"int64": (-(2**53), 2**53), "uint8": (0, 255)}
+
 
 @dataclass(frozen=True, slots=True)
 class Past:
@@ -18,6 +21,9 @@ class Past:
     executed action has not changed; ``used`` says how many seconds ago an action, or a factor's choice, was last
     executed. Where the history is not ``known``, the session was first seen as long ago as the action is taken to have
     changed. ``kept`` is what constraints keep, by their names, of the time before 0, which is now.
+
+    People say it in other words: ``spent`` of which budget, how many seconds ago the executed action ``switched``, and
+    a rate-limited value ``changed``.
     """
 
     known: bool = True
@@ -26,6 +32,9 @@ class Past:
     seconds_since_change: float | None = None
     used: Mapping[str, float] = field(default_factory=dict)
     kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
+    switched: tuple[float, ...] = ()
+    changed: Mapping[str, float] = field(default_factory=dict)
 
     def history(self, schema: Schema) -> History:
         """The history as the guards keep it, at the time 0: so a number of seconds ago is exactly that."""
@@ -56,6 +65,10 @@ class Past:
         if self.used:
             when_ = {name: f"{shown(seconds)} s ago" if seconds else "just now" for name, seconds in self.used.items()}
             yield "executed " + ", ".join(f"{name!r} {when}" for name, when in when_.items())
+        if self.switched:
+            yield f"before that it changed {' and '.join(f'{shown(seconds)} s' for seconds in self.switched)} ago"
+        yield from (f"the value of {name!r} changed {shown(seconds)} s ago" for name, seconds in self.changed.items())
+        yield from (f"spent {shown(amount)} of {name!r}" for name, amount in self.spent.items())
         if self.kept:
             yield f"used up just now: {', '.join(map(repr, self.kept))}"
 

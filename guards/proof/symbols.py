@@ -3,6 +3,7 @@
 An action is one unknown for each part of it: an integer for a choice, a real for a number of a Box.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
@@ -10,7 +11,7 @@ from typing import NamedTuple
 
 from export.spec import Box, MultiDiscrete
 from guards.errors import ProofUnavailable, Untranslatable
-from guards.proof.situation import ranges
+from guards.proof.situation import WHOLE, ranges
 from guards.records import NEVER, NO_ACTION, Schema
 
 try:
@@ -18,10 +19,11 @@ try:
 except ModuleNotFoundError as error:
     msg = "the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'"
     raise ProofUnavailable(msg) from error
+except Exception as error:  # a package that is broken raises anything
+    msg = f"the proof needs the package 'z3-solver', which cannot be loaded ({type(error).__name__}: {error})"
+    raise ProofUnavailable(msg) from error
 
 NEVER_FAILS = z3.BoolVal(False)
-# What an integer of an observation may be: beyond it the edge refuses it.
-_WHOLE = {"int64": (-(2**53), 2**53), "uint8": (0, 255)}
 # So many different sums of effects over several factors are told apart.
 _MOST_SUMS = 1024
 
@@ -61,7 +63,7 @@ class Symbols:
     def field(self, name: str) -> z3.ArithRef:
         """A number of the observation."""
         if name not in self.fields:
-            whole = self._ranges[name][1] in _WHOLE
+            whole = self._ranges[name][1] in WHOLE
             self.fields[name] = z3.Int(f"observation.{name}") if whole else z3.Real(f"observation.{name}")
         return self.fields[name]
 
@@ -100,12 +102,17 @@ class Symbols:
         """The sums, as doubles, that an action's choices can have of their amounts, and when they do."""
         named = {self.index(name): amount for name, amount in amounts.items()}
         sums = {0.0: z3.BoolVal(True)}
-        for start, size in zip(self._starts, self.sizes, strict=True):
-            here = {choice: named[choice] for choice in range(start, start + size) if choice in named}
+        parts = [range(start, start + size) for start, size in zip(self._starts, self.sizes, strict=True)]
+        # In whatever order the shield adds them.
+        if math.isinf(sum(max(abs(named.get(choice, 0.0)) for choice in part) for part in parts)):
+            msg = "its effects have sums that may be too large for a double"
+            raise Untranslatable(msg)
+        for part in parts:
+            here = {choice: named[choice] for choice in part if choice in named}
             if here:
                 each = {choice: self.chosen(choice, action) for choice in here}
                 ways = [(here[choice], is_it) for choice, is_it in each.items()]
-                if len(here) < size:
+                if len(here) < len(part):
                     ways.append((0.0, z3.Not(z3.Or(list(each.values())))))
                 sums = _added(sums, ways)
         return sums
@@ -161,7 +168,7 @@ class Symbols:
         ]
         for name, value in self.fields.items():
             field, dtype = self._ranges[name]
-            lowest, highest = _WHOLE.get(dtype, (None, None))
+            lowest, highest = WHOLE.get(dtype, (None, None))
             limits += [value >= exact(low) for low in (field.low, lowest) if low is not None]
             limits += [value <= exact(high) for high in (field.high, highest) if high is not None]
         return limits
@@ -183,7 +190,10 @@ class Symbols:
 
 
 def exact(number: float) -> z3.ArithRef:
-    """The very number that a double is, not the decimal that people wrote for it."""
+    """The very number that a double is, not the decimal that people wrote for it; raises Untranslatable for none."""
+    if not math.isfinite(number):
+        msg = f"{number} is no number"
+        raise Untranslatable(msg)
     fraction = Fraction(number)
     return z3.IntVal(fraction.numerator) if fraction.denominator == 1 else z3.RealVal(str(fraction))
 

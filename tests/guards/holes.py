@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from export.spec import Dict, Discrete, Entry, Field, Fields
-from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Mode, Rule
+from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule
 from guards.domains import Written
 from guards.doubts import Fresh, Novelty
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import Schema
 
 _MEASURED = (

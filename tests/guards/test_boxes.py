@@ -10,9 +10,10 @@ from pydantic import TypeAdapter
 
 from export.spec import Box, Field
 from guards.boxes import BoxRuling, Linear, scale_of
-from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule
+from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.projection import Region
 from guards.records import Context, History, Schema
 from guards.shield import Shield

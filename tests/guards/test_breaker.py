@@ -246,6 +246,10 @@ class TestProbing:
         assert not after((9.9, BAD), state=out).probe_due
         assert after((10.0, TICK), state=out).probe_due
 
+    def test_a_probe_that_has_not_left_stays_due(self) -> None:
+        """Whatever callers' late flights tell in the meantime."""
+        assert after((1.1, TICK), (1.2, GOOD), (1.3, BAD), state=probing()).probe_due
+
     def test_a_flapping_version_ends_up_with_long_rests(self) -> None:
         """Each time it comes back and fails again the rest doubles, up to the longest."""
         state, now, rests = BREAKER.start(0.0), 0.0, []

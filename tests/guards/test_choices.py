@@ -1,13 +1,14 @@
 """Choices: whole actions of several factors, how constraints name what they are made of, and rules that join them."""
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from export.spec import Box, Factor, Field, MultiDiscrete
-from guards.choices import JOINT_LIMIT, choices_of
+from guards.choices import JOINT_LIMIT, choices_of, listed
 from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.domains import JointDomain
 from guards.errors import ExpressionInvalid, GuardMisconfigured
@@ -70,7 +71,24 @@ class TestChoices:
         ]
         context = context_of([[0, 0, 0]] * 4, histories=histories)
 
-        assert choices_of(FACTORED).previous(context).tolist() == [NO_ACTION, UNKNOWN_ACTION, 23, 4]
+        previous, other = choices_of(FACTORED).previous(context)
+
+        assert previous.tolist() == other.tolist() == [NO_ACTION, UNKNOWN_ACTION, 23, 4]
+
+    def test_what_else_may_have_been_done_has_its_column_too(self) -> None:
+        """Where there is nothing else it is the same."""
+        one = History(known=True, since=NOW, step=1, action=(1, 2, 3))
+        histories = [FRESH, one, replace(one, other=(0, 1, 0))]
+        previous, other = choices_of(FACTORED).previous(context_of([[0, 0, 0]] * 3, histories=histories))
+
+        assert (previous.tolist(), other.tolist()) == ([NO_ACTION, 23, 23], [NO_ACTION, 23, 4])
+
+    def test_a_list_has_no_more_axes_than_an_array(self) -> None:
+        """However few whole actions there are."""
+        many = MultiDiscrete(factors=tuple(Factor(name=f"f{i}", names=("on",)) for i in range(33)))
+
+        assert listed(SWITCHES)
+        assert not listed(many)
 
     def test_as_many_are_counted_as_said_and_no_more(self) -> None:
         """Beyond the limit they have no columns, and what joins them is asked about single actions."""
@@ -276,12 +294,14 @@ def test_whole_actions_that_are_not_listed_are_judged_as_those_that_are(
 ) -> None:
     """One a row, whatever was done before; and the same is kept of what is done."""
     listed = Shield([constraint], FACTORED)
-    for module in ("choices", "shield"):
-        monkeypatch.setattr(f"guards.{module}.JOINT_LIMIT", 23)
+    monkeypatch.setattr("guards.choices.JOINT_LIMIT", 23)
     unlisted = Shield([constraint], FACTORED)
     every = np.array(list(itertools.product(range(2), range(3), range(4))))
     rng, history, at = np.random.default_rng(3), History(known=known, since=NOW), NOW
 
+    for wait in range(24):
+        context = context_of([[0, 0, 0]] * 24, now=[NOW + wait] * 24, histories=[history] * 24)
+        assert unlisted.check(context, every).tolist() == listed.check(context, every).tolist()
     left = []
     for _ in range(40):
         row = [rng.choice([-1.0, 0.0, 0.5, 1.0, 3.0]), 0, 0]
@@ -292,7 +312,7 @@ def test_whole_actions_that_are_not_listed_are_judged_as_those_that_are(
         assert weights[0] == weights[1]
         i = int(rng.integers(24))
         told = [
-            shield.advanced(history, tuple(every[i].tolist()), at, weight and weight[i])
+            shield.advanced(history, tuple(every[i].tolist()), at, weight[i] if weight else None)
             for shield, weight in zip((listed, unlisted), weights, strict=True)
         ]
         assert told[0] == told[1]

@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Mode, Rule, action_index
+from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule, action_index
 from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.kinds import AnyConstraint
 from guards.records import Context, History
 from guards.shield import Shield
 from tests.fakes import NOW, SCHEMA, context_of

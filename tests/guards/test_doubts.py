@@ -118,9 +118,9 @@ class TestConfidence:
         assert hits == [False, False, True, False, True, True]
 
     def test_the_two_best_of_many_are_compared(self) -> None:
-        """Wherever they stand among fifty."""
-        many = Discrete(names=tuple(f"a{i}" for i in range(50)))
-        head = np.random.default_rng(2).normal(size=(200, 50))
+        """Wherever they stand among two thousand."""
+        many = Discrete(names=tuple(f"a{i}" for i in range(2000)))
+        head = np.random.default_rng(2).normal(size=(50, 2000))
         best = np.sort(head, axis=1)[:, -2:]
 
         hits = in_doubt(self.SURE, manifest_of(action=many, scale=1.0), answered(head))

@@ -202,6 +202,17 @@ def test_every_part_is_one_step_deeper(part: str) -> None:
         compile_expression("not " * (MAX_DEPTH - 1) + part, SCHEMA, "truth")
 
 
+@pytest.mark.parametrize("around", ["({} if True else 0)", "(0 if True else {})", "(1 if {} > 0 else 0)", "-{}"])
+def test_nothing_is_nested_without_end(around: str) -> None:
+    """In whichever place of whatever part."""
+    source = "load"
+    for _ in range(MAX_DEPTH):
+        source = around.format(source)
+
+    with pytest.raises(ExpressionInvalid, match="is nested deeper than 32"):
+        compile_expression(source, SCHEMA, "number")
+
+
 @pytest.mark.parametrize(
     ("action", "about_action", "known"),
     [
@@ -301,6 +312,20 @@ def test_the_numbers_of_a_box_have_their_units() -> None:
 
     with pytest.raises(ExpressionInvalid, match="has the units 'kW' and 's'"):
         compile_expression("heat > wait", schema, "truth")
+
+
+def test_the_middle_of_a_chain_is_evaluated_once() -> None:
+    """Or chains inside chains would take for ever, as short as they are."""
+    source = "load"
+    for _ in range(15):
+        source = f"(1 if 0 < {source} < 3 else 0)"
+
+    assert evaluated(f"{source} > 0", context_of([[1, 0, 0], [5, 0, 0]])).tolist() == [[True], [False]]
+    asked = compile_expression("0 < load / lag < 3", SCHEMA, "truth")
+    assert [None if x is None else x.tolist() for x in asked.evaluate(context_of([[1, 1, 0], [1, 0, 0]]), None)] == [
+        [[True], [False]],
+        [[False], [True]],
+    ]
 
 
 def test_an_expression_may_have_several_lines() -> None:

@@ -10,7 +10,8 @@ import pytest
 from pydantic import TypeAdapter
 
 from export.spec import Discrete, Factor, MultiDiscrete
-from guards.constraints import AnyConstraint, Constraint
+from guards.constraints import Constraint
+from guards.kinds import AnyConstraint
 from guards.records import NO_ACTION, History, Schema
 from guards.shield import Shield
 from tests.fakes import NOW, context_of, schema_of

@@ -1,16 +1,19 @@
 """Constraints with a history of their own: what each forbids after what was executed, and what is kept of that."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from export.spec import MultiDiscrete
-from guards.constraints import AnyConstraint, Constraint
+from export.spec import Box, Field, MultiDiscrete
+from guards.boxes import BoxRuling
+from guards.constraints import Constraint
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import Action, Context, History, Schema
 from guards.shield import Shield
 from tests.acting import OBSERVATION, SWITCHES
@@ -270,6 +273,62 @@ class TestBudget:
         """At start."""
         with pytest.raises(ExpressionInvalid, match="is a condition, expected a number"):
             Shield([Budget(name="b", cost="load > 1", at_most=1, seconds=1)], SCHEMA)
+
+
+@pytest.mark.parametrize("kind", ["budget", "max_switches"])
+def test_a_window_is_a_millisecond_or_more(kind: str) -> None:
+    """So short that nothing fits into it, it would be divided into nothing."""
+    told = {"kind": kind, "name": "short", "at_most": 1} | ({"cost": "1"} if kind == "budget" else {})
+
+    assert parsed(told | {"seconds": 0.001}).name == "short"
+    with pytest.raises(ValidationError, match=r"greater than or equal to 0\.001"):
+        parsed(told | {"seconds": 1e-300})
+
+
+class TestWhatElseMayHaveBeenDone:
+    """The caller goes on from one decision, and a later one may have been carried out all the same."""
+
+    def test_a_switch_from_either_counts(self) -> None:
+        """A controller that never names its last decision may not go to and fro for that."""
+        loop = Loop(MaxSwitches(name="calm", at_most=2, seconds=60)).does("hold", 0).does("up", 1)
+        loop.history = replace(loop.history, action=0, other=1)
+
+        assert loop.left(2) == list(SCHEMA.actions)
+        loop.does("hold", 2)
+        assert loop.kept == (NOW + 1, NOW + 2)
+        assert loop.left(3) == ["hold"]
+        loop.history = replace(loop.history, other=1)
+        assert loop.left(3) == []
+        assert loop.left(61.5) == list(SCHEMA.actions)
+
+    def test_a_level_is_left_from_either(self) -> None:
+        """What is near to one may be far from the other."""
+        levels = {HOLD: 0.0, UP: 1.0, DOWN: 2.0, JUMP: 3.0, REST: 4.0, DROP: 5.0}
+        loop = Loop(RateLimit(name="slow", per_second=1, levels=levels)).does("hold", 0)
+        loop.does("down", 2)
+        loop.history = replace(loop.history, action=0, other=2)
+
+        assert loop.left(2.5) == []
+        assert loop.left(3) == ["up"]
+        assert loop.left(4) == ["hold", "up", "down"]
+        loop.does("hold", 4)
+        assert loop.kept == (NOW + 4,)
+
+    def test_a_number_is_within_reach_of_both(self) -> None:
+        """What is left of a Box is where both reaches meet."""
+        box = Schema(observation=SCHEMA.observation, action=Box(fields=(Field(name="heat", low=0, high=100),)))
+        shield = Shield([RateLimit(name="slow", per_second=10, of="heat")], box)
+        history = shield.advanced(FRESH, (50.0,), NOW)
+        either = replace(history, other=(80.0,))
+
+        def left(history: History, at: float) -> list[float]:
+            ruling = shield.judge(context_of([[0, 0, 0]], histories=[history], now=[NOW + at]))
+            assert isinstance(ruling, BoxRuling)
+            return [float(ruling.region.low[0, 0]), float(ruling.region.high[0, 0])]
+
+        assert left(history, 2) == [30, 70]
+        assert left(either, 2) == [60, 70]
+        assert left(either, 1) == [70, 60]
 
 
 class TestMaxSwitches:

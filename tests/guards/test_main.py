@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,9 @@ def test_history_and_facts_are_options(folder: Path, capsys: pytest.CaptureFixtu
             "seconds_since_change": 5,
             "used": {"scale_up": 5, "hold": 9},
             "kept": {},
+            "spent": {},
+            "switched": [],
+            "changed": {},
         },
     }
     assert [action["allowed"] for action in told["actions"]] == [True, True, False]
@@ -157,9 +161,77 @@ def test_a_previous_action_is_one_decision(folder: Path, capsys: pytest.CaptureF
     assert told["situation"]["past"]["step"] == 1
 
 
+REMEMBERING = """
+[[constraints]]
+kind = "rate_limit"
+name = "slowly"
+per_second = 0.05
+effect = { scale_up = 1 }
+[[constraints]]
+kind = "max_switches"
+name = "steady"
+at_most = 1
+seconds = 60
+[[constraints]]
+kind = "budget"
+name = "spending"
+cost = "1 if action == 'scale_up' else 0"
+at_most = 1
+seconds = 60
+"""
+BEFORE = ["--previous", "scale_up", "--step", "3"]
+
+
+@pytest.mark.parametrize(
+    ("options", "forbid"),
+    [
+        ([], {}),
+        (["--seconds-since-change", "1"], {"slowly": "scale_up", "steady": "scale_down hold"}),
+        (["--used", "scale_up=1"], {"slowly": "scale_up"}),
+        (["--spent", "spending=1"], {"spending": "scale_up"}),
+        (["--switched", "50"], {"slowly": "", "steady": "scale_down hold"}),
+        (["--seconds-since-change", "1", "--changed", "slowly=20"], {"steady": "scale_down hold"}),
+        (["--seconds-since-change", "70", "--switched", "70", "--switched", "90"], {}),
+    ],
+)
+def test_what_happened_before_counts(
+    folder: Path, capsys: pytest.CaptureFixture[str], options: list[str], forbid: dict[str, str]
+) -> None:
+    """Also for what is kept of a session, as far as the options say it."""
+    path = written(folder, ORDINARY.replace("seconds = 60", "seconds = 0.5") + REMEMBERING)
+
+    assert main(["explain", path, "--json", "--observation", "[0.1, 3, 4]", *BEFORE, *options]) == 0
+
+    actions = json.loads(capsys.readouterr().out)["actions"]
+    found: dict[str, list[str]] = {}
+    for action in actions:
+        for said in action["said"]:
+            if said["forbids"]:
+                found.setdefault(said["constraint"], []).append(action["action"])
+    assert {name: " ".join(which) for name, which in found.items()} == {k: v for k, v in forbid.items() if v}
+
+
+def test_what_is_not_said_is_named(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is no plain permission."""
+    assert main(["explain", written(folder, ORDINARY + REMEMBERING), "--observation", OBSERVATION, *BEFORE]) == 0
+
+    text = capsys.readouterr().out
+    assert text.count("as if there had been none before") == 3
+    assert text.count("as if none had been made before") == 2
+    assert text.count("as if nothing had been spent before") == 3
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
+        (["--observation", "[" * 100_000], "--observation: is not JSON"),
+        (["--spent", "spend=1"], "--spent: was 'spend', expected one of none"),
+        (["--changed", "calm=1"], "--changed: was 'calm', expected one of none"),
+        (["--switched", "1"], "--spent, --changed, --switched: say what happened before, expected with --previous"),
+        (
+            ["--previous", "hold", "--seconds-since-change", "9", "--switched", "1"],
+            "--switched: was 1, expected no less than --seconds-since-change, which is 9",
+        ),
         (["--observation", "{"], "--observation: is not JSON"),
         (
             ["--observation", '{"cpu": 1}'],
@@ -189,6 +261,26 @@ def test_a_wrong_option_is_named(
     assert refused(capsys, *words).startswith(said)
 
 
+def test_a_switch_may_be_later_than_the_first_sight_of_a_session(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the history is not here, the seconds are those since then."""
+    lost = ["--unknown-history", "--seconds-since-change", "9", "--switched", "1"]
+
+    told = explained(capsys, folder, "--observation", "[0.9, 3, 4]", *BEFORE, *lost)
+
+    assert (told["situation"]["past"]["seconds_since_change"], told["situation"]["past"]["switched"]) == (9, [1])
+
+
+def test_what_was_spent_is_an_amount(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Exit code 2, by the parser of the command line."""
+    with pytest.raises(SystemExit) as left:
+        main(["explain", written(folder, ORDINARY), "--observation", OBSERVATION, "--spent", "budget=-1"])
+
+    assert left.value.code == 2
+    assert "was 'budget=-1', expected NAME=AMOUNT" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("seconds", ["x", "-1", "nan", "inf"])
 def test_seconds_are_seconds(folder: Path, capsys: pytest.CaptureFixture[str], seconds: str) -> None:
     """Exit code 2, by the parser of the command line."""
@@ -204,6 +296,8 @@ def test_seconds_are_seconds(folder: Path, capsys: pytest.CaptureFixture[str], s
     [
         ('policy = "demo.onnx"', "", "policy: was None, expected: "),
         ('policy = "demo.onnx"', 'policy = "none.onnx"', "policy: {folder}/none.onnx cannot be read (No such file"),
+        ('policy = "demo.onnx"', 'policy = "a\\u0000b"', "policy: was '{folder}/a\\x00b', expected a path ("),
+        ("facts =", "deep = " + "[" * 20_000 + "\nfacts =", "is not TOML ("),
         (
             'policy = "demo.onnx"',
             'policy = "policy.toml"',
@@ -216,7 +310,7 @@ def test_seconds_are_seconds(folder: Path, capsys: pytest.CaptureFixture[str], s
         ("seconds = 60", "seconds = nan", "constraints.1"),
         ("replicas <= 2", "pods <= 2", "constraints.0, 'keep two replicas': expression "),
         ('["scale_up"]', '["up"]', "constraints.1, 'calm': the action 'up' is not known"),
-        ('last_resort = "hold"', 'last_resort = "fly"', "baseline: the action 'fly' is not known"),
+        ('last_resort = "hold"', 'last_resort = "fly"', "baseline.last_resort: the action 'fly' is not known"),
         ('kind = "constant"', "kind = 3", "baseline: was {{"),
         ("name =", "name", "is not TOML ("),
     ],
@@ -253,7 +347,7 @@ def test_a_trusted_policy_is_the_service_s_to_load(folder: Path, capsys: pytest.
 
     assert main(["prove", written(folder, trusting)]) == 0
     assert main(["prove", written(folder, trusting.replace('last_resort = "hold"', 'last_resort = "fly"'))]) == 2
-    assert "baseline: the action 'fly' is not known" in capsys.readouterr().err
+    assert "baseline.last_resort: the action 'fly' is not known" in capsys.readouterr().err
 
 
 NUMBERS = """
@@ -313,6 +407,29 @@ def test_without_z3_proving_says_what_to_install(folder: Path) -> None:
         "guards: the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'\n"
     )
     assert (explaining.returncode, explaining.stderr) == (0, "")
+
+
+def test_a_limit_too_large_for_a_double_is_no_fault(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It forbids, without a warning."""
+    bounds = 'kind = "bounds"\nname = "far"\nof = "replicas"\neffect = { scale_up = 1.7e308 }\nhigh = -1.7e308\n'
+
+    assert main(["prove", written(folder, f"{ORDINARY}\n[[constraints]]\n{bounds}")]) == 0
+
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fault_has_an_exit_code_that_no_verdict_has(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here what is to be printed cannot be: that is no counterexample."""
+    monkeypatch.setattr(sys, "stdout", TextIOWrapper(BytesIO(), "ascii"))
+
+    code = main(["prove", written(folder, HOLE.replace("never hold", "nie h\u00f6ren"))])
+
+    assert code == 70
+    said = capsys.readouterr().err
+    assert said.startswith("guards: a fault of the command, and no verdict:\nTraceback ")
+    assert "UnicodeEncodeError" in said
 
 
 def test_the_bundled_configuration_is_proved() -> None:

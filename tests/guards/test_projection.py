@@ -205,6 +205,17 @@ class TestOracle:
         assert not any(nowhere[shape] for shape in ("any", "parallel", "nearly parallel", "point", "cone", "whole"))
         assert 0 < nowhere["zero"] < seen["zero"]
 
+    @pytest.mark.parametrize("part", [1e-2, 1e-4])
+    def test_a_point_that_is_nearly_inside_goes_the_same_way(self, part: float) -> None:
+        """What is nearest to a point is nearest to all between the two, however short the way."""
+        for one, scale, point in several(400, np.random.default_rng(8), dimensions=4, sides=6):
+            if not np.isnan(point).any():
+                between = point + part * (one.point - point)
+
+                told = one.region.nearest(between[None], scale)[0]
+
+                assert np.linalg.norm((told - point) / scale) <= 1e-4 * np.linalg.norm((between - point) / scale) + 1e-7
+
     def test_what_sweeps_do_not_find_is_worked_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Whatever it is: here without any sweeps."""
         monkeypatch.setattr("guards.projection._SWEEPS", ())

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from export.spec import Factor, MultiDiscrete
 from guards.constraints import Constraint, Cooldown, Mode, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.histories import Budget, MaxSwitches
 from guards.records import Context, History, Schema
 from guards.shield import Shield, Violation, violation
 from tests.acting import OBSERVATION, SWITCHES
-from tests.fakes import NOW, SCHEMA, Fickle, context_of
+from tests.fakes import NOW, SCHEMA, Fickle, context_of, schema_of
 from tests.guards.strategies import constraints, contexts
 
 ACTIONS = range(len(SCHEMA.actions))
@@ -179,8 +181,7 @@ def test_what_some_rows_may_do_is_asked_of_them_alone() -> None:
 
 def test_what_has_no_mask_is_asked_about_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are too many whole actions for a list, masks and prohibitions are told together."""
-    for module in ("choices", "shield"):
-        monkeypatch.setattr(f"guards.{module}.JOINT_LIMIT", 23)
+    monkeypatch.setattr("guards.choices.JOINT_LIMIT", 23)
     some: list[Constraint] = [
         Cooldown(name="rest", actions=("fan=storm",), seconds=9),
         Rule(name="both", forbid="pump == 'on' and fan == 'storm'"),
@@ -199,3 +200,52 @@ def test_what_has_no_mask_is_asked_about_what_was_drawn(monkeypatch: pytest.Monk
     }
     assert ruling.reported(columns).tolist() == [False, True, True]
     assert ruling.permits(np.arange(3), columns).tolist() == [False, True, True]
+
+
+def test_what_is_about_one_factor_masks_its_choices() -> None:
+    """Those of the others are left, and the check says the same of whole actions."""
+    some: list[Constraint] = [
+        Cooldown(name="rest", actions=("fan=fast", "fan=storm"), seconds=9),
+        Rule(name="half", forbid="valve == 'half' and load > 1"),
+    ]
+    shield = Shield(some, Schema(observation=OBSERVATION, action=SWITCHES))
+    histories = [History(known=True, since=NOW, used={7: NOW - 1}), History(known=True, since=NOW)]
+    context = context_of([[2, 0, 0], [0, 0, 0]], histories=histories)
+
+    assert (shield.joins, shield.refuses) == (False, False)
+    assert shield.judge(context).allowed.tolist() == [
+        [True, True, True, False, True, True, True, False, False],
+        [True] * 9,
+    ]
+    for action in ([1, 0, 1], [0, 1, 0], [0, 2, 2], [1, 0, 3]):
+        assert shield.check(context, np.array([action] * 2)).tolist() == [action == [1, 0, 1], True]
+
+
+def test_what_is_not_weighed_counts_for_nothing() -> None:
+    """Beside a budget; and where no weights are told, nothing is spent."""
+    some = [MaxSwitches(name="m", at_most=1, seconds=9), Budget(name="b", cost="load", at_most=9, seconds=9)]
+    shield, history = Shield(some, SCHEMA), History(known=True, since=NOW)
+
+    assert shield.weights(context_of([[2, 0, 0], [3, 0, 0]]), np.array([0, 1])) == [[0.0, 2.0], [0.0, 3.0]]
+    assert shield.advanced(history, 1, NOW).kept == {}
+    assert shield.advanced(history, 1, NOW, [0.0, 2.0]).kept == {"b": (NOW, 2.0)}
+
+
+def test_no_action_of_one_does_not_pass() -> None:
+    """It is asked about by no constraint."""
+    shield = Shield([Rule(name="r", forbid="action == 'only' and load > 1")], schema_of(("load",), ("only",)))
+    context = context_of([[0, 0, 0], [0, 0, 0], [2, 0, 0]])
+
+    assert shield.check(context, np.array([0, -1, 0])).tolist() == [True, False, False]
+
+
+def test_many_factors_with_few_whole_actions_are_asked_one_by_one() -> None:
+    """A list of them would have more axes than an array can have."""
+    space = MultiDiscrete(factors=tuple(Factor(name=f"f{i}", names=("off", "on")[: 1 + (i < 3)]) for i in range(70)))
+    schema = Schema(observation=SCHEMA.observation, action=space)
+    shield = Shield([Rule(name="both", forbid="f0 == 'on' and f1 == 'on'")], schema)
+    actions = np.zeros((2, 70), dtype=np.int64)
+    actions[:, :2] = [[1, 0], [1, 1]]
+
+    assert not shield.joins
+    assert shield.check(context_of([[0, 0, 0]] * 2), actions).tolist() == [True, False]

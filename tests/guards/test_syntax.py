@@ -70,3 +70,16 @@ def test_a_part_is_found_in_what_was_written() -> None:
         node = parsed(source)
         assert isinstance(node, ast.Compare)
         assert str(invalid(source, node.comparators[0], "is odd")) == f"expression {source!r}, {where}: is odd"
+
+
+def test_the_limits_are_those_of_the_documents() -> None:
+    """Two thousand characters, four hundred parts."""
+    flat = "max(" + ", ".join(["1"] * 396) + ")"
+
+    assert parsed("load".ljust(2000))
+    with pytest.raises(ExpressionInvalid, match="has 2001 characters"):
+        parsed("load".ljust(2001))
+    assert sum(1 for _ in ast.walk(ast.parse(flat, mode="eval"))) == 400
+    assert parsed(flat)
+    with pytest.raises(ExpressionInvalid, match="has 401 parts"):
+        parsed(flat.replace("1)", "1, 1)"))

@@ -255,8 +255,11 @@ def test_whoever_asks_for_a_mask_over_numbers_is_told() -> None:
     [
         ({"explore": {"kind": "softmax"}}, "explore.kind: 'softmax' does not draw box actions"),
         ({"explore": {"kind": "gaussian", "noise": 0.5}}, "explore.noise: was 0.5"),
-        ({"baseline": {"kind": "constant", "action": "hold"}}, "baseline: the action 'hold' is not known"),
-        ({"baseline": {**STILL, "last_resort": [9, 0, 0]}}, "baseline: the action [9, 0, 0] is out of bounds"),
+        ({"baseline": {"kind": "constant", "action": "hold"}}, "baseline.action: the action 'hold' is not known"),
+        (
+            {"baseline": {**STILL, "last_resort": [9, 0, 0]}},
+            "baseline.last_resort: the action [9, 0, 0] is out of bounds",
+        ),
         (
             {"constraints": [{"kind": "cooldown", "name": "r", "actions": ["hold"], "seconds": 1}]},
             "constraints.0, 'r': is for actions to choose from, and a box action has none",

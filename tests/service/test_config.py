@@ -8,6 +8,7 @@ import pytest
 from pydantic import ValidationError
 
 from guards.breaker import Breaker
+from service import process
 from service.config import Config, ConfigInvalid
 from service.plane import assemble
 from tests import artefacts
@@ -160,12 +161,15 @@ def test_a_setting_that_does_not_exist_is_refused_within_a_rule(tmp_path: Path) 
         ('durability = "disk"', 'durability = "paper"', "durability", "'journal' or 'disk'"),
         ('durability = "disk"', 'durability = "memory"', "durability", "'journal' or 'disk'"),
         ('"observed_at"', '"caller"', "guard_clock", "'service' or 'observed_at'"),
-        ('kind = "epsilon_greedy"', "", "explore", "'kind'"),
-        ('kind = "epsilon_greedy"', 'kind = "ucb"', "explore", "ucb"),
+        ('kind = "epsilon_greedy"', "", "explore.kind", "is missing, expected one of greedy, epsilon_greedy, "),
+        ('kind = "epsilon_greedy"', 'kind = "ucb"', "explore.kind", "was 'ucb', expected one of greedy, "),
         ("epsilon = 0.02", "epsilon = 1.5", "explore.epsilon", "was 1.5, expected: "),
         ("epsilon = 0.02", "epsilon = nan", "explore.epsilon", "was nan"),
         ("epsilon = 0.02", "", "explore.epsilon", "is missing"),
-        ('kind = "rule"', 'kind = "law"', "constraints.0", "law"),
+        ('kind = "rule"', 'kind = "law"', "constraints.0.kind", "was 'law', expected one of rule, cooldown, "),
+        ('kind = "rule"', "kind = 3", "constraints.0.kind", "was 3, expected one of rule, cooldown, bounds, "),
+        ('kind = "rule"', "", "constraints.0.kind", "is missing, expected one of rule, cooldown, bounds, "),
+        ('kind = "rules"', "", "baseline.kind", "is missing, expected one of constant, hold, rules, threshold, "),
         ('name = "keep two replicas"', "", "constraints.0.name", "is missing"),
         ('mode = "warn"', 'mode = "ignore"', "constraints.0.mode", "'deny', 'warn' or 'audit'"),
         ('actions = ["scale_down"]', "actions = []", "constraints.1.actions", "at least 1"),
@@ -203,6 +207,13 @@ def test_a_mistake_says_where_what_and_what_was_expected(
 
     assert told.startswith(f"{place}: ")
     assert said in told
+
+
+def test_settings_that_contradict_each_other_are_told_once(tmp_path: Path) -> None:
+    """Which, what they are, and what was expected; the whole table is not shown."""
+    told = refused(tmp_path, WHOLE.replace("consecutive = 3", "rest_seconds = 60"))
+
+    assert told == "breaker: rest_seconds is 60.0, expected at most 30.0, the longest"
 
 
 def test_a_long_mistake_is_shown_in_part(tmp_path: Path) -> None:
@@ -261,10 +272,10 @@ def test_the_digest_names_what_bears_on_a_decision(tmp_path: Path) -> None:
         ("high = 20", "high = 20\nlow = 30", "constraints.2", "low"),
         ('name = "scale-down cooldown"', 'name = "pods"', "constraints.2", "taken"),
         ('name = "pods"', 'name = "allowed"', "constraints.2", "taken"),
-        ("cpu < 0.3", "cpus < 0.3", "baseline", "cpus"),
-        ('action = "scale_up" }', 'action = "fly" }', "baseline", "'fly'"),
-        ('otherwise = "hold"', 'otherwise = "fly"', "baseline", "'fly'"),
-        ('last_resort = "hold"', 'last_resort = "fly"', "baseline", "'fly'"),
+        ("cpu < 0.3", "cpus < 0.3", "baseline.rules.1.when: ", "cpus"),
+        ('action = "scale_up" }', 'action = "fly" }', "baseline.rules.0.action: ", "'fly'"),
+        ('otherwise = "hold"', 'otherwise = "fly"', "baseline.otherwise: ", "'fly'"),
+        ('last_resort = "hold"', 'last_resort = "fly"', "baseline.last_resort: ", "'fly'"),
         ('facts = ["price"]', 'facts = ["cpu"]', "facts", "cpu"),
         ('facts = ["price"]', 'facts = ["price", "price"]', "facts", "price"),
         ('facts = ["price"]', 'facts = ["step"]', "facts", "step"),
@@ -284,6 +295,24 @@ def test_a_guard_that_does_not_fit_the_policy_fails_at_start(
 
     assert said in str(error.value)
     assert str(error.value).startswith(place)
+
+
+@pytest.mark.parametrize("problem", ["baseline.action: the action 'fly'", "policy: {folder}/demo.onnx cannot be read"])
+def test_what_is_found_while_starting_names_the_file_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], problem: str
+) -> None:
+    """As what is found while reading does, once."""
+    path = tmp_path / "policy.toml"
+    path.write_text(LEAST.replace("hold", "fly"))
+    if "fly" in problem:
+        (tmp_path / "demo.onnx").write_bytes(artefacts.demo())
+
+    status = process.run(path, tmp_path / "data", -1)
+
+    assert status == process.MISCONFIGURED
+    told = capsys.readouterr().err
+    assert told.startswith(f"actd: {path}: {problem.format(folder=tmp_path)}")
+    assert told.count("policy.toml") == 1
 
 
 @pytest.mark.parametrize("policy", ["none.onnx", ".", "a\\u0000b"])

@@ -10,8 +10,9 @@ from scipy import stats
 from export.spec import Box, Field, Squash
 from guards.baselines import Constant
 from guards.boxes import Linear
-from guards.constraints import AnyConstraint, Bounds, Rule
+from guards.constraints import Bounds, Rule
 from guards.histories import RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import Floats, History
 from guards.shield import Shield, Violation
 from service.decide import decide

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from guards.baselines import Constant
-from guards.constraints import AnyConstraint, Cooldown, Rule
+from guards.constraints import Cooldown, Rule
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import History, Schema
 from service.decide import decide
 from service.explore import EpsilonGreedy, Explorer, Greedy, Softmax

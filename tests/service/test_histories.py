@@ -1,5 +1,6 @@
 """Histories: each decision's goes on by itself, with what a baseline remembers beside what constraints keep."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from service.decide import decide
 from service.histories import advanced
 from tests.acting import acting_plane
 from tests.fakes import NOW, asked, flight_of
+from tests.in_process import serving
 
 VALVE = Box(fields=(Field(name="valve", low=-2, high=2),))
 # It has no measurement where its fact is not told.
@@ -60,3 +62,21 @@ def test_a_row_that_was_refused_has_no_history() -> None:
 def test_a_baseline_without_a_memory_keeps_nothing() -> None:
     """Nor is anything left there by another's name."""
     assert [history.kept for history in after(Constant(action=(0.0,)), HEADS).values()] == [{}] * 3
+
+
+async def test_an_error_too_small_for_one_action_adds_up_to_one(tmp_path: Path) -> None:
+    """In the service, as the documentation says: 5 too many, 0.05 a second, and every decision the baseline's."""
+    pid = {"kind": "pid", "of": "queue", "target": 5.0, "ki": -0.01}
+    pid["effect"] = {"scale_up": 1, "scale_down": -1, "hold": 0}
+    seen = {"cpu": 0.5, "queue": 10.0, "replicas": 5.0}
+    limits = {"deadline_ms": 20_000}
+    with serving(tmp_path, baseline=pid, guard_clock="observed_at", limits=limits) as served:
+        for second in range(30):
+            begins: dict[str, Any] = {} if second else {"previous": None}
+            await served.act(observation=seen, observed_at=1000.0 + second, deadline_ms=1e-6, **begins)
+        decisions = served.decisions()
+
+    scaled = [second for second, decision in enumerate(decisions) if decision.action == 2]
+    assert {decision.source for decision in decisions} == {"baseline"}
+    assert {decision.action for decision in decisions} == {1, 2}
+    assert scaled in (list(range(20, 30)), list(range(21, 30)))

@@ -13,10 +13,11 @@ import pytest
 from export.spec import Factor, MultiDiscrete
 from guards.baselines import Constant
 from guards.choices import JOINT_LIMIT
-from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
+from guards.constraints import Bounds, Cooldown, Mode, Rule
 from guards.domains import JointDomain
 from guards.errors import GuardMisconfigured
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import Action, History, Schema
 from guards.shield import Shield, Violation
 from service.config import Config

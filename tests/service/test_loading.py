@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
 
 import service.loading
+from export.spec import Field, Fields
 from export.spec.signature import key_pair, sign
 from guards.baselines import Policy
 from guards.records import Schema
@@ -229,6 +231,54 @@ def test_what_does_not_fit_is_refused_at_start(tmp_path: Path, older: bytes, pro
     told = refusal(tmp_path, older)
 
     assert told.startswith(f"baseline.path: {problem}")
+
+
+def reading(dtype: Any = "float32", **cpu: Any) -> bytes:
+    """An older artefact that reads the fields in this dtype, and declares this of the first."""
+    first = Field.model_validate({"name": "cpu", "unit": "1", "low": 0, "high": 1} | cpu)
+    fields = Fields(fields=(first, *artefacts.FIELDS.fields[1:]), dtype=dtype)
+    nodes = [
+        helper.make_node("Cast", ["obs"], ["numbers"], to=TensorProto.FLOAT),
+        helper.make_node("MatMul", ["numbers", "weights"], ["q_values"]),
+    ]
+    weights = {"weights": artefacts.WEIGHTS.astype(np.float32)}
+    return artefacts.built(nodes, weights, fields, artefacts.ACTIONS, version="0")
+
+
+@pytest.mark.parametrize(
+    ("older", "problem"),
+    [
+        (reading("int64"), "as int64, expected float32, as it is observed"),
+        (reading("uint8"), "as uint8, expected float32, as it is observed"),
+        (reading(unit="%"), "in the unit '%', expected '1'"),
+        (reading(unit=""), "in the unit '', expected '1'"),
+        (reading(low=2, high=None), "from 2 to inf, expected some of 0 to 1"),
+        (reading(low=None, high=-0.5), "from -inf to -0.5, expected some of 0 to 1"),
+    ],
+    ids=["integers", "bytes", "unit", "no unit", "above", "below"],
+)
+def test_a_field_that_means_another_number_is_refused(tmp_path: Path, older: bytes, problem: str) -> None:
+    """Though it is called alike: 0.95 would be 0 as an integer, and next to nothing in per cent."""
+    assert refusal(tmp_path, older) == f"baseline.path: demo-0 reads the field 'cpu' {problem}"
+
+
+@pytest.mark.parametrize(
+    "older",
+    [reading("float64"), reading(low=None, high=None), reading(low=1, high=2), reading(low=0.2, high=0.8)],
+    ids=["precision", "unbounded", "an edge", "within"],
+)
+async def test_a_field_that_means_the_same_number_fits(tmp_path: Path, older: bytes) -> None:
+    """In another precision, or seen in another range, it was trained on the same quantity."""
+    with serving(tmp_path, **trusting(tmp_path, older)) as served:
+        reply = (await served.act(observation={**SEEN, "cpu": 0.95}, **LATE)).json()
+
+    assert (reply["source"], reply["action_name"]) == ("baseline", "scale_up")
+
+
+def test_one_that_reads_less_precisely_fits(tmp_path: Path) -> None:
+    """What is observed as float64 may be read as float32."""
+    with serving(tmp_path, reading("float64"), **trusting(tmp_path, artefacts.demo())) as served:
+        assert served.plane.trusted is not None
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:

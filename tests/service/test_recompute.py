@@ -21,10 +21,11 @@ from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
 from guards.boxes import BoxRuling, Linear
-from guards.constraints import AnyConstraint, Bounds, Cooldown, Mode, Rule
+from guards.constraints import Bounds, Cooldown, Mode, Rule
 from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
 from guards.shield import AnyRuling, Shield, Violation
 from service.config import Config
@@ -42,6 +43,7 @@ from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
 from tests.fakes import NOW, WRITER, asked, flight_of, manifest_of, schema_of
 from tests.in_process import asking, serving
 
+LATE_OR_FAILED = ("DeadlineExceeded", "CheckFailed", "InferenceFailed")
 KEYRING = Keyring({3: Key(3, b"recompute" * 4)})
 FACTS = ("budget", "price")
 FLIGHTS = 40
@@ -435,10 +437,12 @@ class Replay:
             if reason is None and doubt.mode == "deny":
                 reason = doubt.reason.__name__
         drawn = self.drawn(decision, ruling) if reason is None else None
+        refusing: list[Violation] = []
         if drawn is not None and drawn[1] is None:
             reason = "NoSafeAction"
         elif drawn is not None and not self.passes(context, drawn[1]):
-            reason = "CheckFailed"
+            refusing = self.refusing(ruling, drawn[1])
+            reason = "NoSafeAction" if refusing else "CheckFailed"
         fallen = None if reason is None else self.fallen_back(context, ruling)
         chosen, source = fallen or (drawn, "policy")
         assert chosen is not None
@@ -448,7 +452,16 @@ class Replay:
         assert logged == chosen
         assert (decision.source, decision.reason) == (source, reason)
         said = [Violation(one.name, "prevented" if one.mode == "deny" else "reported", one.mode) for one in doubted]
-        assert decision.violations == said + self.violations(ruling, chosen[0], chosen[1])
+        said += refusing
+        spoken = self.violations(ruling, chosen[0], chosen[1])
+        assert decision.violations == said + [one for one in spoken if one not in said]
+
+    def refusing(self, ruling: AnyRuling, action: Action | None) -> list[Violation]:
+        """What the constraints say of a draw that can only be asked about."""
+        if ruling.unlisted is None or action is None:
+            return []
+        hits = ruling.unlisted.forbidding(np.array([0]), self.shield.domain.columns(np.array([action])))
+        return [Violation(name, "prevented", mode) for name, mode, hit in hits if mode == "deny" and hit.any()]
 
 
 @pytest.mark.parametrize("seed", range(16))
@@ -668,7 +681,10 @@ async def test_what_a_controller_remembers_is_recomputed_from_record_to_record(
         assert [KEPT in decision.state.kept for decision in mine].count(True) > 100
     assert {decision.source for decision in decisions} == {"policy", "baseline", "last_resort"}
     # What the controller does is known from the record; whether an answer was late or failed a check is not.
-    assert all(decision.propensity_ok == (decision.reason in (None, "NoSafeAction")) for decision in decisions)
+    # Nor is how often a draw is refused by what it can only be asked about.
+    why = {(decision.reason, decision.why_not_ok) for decision in decisions if not decision.propensity_ok}
+    assert why <= {(None, "NotListed"), ("NoSafeAction", "NotListed"), *((one, one) for one in LATE_OR_FAILED)}
+    assert any(decision.propensity_ok for decision in decisions)
 
 
 async def test_a_controller_takes_over_without_a_jump(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The supervisor: mistakes end it with a sentence, signals with a drain, deaths of its children with a new one."""
 
 import asyncio
+import math
 import os
 import signal
 import socket
@@ -287,6 +288,20 @@ class TestChild:
 
         assert await child.keep() == status
         assert child.failures == 0
+
+    async def test_a_refusal_may_take_its_time(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where a child is only refused before it serves, how long that took is no matter; else it has run."""
+        late = [sys.executable, "-c", "import time; time.sleep(0.2); raise SystemExit(2)"]
+        plane, agent = Child("plane", late, refused_s=math.inf), Child("agent", late, refused_s=0.1)
+
+        assert await plane.keep() == 2
+        assert capsys.readouterr().err == ""
+        keeping = asyncio.create_task(agent.keep())
+        async with asyncio.timeout(20):
+            await until(lambda: agent.failures > 0)
+        await agent.stop()
+        await keeping
+        assert "actd: the agent ended with status 2, starting it again" in capsys.readouterr().err
 
     async def test_other_ends_are_followed_by_a_new_start(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -49,16 +49,21 @@ class ByName(Router):
 class Table:
     """A turn over fake engines, with a real landing and a real journal."""
 
-    def __init__(self, folder: Path, breaker: Breaker | None = None, **engines: Any) -> None:
+    def __init__(
+        self, folder: Path, breaker: Breaker | None = None, *, deadline_s: float = 0.0, **engines: Any
+    ) -> None:
         self.journal, self.sessions, self.landed = Journal(folder), Sessions(100), list[Landed]()
-        self.landing = Landing(plane_of(), self.journal, self.sessions, Lease(), self.landed.append)
-        self.engine = FakeEngine(HEAD)
         self.now = 0.0
+        clock, observe = lambda: self.now, self.landed.append
+        self.landing = Landing(
+            plane_of(), self.journal, self.sessions, Lease(), observe, deadline_s=deadline_s, clock=clock
+        )
+        self.engine = FakeEngine(HEAD)
         known: dict[str, Any] = {"fast": self.engine, **engines}
         layout = Layout(SCHEMA.observation)
         self.breakers = Breakers(breaker or Breaker(), known, lambda: 0.0, self.now)
         router = ByName("fast")
-        self.turn = Turn(router, known, self.sessions, self.landing, layout, self.breakers, clock=lambda: self.now)
+        self.turn = Turn(router, known, self.sessions, self.landing, layout, self.breakers, clock=clock)
 
     def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
         """Ask for a decision in a session."""
@@ -317,6 +322,96 @@ async def test_one_slow_run_is_one_fault(tmp_path: Path) -> None:
     assert len(table.landed) == 4
     assert table.breakers.closed("slow")
     assert held.terminated == 1
+
+
+def slowed(table: Table, seconds: float) -> None:
+    """Have the fast engine take so long."""
+    infer = table.engine.infer
+
+    def slow(inputs: Inputs) -> Any:
+        table.now += seconds
+        return infer(inputs)
+
+    table.engine.infer = slow  # type: ignore[method-assign]  # slower than it was
+
+
+async def test_a_caller_in_a_hurry_does_not_open_the_breaker_for_others(tmp_path: Path) -> None:
+    """Who waits less than a version may take gets the baseline, and that says nothing of the version."""
+    table = Table(tmp_path, STRICT, deadline_s=0.1)
+    slowed(table, 0.03)
+    reasons = []
+    for _ in range(5):
+        (late,) = await decided(table.submit("fast a", deadline=table.now + 0.015))
+        reasons.append(late.reason)
+    (patient,) = await decided(table.submit("fast b", deadline=table.now + 1))
+    table.journal.close()
+
+    assert reasons == ["DeadlineExceeded"] * 5
+    assert (patient.source, patient.reason) == ("policy", None)
+    assert table.breakers.openings()["fast"] == 0
+
+
+async def test_nor_does_one_on_the_pool(tmp_path: Path) -> None:
+    """Though the run was stopped, because nobody waited for it any more."""
+    held = Held()
+    table = Table(tmp_path, STRICT, deadline_s=0.1, slow=held)
+    for _ in range(5):
+        answer = table.submit("slow a", deadline=table.now + 0.001)
+        await asyncio.sleep(0)
+        table.now += 0.015
+        (late,) = await decided(answer)
+    table.journal.close()
+
+    assert late.reason == "DeadlineExceeded"
+    assert held.terminated == 5
+    assert table.breakers.closed("slow")
+
+
+@pytest.mark.parametrize("waits", [0.015, 0.1, 0.25])
+async def test_a_version_that_takes_longer_than_it_may_is_at_fault(tmp_path: Path, waits: float) -> None:
+    """However long its callers wait for it, in a hurry or not."""
+    table = Table(tmp_path, STRICT, deadline_s=0.1)
+    slowed(table, 0.3)
+    for _ in range(2):
+        (late,) = await decided(table.submit("fast a", deadline=table.now + waits))
+    (after,) = await decided(table.submit("fast b", deadline=table.now + 1))
+    table.journal.close()
+
+    assert (late.reason, after.reason) == ("DeadlineExceeded", "BreakerOpen")
+
+
+async def test_a_caller_who_waits_longer_may_have_the_answer(tmp_path: Path) -> None:
+    """That is no fault, though another one could not wait as long."""
+    table = Table(tmp_path, STRICT, deadline_s=0.1)
+    slowed(table, 0.05)
+    records = []
+    for _ in range(3):
+        hurried, patient = (table.submit(f"fast {name}", deadline=table.now + s) for name, s in (("a", 0.01), ("b", 1)))
+        records += await decided(hurried, patient)
+    table.journal.close()
+
+    assert [record.reason for record in records] == ["DeadlineExceeded", None] * 3
+    assert table.breakers.openings()["fast"] == 0
+
+
+async def test_the_service_s_own_deadline_is_what_a_version_may_take(tmp_path: Path) -> None:
+    """As ``limits.deadline_ms`` has it."""
+    with serving(tmp_path, limits={"deadline_ms": 60_000.0}, breaker={"consecutive": 1}) as served:
+        engine = served.plane.engine
+        plain = engine.infer
+
+        def slow(inputs: Inputs) -> Any:
+            until = time.perf_counter() + 0.02
+            while time.perf_counter() < until:
+                pass
+            return plain(inputs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine, "infer", slow)
+            hurried = (await served.act("a", deadline_ms=15)).json()
+        patient = (await served.act("b")).json()
+
+    assert (hurried["reason"], patient["source"]) == ("DeadlineExceeded", "policy")
 
 
 async def test_what_was_late_before_it_was_asked_is_no_fault_of_the_version(tmp_path: Path) -> None:

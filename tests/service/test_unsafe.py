@@ -15,9 +15,10 @@ import pytest
 from export.spec import Factor, MultiDiscrete
 from guards.baselines import AnyBaseline, Constant, Rules
 from guards.baselines.simple import When
-from guards.constraints import AnyConstraint, Bounds, Cooldown, Rule
+from guards.constraints import Bounds, Cooldown, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import Action, Context, History, Schema
 from service.decide import decide
 from service.explore import AnyExplorer, EpsilonGreedy, Greedy, Softmax

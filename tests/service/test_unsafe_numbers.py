@@ -15,9 +15,10 @@ from export.spec import Box, Field, Squash
 from guards.baselines import Constant
 from guards.baselines.precedents import Hold
 from guards.boxes import Linear
-from guards.constraints import AnyConstraint, Bounds, Mode, Rule
+from guards.constraints import Bounds, Mode, Rule
 from guards.errors import DeadlineExceeded
 from guards.histories import RateLimit
+from guards.kinds import AnyConstraint
 from guards.records import History, Schema
 from service.decide import decide
 from service.explore import Explorer, Greedy, Normal

@@ -375,6 +375,27 @@ class TestPid:
 
         assert (stepped.proposed.tolist(), stepped.memory[0, 0]) == ([0], 0)
 
+    @pytest.mark.parametrize(
+        ("low", "high", "problem"),
+        [
+            (5, 6, "^low, high: are 5.0 to 6.0, expected some of what the actions do: -1.0 to 1.0$"),
+            (5, None, "^low, high: are 5.0 to inf, expected some of"),
+            (None, -2, "^low, high: are -inf to -2.0, expected some of"),
+        ],
+    )
+    def test_limits_that_the_actions_do_not_reach_are_refused(
+        self, low: float | None, high: float | None, problem: str
+    ) -> None:
+        """With what the file says, and what there is."""
+        with pytest.raises(GuardMisconfigured, match=problem):
+            Pid(of="load", target=0, low=low, high=high, effect={"up": 1, "down": -1, "hold": 0}).bind(SCHEMA)
+        with pytest.raises(GuardMisconfigured, match=problem):
+            Pid(of="load", target=0, low=low, high=high).bind(box(-1, 1))
+
+    def test_a_start_beyond_its_limits_is_the_limit(self) -> None:
+        """Whatever the part in proportion is."""
+        assert outputs(run(valve(kp=2.0, start=50.0), [8, 8])) == [-6, -6]
+
     def test_limits_may_be_the_same(self) -> None:
         """Then they are the output."""
         assert Pid(of="load", target=0, kp=1, low=4, high=4).bind(box())(context_of([[9, 0, 0]])).tolist() == [[4]]
@@ -478,11 +499,52 @@ class TestPidInTheService:
         assert after(pid, 1.0, 7.0) == (9.0, 1.0, NOW)
         assert after(pid, 1.0, 7.0, (5.0, 1.0, NOW - 61)) == (9.0, 1.0, NOW)
 
-    def test_what_it_follows_is_within_its_limits(self) -> None:
+    def test_what_it_follows_is_an_output_within_its_limits(self) -> None:
         """It could not have put out more, and does not have to come back from there."""
         pid = Pid(of="load", target=0, ki=1.0, kp=-1.0, low=-4, high=4)
 
-        assert [after(pid, 1.0, executed)[0] for executed in (9, -9, 4.5)] == [4, -4, 3.5]
+        # The part in proportion is 1, so the integral puts out 4, -4 and 4.
+        assert [after(pid, 1.0, executed)[0] for executed in (9, -9, 4.5)] == [3, -5, 3]
+
+    @pytest.mark.parametrize("executed", [-10.0, -3.0, 7.0, 10.0])
+    @pytest.mark.parametrize("measured", [-40.0, -8.0, 8.0, 40.0])
+    def test_it_takes_over_without_a_jump_from_far_off(self, executed: float, measured: float) -> None:
+        """Also where the part in proportion is far beyond the limits, and the integral has to make up for it."""
+        pid = valve(kp=2.0, ki=1e-9)
+        kept = after(pid, measured, executed)
+        later = context_of([[measured, 0, 0]], now=[NOW + 1], histories=[history_of(kept)])
+
+        assert kept[0] == executed + 2 * measured
+        assert pid.bind(box())(later)[0, 0] == pytest.approx(executed, abs=1e-6)
+
+    @pytest.mark.parametrize("sign", [1.0, -1.0])
+    def test_what_it_followed_far_out_does_not_wind_it_up(self, sign: float) -> None:
+        """Once it decides itself, the output comes back from its limit as soon as the error turns."""
+        pid = valve(kp=2.0, ki=1.0)
+        (_, *rest) = run(
+            pid,
+            [sign * one for one in (40.0, -5.0, -5.0, 1.0, 2.0)],
+            memory=np.array([[*after(pid, sign * 40.0, sign * 7.0)]]),
+        )
+
+        assert after(pid, sign * 40.0, sign * 7.0)[0] == sign * 87
+        # The part in proportion is 10, so 87 is let go down to the limit of 10; then -2 - 1, and -4 - 2 - 1.
+        assert [sign * one for one in outputs(rest)] == [10, 10, 7, 3]
+
+    @settings(max_examples=200, deadline=None, derandomize=True)
+    @given(st.floats(-1e300, 1e300), st.floats(-10, 10), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=20))
+    def test_however_far_it_followed_its_memory_stays_finite(
+        self, first: float, executed: float, measured: list[float]
+    ) -> None:
+        """And is back within the limits as soon as the part in proportion is."""
+        pid = valve(kp=2.0, ki=1.0)
+        memory = np.array([[*after(pid, first, executed)]])
+
+        steps = run(pid, [first, *measured, 0.0], memory=memory)
+
+        assert all(np.isfinite(step.memory).all() for step in steps)
+        assert all(-10 <= output <= 10 for output in outputs(steps))
+        assert abs(steps[-1].memory[0, 0]) <= 10
 
     def test_without_an_integral_gain_it_follows_nothing(self) -> None:
         """It would never come back to what its part in proportion says."""
@@ -506,6 +568,35 @@ class TestPidInTheService:
 
         assert [after(pid, 0.0, done, memory, own=True)[0] for done in (-6.0, -5.5, -1.0)] == [-4, -3.5, -3]
 
+    def test_of_named_actions_rounding_is_no_constraint(self) -> None:
+        """What the nearest effect leaves of the output is integrated on; another action than that is a limit."""
+        pid, memory = Pid(of="load", target=0, kp=-1.0, ki=-0.5, effect=STEPS), (0.25, 1.0, NOW - 1)
+        done = {
+            name: after(pid, 1.0, SCHEMA.actions.index(name), memory, own=True, schema=SCHEMA)[0]
+            for name in ("up", "hold", "down", "jump", "rest")
+        }
+        falls = {
+            name: after(pid, -1.0, SCHEMA.actions.index(name), (-0.25, -1.0, NOW - 1), own=True, schema=SCHEMA)[0]
+            for name in ("down", "hold", "up")
+        }
+
+        # 1 + 0.25 + 0.5 is wanted, and the nearest is up.
+        assert done == {"up": 0.75, "hold": 0.25, "down": 0.25, "jump": 0.75, "rest": 0.75}
+        assert falls == {"down": -0.75, "hold": -0.25, "up": -0.25}
+
+    def test_named_actions_lead_to_the_target(self) -> None:
+        """A queue that needs 15 workers gets them, though its error alone asks for less than one more."""
+        pid = Pid(of="load", target=0.6, kp=-5.0, ki=-0.05, effect={"up": 1, "down": -1, "hold": 0})
+        propose, remember = pid.bind(SCHEMA), pid.remembers(SCHEMA)
+        workers, kept = 10, None
+        for second in range(400):
+            context = context_of([[9 / workers, 0, 0]], now=[NOW + second], histories=[history_of(kept)])
+            action = propose(context)
+            (kept,) = remember(context, action, np.array([True]))
+            workers += {0: 0, 1: 1, 2: -1}[int(action[0])]
+
+        assert workers == 15
+
     def test_of_named_actions_it_follows_the_effect(self) -> None:
         """Of the one that changes nothing too; where an action has none, the integral waits."""
         pid = Pid(of="load", target=0, kp=-1.0, ki=0.5, effect=STEPS)
@@ -514,7 +605,7 @@ class TestPidInTheService:
 
         # The error is -1, and the part in proportion 1.
         assert {name: kept[0] for name, kept in done.items()} == {
-            "hold": -1.0, "up": 0.0, "jump": 2.0, "down": -2.0, "drop": -3.0, "rest": 0.25
+            "hold": -1.0, "up": 0.0, "jump": 2.0, "down": -2.0, "drop": -4.0, "rest": 0.25
         }  # fmt: skip
         unnamed = Pid(
             of="load", target=0, ki=1.0, effect={"up": 2, "down": 3, "jump": 4, "rest": 5, "drop": 6}, start=9

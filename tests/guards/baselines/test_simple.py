@@ -114,7 +114,7 @@ class TestEveryKind:
         """By index; none where none is declared, and none that does not exist."""
         assert parsed(EXAMPLES[kind]).last(SCHEMA) == 0
         assert parsed(EXAMPLES[kind] | {"last_resort": None}).last(SCHEMA) is None
-        with pytest.raises(GuardMisconfigured, match="the action 'fly' is not known"):
+        with pytest.raises(GuardMisconfigured, match=r"^last_resort: the action 'fly' is not known"):
             parsed(EXAMPLES[kind] | {"last_resort": "fly"}).last(SCHEMA)
 
     @settings(max_examples=100, deadline=None, derandomize=True)
@@ -139,7 +139,7 @@ class TestConstant:
 
     def test_an_unknown_action_is_refused(self) -> None:
         """Before the first request."""
-        with pytest.raises(GuardMisconfigured, match="the action 'fly' is not known"):
+        with pytest.raises(GuardMisconfigured, match=r"^action: the action 'fly' is not known"):
             Constant(action="fly").bind(SCHEMA)
 
 
@@ -184,18 +184,20 @@ class TestRules:
         assert proposals(rules, context_of([[0, 0, 0]])) == ["up"]
 
     @pytest.mark.parametrize(
-        "rules",
+        ("rule", "otherwise", "problem"),
         [
-            Rules(rules=(When(when="True", action="fly"),), otherwise="rest"),
-            Rules(rules=(When(when="cpu > 1", action="up"),), otherwise="rest"),
-            Rules(rules=(When(when="load", action="up"),), otherwise="rest"),
-            Rules(rules=(), otherwise="fly"),
+            (When(when="True", action="fly"), "rest", r"^rules\.1\.action: the action 'fly'"),
+            (When(when="cpu > 1", action="up"), "rest", r"^rules\.1\.when: expression 'cpu > 1'"),
+            (When(when="load", action="up"), "rest", r"^rules\.1\.when: expression 'load'"),
+            (When(when="True", action="up"), "fly", "^otherwise: the action 'fly'"),
         ],
         ids=["action", "name", "number", "otherwise"],
     )
-    def test_a_mistake_is_refused_when_it_is_bound(self, rules: Rules) -> None:
+    def test_a_mistake_is_refused_by_name_when_it_is_bound(self, rule: When, otherwise: str, problem: str) -> None:
         """Before the first request."""
-        with pytest.raises(GuardMisconfigured):
+        rules = Rules(rules=(When(when="load > 1", action="up"), rule), otherwise=otherwise)
+
+        with pytest.raises(GuardMisconfigured, match=problem):
             rules.bind(SCHEMA)
 
 

@@ -9,10 +9,11 @@ import z3
 
 from export.spec import Factor, MultiDiscrete
 from guards.boxes import Linear
-from guards.constraints import AnyConstraint, Bounds, Constraint, Cooldown, Rule
+from guards.constraints import Bounds, Constraint, Cooldown, Rule
 from guards.domains import domain_of
 from guards.doubts import Fresh
 from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.kinds import AnyConstraint
 from guards.proof.closing import CLOSING, executed_just_now, may_forbid, used_up
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols
@@ -29,6 +30,8 @@ ONES: list[Constraint] = [
     Rule(name="history", forbid="action == previous_action and step > 1"),
     Bounds(name="bounds", of="pods", effect={"up": 2, "down": -1, "jump": 0}, low=-3, high=5),
     Bounds(name="half", of="pods", effect={"up": 2, "down": -1}),
+    Bounds(name="vast", of="pods", effect={"up": 1.7e308, "jump": 1, "down": -2}, low=-1.7e308, high=-1.7e308),
+    Bounds(name="deep", of="pods", effect={"up": 2, "jump": -1.7e308, "down": -1}, low=1.7e308, high=1.7e308),
     Bounds(name="fails", of="pods / lag", effect={"up": 0.25}, high=2),
     Rule(name="lenient", forbid="action != 'hold' and price > pods", on_error="allow"),
     Fresh(name="fresh", max_age_seconds=3),
@@ -38,6 +41,8 @@ REMEMBERING: list[Constraint] = [
     Cooldown(name="rest", actions=("up", "jump"), seconds=5),
     RateLimit(name="moves", per_second=0.5, effect={"up": 1, "down": -1, "hold": 0}),
     RateLimit(name="steep", per_second=1e-9, effect={"up": 1, "down": -2}),
+    RateLimit(name="vast", per_second=1.7e308, effect={"up": 1.7e308, "down": -1.7e308}),
+    RateLimit(name="apart", per_second=1.7e308, levels={"hold": 1.7e308, "up": -1.7e308, "down": 0.0, "jump": 0.0}),
     RateLimit(name="levels", per_second=0.5, levels=LEVELS),
     RateLimit(name="one level", per_second=0.5, levels=dict.fromkeys(DYADIC.actions, 1.0)),
     Budget(name="spend", cost="(2 if action == 'up' else 0) + lag", at_most=3, seconds=60),
@@ -120,6 +125,15 @@ def test_sums_that_are_too_many_have_no_translation() -> None:
     assert symbols.gaps == ["'moves': its effects have more than 1024 different sums"]
 
 
+def test_sums_that_no_double_holds_have_no_translation() -> None:
+    """In whatever order they are added."""
+    symbols, effect = Symbols(FACTORED), {"fan=low": 1.7e308, "heat=on": -1.7e308}
+
+    may_forbid(Bounds(name="far", of="pods", effect=effect, high=3), symbols)
+
+    assert symbols.gaps == ["'far': its effects have sums that may be too large for a double"]
+
+
 @pytest.mark.parametrize("constraint", ONES, ids=lambda one: one.name)
 def test_what_has_no_history_of_its_own_may_forbid_what_it_forbids(constraint: Constraint) -> None:
     """In any situation, for any action, neither more nor less."""
@@ -128,7 +142,8 @@ def test_what_has_no_history_of_its_own_may_forbid_what_it_forbids(constraint: C
     symbols = Symbols(DYADIC)
     formula = may_forbid(constraint, symbols)
 
-    cells = np.broadcast_to(constraint.bind(DYADIC)(together(DYADIC, some), None), (60, 4))
+    with np.errstate(over="ignore"):
+        cells = np.broadcast_to(constraint.bind(DYADIC)(together(DYADIC, some), None), (60, 4))
 
     for i, one in enumerate(some):
         for action in range(4):
@@ -141,16 +156,18 @@ def test_what_has_a_history_may_forbid_what_it_forbids_at_its_worst(constraint: 
     """Never less than it forbids, whatever it remembers; and no more than where all that it allows was just done."""
     random = Random(7)  # noqa: S311 - a test that repeats itself
     symbols = Symbols(DYADIC)
-    formula, forbids = may_forbid(constraint, symbols), constraint.bind(DYADIC)
+    with np.errstate(over="ignore"):
+        formula, forbids = may_forbid(constraint, symbols), constraint.bind(DYADIC)
 
     for one in (situation(random) for _ in range(150)):
         happened = one.past.step > 0 or not one.past.known
         worst = dict.fromkeys(executed_just_now([constraint], symbols), 0.0), used_up([constraint])
         used, kept = worst if happened else ({}, {})
         at_worst = replace(one, past=replace(one.past, used=used, kept=kept))
-        now, then = (
-            np.broadcast_to(forbids(each.context(DYADIC), None), (1, 4))[0].tolist() for each in (one, at_worst)
-        )
+        with np.errstate(over="ignore"):
+            now, then = (
+                np.broadcast_to(forbids(each.context(DYADIC), None), (1, 4))[0].tolist() for each in (one, at_worst)
+            )
         bound = bindings(symbols, one)
         formulas = [z3.substitute(formula, *bound, (symbols.acted[0], z3.IntVal(action))) for action in range(4)]
         may = [z3.is_true(z3.simplify(one)) for one in formulas]
@@ -162,7 +179,7 @@ def test_the_worst_of_all_is_told_by_name() -> None:
     """What was executed, and what was used up."""
     assert executed_just_now(REMEMBERING, Symbols(DYADIC)) == ["up", "jump"]
     assert used_up(REMEMBERING) == {
-        **dict.fromkeys(("moves", "steep", "levels", "one level"), (0.0,)),
+        **dict.fromkeys(("moves", "steep", "vast", "apart", "levels", "one level"), (0.0,)),
         **dict.fromkeys(("spend", "dear"), (0.0, 3.0)),
         "calm": (0.0, 0.0),
     }

@@ -1,5 +1,6 @@
 """The explanation: the shield's own answer for each action, with reasons that show the values."""
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -126,33 +127,42 @@ def test_bounds_of_what_has_no_value_say_so() -> None:
         (
             RateLimit(name="c", per_second=2, effect={"up": 3}),
             "up",
-            "allows: this action changes the value by 3: expected at most 2 for each second since the last change",
+            (
+                "allows: this action changes the value by 3: expected at most 2 for each second since the last change, "
+                "as if there had been none before"
+            ),
         ),
         (
             RateLimit(name="c", per_second=2, levels={"hold": 0, "up": 3, "down": 0}),
             "up",
             (
                 "allows: the value stood at 0, and this action sets it to 3: "
-                "expected at most 2 for each second since the last change"
+                "expected at most 2 for each second since the last change, as if there had been none before"
             ),
         ),
         (
             Budget(name="c", cost="replicas * 6", at_most=10, seconds=60),
             "up",
-            "forbids: replicas * 6 is 12: expected no more than is left of 10 in 60 s",
+            (
+                "forbids: replicas * 6 is 12: expected no more than is left of 10 in 60 s, "
+                "as if nothing had been spent before"
+            ),
         ),
         (
             Budget(name="c", cost="price", at_most=10, seconds=60),
             "up",
             (
                 "forbids: 'price' cannot be evaluated, because the fact price was not given: "
-                "expected no more than is left of 10 in 60 s"
+                "expected no more than is left of 10 in 60 s, as if nothing had been spent before"
             ),
         ),
         (
             MaxSwitches(name="c", at_most=3, seconds=60),
             "up",
-            "allows: another action than the one before: expected at most 3 changes in 60 s",
+            (
+                "allows: another action than the one before: expected at most 3 changes in 60 s, "
+                "as if none had been made before"
+            ),
         ),
         (MaxSwitches(name="c", at_most=3, seconds=60), "hold", "allows: this is the action of the decision before"),
         (Fresh(name="c", max_age_seconds=2), "up", "allows: is about the policy's answer, and forbids no action"),
@@ -161,6 +171,81 @@ def test_bounds_of_what_has_no_value_say_so() -> None:
 def test_what_has_a_history_says_what_it_counts(constraint: Constraint, action: str, said: str) -> None:
     """And what it expects."""
     assert why(constraint, action, Past(step=2, previous="hold")) == said
+
+
+MOVES = RateLimit(name="c", per_second=0.05, effect={"up": 1})
+SPENDS = Budget(name="c", cost="1 if action == 'up' else 0", at_most=1, seconds=60)
+CALM = MaxSwitches(name="c", at_most=1, seconds=60)
+CHANGES = "this action changes the value by 1: expected at most 0.05 for each second since the last change, "
+COSTS = "1 if action == 'up' else 0 is 1: expected no more than is left of 1 in 60 s, "
+OTHER = "another action than the one before: expected at most 1 changes in 60 s, "
+UP = Past(step=3, previous="up", seconds_since_change=1)
+SEEN = "when the session was first seen, 5 s ago, because the history is not here"
+
+
+@pytest.mark.parametrize(
+    ("constraint", "action", "past", "said"),
+    [
+        (MOVES, "up", UP, f"forbids: {CHANGES}which was 1 s ago"),
+        (MOVES, "up", Past(step=3, previous="hold", used={"up": 7, "hold": 1}), f"forbids: {CHANGES}which was 7 s ago"),
+        (MOVES, "up", replace(UP, changed={"c": 20}), f"allows: {CHANGES}which was 20 s ago"),
+        (MOVES, "up", replace(UP, previous="hold"), f"allows: {CHANGES}as if there had been none before"),
+        (MOVES, "up", Past(), f"allows: {CHANGES}and there was none"),
+        (
+            MOVES,
+            "up",
+            Past(known=False, seconds_since_change=5),
+            f"forbids: {CHANGES}which is taken to have been {SEEN}",
+        ),
+        (
+            MOVES,
+            "up",
+            Past(known=False, step=1, previous="up", seconds_since_change=5, changed={"c": 3}),
+            f"forbids: {CHANGES}which was 3 s ago",
+        ),
+        (
+            RateLimit(name="c", per_second=2, levels={"hold": 0, "up": 3, "down": 0}),
+            "hold",
+            UP,
+            (
+                "forbids: the value stood at 3, and this action sets it to 0: "
+                "expected at most 2 for each second since the last change, which was 1 s ago"
+            ),
+        ),
+        (SPENDS, "up", replace(UP, spent={"c": 1}), f"forbids: {COSTS}of which 1 was spent"),
+        (SPENDS, "up", UP, f"allows: {COSTS}as if nothing had been spent before"),
+        (SPENDS, "up", Past(), f"allows: {COSTS}of which nothing was spent"),
+        (
+            SPENDS,
+            "up",
+            Past(known=False, seconds_since_change=5),
+            f"forbids: {COSTS}all of which is taken to have been spent {SEEN}",
+        ),
+        (SPENDS, "up", Past(known=False, seconds_since_change=60), f"allows: {COSTS}of which nothing was spent"),
+        (CALM, "down", UP, f"forbids: {OTHER}and 1 were made"),
+        (CALM, "down", replace(UP, switched=(59,), seconds_since_change=None), f"forbids: {OTHER}and 1 were made"),
+        (CALM, "down", replace(UP, seconds_since_change=60), f"allows: {OTHER}as if none had been made before"),
+        (CALM, "down", Past(), f"allows: {OTHER}and 0 were made"),
+        (
+            CALM,
+            "down",
+            Past(known=False, seconds_since_change=5),
+            f"forbids: {OTHER}and so many are taken to have been made {SEEN}",
+        ),
+    ],
+)
+def test_what_is_said_to_have_happened_counts(constraint: Constraint, action: str, past: Past, said: str) -> None:
+    """And what is not said is named."""
+    assert why(constraint, action, past) == said
+
+
+def test_some_switches_leave_others() -> None:
+    """Those that are said are counted."""
+    limit = MaxSwitches(name="c", at_most=3, seconds=60)
+
+    assert why(limit, "down", replace(UP, switched=(9,))).endswith("in 60 s, as if 2 had been made before")
+    assert why(limit, "down", replace(UP, switched=(9, 59))).startswith("forbids")
+    assert why(limit, "down", replace(UP, switched=(9, 60))).startswith("allows")
 
 
 def test_a_level_may_not_be_known() -> None:

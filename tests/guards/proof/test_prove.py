@@ -5,16 +5,20 @@ import sys
 import time
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from random import Random
 
 import pytest
 
-from export.spec import Box, Discrete, Field, MultiDiscrete
+from export.spec import Box, Discrete, Field, Fields, MultiDiscrete
+from export.spec.spaces import Dtype
 from guards.boxes import Linear
+from guards.constraints import Bounds
 from guards.doubts import Fresh
 from guards.errors import EvaluationFailed, GuardMisconfigured, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.reference import Asked, value_of
+from guards.proof.situation import Situation
 from guards.proof.solving import Solving
 from guards.proof.trial import Trial
 from guards.proof.verdict import Verdict
@@ -22,8 +26,8 @@ from guards.records import Schema
 from guards.syntax import parsed
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.box_holes import BOX_HOLES, BOX_SOUND, HEATER
-from tests.guards.factor_holes import FACTOR_HOLES, FACTOR_SOUND, ROOM
-from tests.guards.holes import HOLES, PLANT, SOUND, Case, rules
+from tests.guards.factor_holes import FACTOR_HOLES, FACTOR_SOUND, ROOM, WIDE
+from tests.guards.holes import HOLES, PLANT, SOUND, Case, bounds, rules
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation
 
 
@@ -32,6 +36,7 @@ def together(*tables: dict[str, Case]) -> dict[str, Case]:
     return {f"{one.schema.action.kind}: {name}": one for table in tables for name, one in table.items()}
 
 
+HOT = Situation({"cpu": 0.95, "temp": 60})
 ALL_HOLES = together(HOLES, FACTOR_HOLES, BOX_HOLES)
 ALL_SOUND = together(SOUND, FACTOR_SOUND, BOX_SOUND)
 
@@ -291,6 +296,80 @@ def test_a_last_resort_that_is_no_action_of_the_space_is_refused(schema: Schema)
 def test_a_doubt_over_other_actions_closes_nothing() -> None:
     """It is about the policy's answer."""
     assert prove(HEATER, [Fresh(name="fresh", max_age_seconds=1)], None).outcome == "proved"
+
+
+def test_a_limit_that_is_too_large_for_a_double_is_always_exceeded() -> None:
+    """It is so in the shield, and no fault of the proof."""
+    constraints = [bounds({"up": 1.7e308}, high=-1.7e308), *rules("action != 'up' and cpu > 0.5")]
+
+    assert prove(PLANT, constraints[:1], None, notes=False).outcome == "proved"
+    assert prove(PLANT, constraints, None, notes=False).outcome == "counterexample"
+
+
+def test_sums_that_are_too_large_for_a_double_are_undecided() -> None:
+    """Unless the shield leaves nothing."""
+    vast = Bounds(name="vast", of="temp", effect={"heat=low": -1.7e308, "fan=low": -1.7e308}, low=0)
+
+    verdict = prove(ROOM, [vast], None)
+
+    assert verdict.outcome == "undecided"
+    assert verdict.left.why == "'vast': its effects have sums that may be too large for a double"
+
+
+def test_the_constraints_that_close_too_many_whole_actions_are_those_that_are_needed() -> None:
+    """One whole action of many is left by the first, and closed by the second: both are named, and no other."""
+    one = " or ".join(f"k{i} != {i * 7 % 10}" for i in range(12))
+
+    alone = prove(WIDE, rules(one, "cpu > 2"), None, notes=False)
+    verdict = prove(WIDE, rules(one, "cpu > 2", "k3 == 1 and cpu > 0.5"), None, notes=False)
+
+    assert alone.outcome == "proved"
+    assert verdict.left.counterexample is not None
+    assert [(one.action, one.constraints) for one in verdict.left.counterexample.closed] == [
+        ("every whole action", ("rule 0", "rule 2"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("field", "dtype", "why"),
+    [
+        (Field(name="n", low=0.2, high=0.8), "int64", "n is int64, which has no number within its range, 0.2 to 0.8"),
+        (Field(name="n", low=256), "uint8", "n is uint8, which has no number within its range, 256 to any"),
+        (Field(name="n", high=-0.5), "uint8", "n is uint8, which has no number within its range, any to -0.5"),
+        (Field(name="n", low=0.2, high=1), "int64", ""),
+        (Field(name="n", low=0.2, high=0.8), "float32", ""),
+    ],
+)
+def test_where_there_is_no_observation_that_is_said(field: Field, dtype: Dtype, why: str) -> None:
+    """What is proved then says nothing."""
+    schema = replace(SCHEMA, observation=Fields(fields=(field,), dtype=dtype))
+
+    told = prove(schema, rules("n == 7"), None, notes=False).left
+
+    assert (told.outcome, told.why) == ("proved", why and f"but there is none: {why}")
+
+
+def test_among_doubles_a_proof_over_exact_numbers_may_leave_nothing() -> None:
+    """As the documentation says: of a Box the only point that passes may be a root, or what underflows."""
+    schema = replace(HEATER, action=Box(fields=(Field(name="heat", low=1, high=2),)))
+
+    constraints = {forbid: rules(forbid) for forbid in ("heat * heat != 2", "heat * 1e-300 * 1e-300 == 0")}
+
+    assert [prove(schema, one, None).outcome for one in constraints.values()] == ["proved", "proved"]
+    assert [Trial(schema, one).tried(HOT).passes.any() for one in constraints.values()] == [False, False]
+
+
+def test_where_z3_is_broken_there_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how."""
+    (tmp_path / "z3.py").write_text("raise OSError('libz3.so: cannot open shared object file')", "utf-8")
+    for name in [one for one in sys.modules if one == "z3" or one.startswith("z3.")]:
+        monkeypatch.delitem(sys.modules, name)
+    for name in ("symbols", "smt", "closing", "solving", "findings"):
+        monkeypatch.delitem(sys.modules, f"guards.proof.{name}", raising=False)
+    monkeypatch.syspath_prepend(tmp_path)
+
+    with pytest.raises(ProofUnavailable, match=r"cannot be loaded \(OSError: libz3.so: cannot open"):
+        prove(PLANT, (), None)
 
 
 def test_without_z3_there_is_a_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

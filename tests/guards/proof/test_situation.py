@@ -72,6 +72,13 @@ def test_a_past_that_is_not_here_is_the_worst() -> None:
             ),
         ),
         (
+            Past(step=4, previous="up", switched=(3, 9.5), changed={"slowly": 2}, spent={"spend": 5}),
+            (
+                "after 4 decisions, the last one 'up'; before that it changed 3 s and 9.5 s ago; "
+                "the value of 'slowly' changed 2 s ago; spent 5 of 'spend'"
+            ),
+        ),
+        (
             Past(known=False, step=2, previous="up", seconds_since_change=3),
             (
                 "the session's history is not known here (a restart, another replica, a session that is new); "

@@ -3,8 +3,10 @@
 import time
 from collections.abc import Callable
 
+import pytest
 import z3
 
+from guards.errors import Untranslatable
 from guards.proof.situation import Situation
 from guards.proof.solving import Solving
 from guards.proof.symbols import exact
@@ -31,6 +33,13 @@ def test_a_number_is_the_nearest_double() -> None:
     assert found(about, cpu * cpu * 2 == 1).observation["cpu"] == 0.5**0.5
     assert found(about, cpu * 3 == 1).observation["cpu"] == 1 / 3
     assert found(about, rate == exact(1e300) * exact(1e300)).observation["rate"] == 1.7976931348623157e308
+
+
+@pytest.mark.parametrize("number", [float("inf"), float("nan")])
+def test_what_is_no_number_has_no_translation(number: float) -> None:
+    """It is undecided, and no fault."""
+    with pytest.raises(Untranslatable, match=f"{number} is no number"):
+        exact(number)
 
 
 def test_only_what_constraints_name_is_in_a_situation() -> None:
