@@ -15,7 +15,7 @@ import numpy as np
 from export.spec import MultiDiscrete
 from guards.errors import GuardMisconfigured
 from guards.records import UNKNOWN_ACTION, Action, Context, Floats, Integers, Schema
-from guards.terms import Table, Values
+from guards.terms import Table, Values, looked_up
 
 JOINT_LIMIT = 4096
 # NumPy has no arrays of more axes.
@@ -49,6 +49,12 @@ class Choices:
         for name, amount in amounts.items():
             each[self.index(name)] = amount
         return self.table(lambda parts: then(each[parts].sum(axis=-1)))
+
+    def valued(self, amounts: Mapping[str, float]) -> Callable[[Action], float]:
+        """The same sum, of one action at a time."""
+        total = self.total(amounts)
+        each = total.tolist() if isinstance(total, np.ndarray) else None
+        return lambda action: each[self.column(action)] if each else float(looked_up(total, self.column(action)))
 
     def span(self, amounts: Mapping[str, float]) -> tuple[float, float]:
         """The least and the greatest of such sums."""

@@ -91,10 +91,7 @@ class RateLimit(Constraint):
             # A clock that runs backwards stands still.
             return Keeper(lambda history, _, at, __: (max(at, *history.kept.get(self.name, (at,))),))
         choices, _ = self._changes(schema)
-        total = choices.total(self.levels or self.effect)
-
-        def value_of(action: Action) -> float:
-            return float(looked_up(total, choices.column(action)))
+        value_of = choices.valued(self.levels or self.effect)
 
         def after(history: History, action: Action, at: float, _: float) -> tuple[float, ...]:
             kept, value = history.kept.get(self.name, ()), value_of(action)

@@ -187,10 +187,10 @@ class Shield:
 
     def weights(self, context: Context, actions: Actions) -> list[list[float]]:
         """What each row's executed action counts for, for each constraint that keeps numbers."""
-        choice, rows = self.domain.columns(actions), np.zeros(len(context))
-        weights = [rows if one.weigh is None else one.weigh(context, choice) for one in self._keepers.values()]
-        told: list[list[float]] = np.stack(weights, axis=1).tolist()
-        return told
+        choice, nothing = self.domain.columns(actions), [0.0] * len(context)
+        keepers = self._keepers.values()
+        weights = [nothing if one.weigh is None else one.weigh(context, choice).tolist() for one in keepers]
+        return list(map(list, zip(*weights, strict=True)))
 
     def advanced(self, history: History, action: Action, at: float, weights: Sequence[float] | None = None) -> History:
         """The history after an action was executed at ``at`` (s); ``weights`` are the row's own, where it weighs."""
