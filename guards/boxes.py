@@ -148,13 +148,20 @@ class BoxRuling(Asked):
         clipped = every(action == np.clip(proposed, self.region.low, self.region.high))
         return np.minimum(far, np.finfo(np.float64).max), ~clipped
 
-    def edges(self, numbers: Actions) -> Booleans:
-        """Rows[N] whose action lies on the edge of a half-space, where what is beyond it is moved to."""
+    def edges(self, numbers: Actions, box: Box) -> Booleans:
+        """Rows[N] whose action lies on the edge of a half-space to which what is beyond it in the Box is moved.
+
+        Nothing in the Box is beyond it there where it leans out of the Box at a bound that the action stands on.
+        """
         slopes, most = self.region.slopes, self.region.most
+        here = numbers[:, None, :]
         with np.errstate(all="ignore"):  # of what is no action it is NaN
-            beyond = np.add.reduce(slopes * numbers[:, None, :], axis=2) - most
+            beyond = np.add.reduce(slopes * here, axis=2) - most
             near = _EDGE * (np.add.reduce(np.abs(slopes) * self.scale, axis=2) + np.abs(most))
-            return some((np.abs(beyond) <= near) & some(slopes.swapaxes(1, 2) != 0))
+            tight = (np.abs(beyond) <= near) & (slopes != 0).any(axis=2)
+        out = ((slopes > 0) & (here == np.array(box.high))) | ((slopes < 0) & (here == np.array(box.low)))
+        # Where several meet, they may move what one of them would not.
+        return np.asarray(some(tight & ~out.any(axis=2)) | (np.count_nonzero(tight, axis=1) > 1))
 
     def permits(self, rows: Integers, numbers: Actions) -> Booleans:
         """Whether some rows[M] may do these actions[M, D]."""

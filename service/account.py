@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from export.spec import ActionSpace, Box
 from guards.errors import PolicyUnavailable
 from guards.records import Action
 from guards.shield import AnyRuling, Ruling, Violation, violation
@@ -76,7 +77,7 @@ def records_of(
 ) -> list[Decision | Refused]:
     """One record a row, in the order of the rows."""
     said = _violations(plane, ruling, choice)
-    moved, projected = _moves(ruling, choice)
+    moved, projected = _moves(ruling, choice, plane.schema.action)
     doubtful = bool(choice.why or choice.beyond or choice.unknown or projected)
     rows = _told(plane, flight, head, ruling, bodies, choice, moved)
     records = [
@@ -222,9 +223,9 @@ def _doubts(choice: Choice, i: int, projected: set[int]) -> Doubts:
     return Doubts(why.reason, lost if why.identified else why.reason)
 
 
-def _moves(ruling: AnyRuling, choice: Choice) -> tuple[list[float | None], set[int]]:
+def _moves(ruling: AnyRuling, choice: Choice, box: ActionSpace) -> tuple[list[float | None], set[int]]:
     """How far the action of each row's source was moved in a Box, and the rows in which a half-space moved it."""
-    if isinstance(ruling, Ruling):
+    if isinstance(ruling, Ruling) or not isinstance(box, Box):
         return [None] * len(choice.source), set()
     far, projected = ruling.moved(choice.proposed, choice.action)
     # A distance may be too small for a double; of what is no action it is NaN.
@@ -235,7 +236,7 @@ def _moves(ruling: AnyRuling, choice: Choice) -> tuple[list[float | None], set[i
     lost = moved & projected
     if ruling.region.most.size:
         certain = (choice.propensity == 1) & np.array([measure == "mass" for measure in choice.measure])
-        lost |= ~certain & ruling.edges(choice.action)
+        lost |= ~certain & ruling.edges(choice.action, box)
     return told, set(np.flatnonzero(lost).tolist())
 
 

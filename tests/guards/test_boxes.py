@@ -367,3 +367,37 @@ def test_kinds_that_cannot_move_leave_that_to_the_check() -> None:
     assert Cooldown(name="c", actions=("up",), seconds=1).confine(SPACE) is None
     assert MaxSwitches(name="m", at_most=1, seconds=1).confine(SPACE) is None
     assert Shield([], Schema(OBSERVATION, SWITCHES)).domain.width == SWITCHES.width
+
+
+@pytest.mark.parametrize(
+    ("sides", "action", "moved_to"),
+    [
+        # What is beyond x + y = 4 there lies in the Box, which the bound x <= 4 has narrowed.
+        ([(1.0, 1.0, 4.0)], (4.0, 0.0), True),
+        ([(1.0, 1.0, 4.0)], (2.0, 2.0), True),
+        ([(1.0, 1.0, 4.0)], (2.0, 1.0), False),
+        ([(1.0, 1.0, 4.0)], (2.0, 2.0 - 1e-12), True),
+        ([(1.0, 1.0, 4.0)], (2.0, 2.0 - 1e-6), False),
+        # At a bound of the Box itself it leans out of the Box: nothing that is in it is beyond.
+        ([(1.0, 1.0, 8.0)], (8.0, 0.0), False),
+        ([(-1.0, 1.0, 0.0)], (0.0, 0.0), False),
+        ([(1.0, -1.0, 0.0)], (0.0, 0.0), False),
+        ([(1.0, -1.0, 0.0)], (8.0, 8.0), False),
+        # It leans inwards.
+        ([(-1.0, 1.0, -8.0)], (8.0, 0.0), True),
+        # Several that meet, and one that says nothing.
+        ([(1.0, 1.0, 8.0), (1.0, -1.0, 8.0)], (8.0, 0.0), True),
+        ([(0.0, 0.0, 0.0)], (4.0, 4.0), False),
+        ([(0.0, 0.0, 0.0), (1.0, 1.0, 8.0)], (8.0, 0.0), False),
+    ],
+)
+def test_an_edge_is_where_what_is_beyond_it_is_moved_to(
+    sides: list[tuple[float, float, float]], action: tuple[float, float], moved_to: bool
+) -> None:
+    """A draw there is as probable as itself and whatever is moved to it."""
+    box = Box(fields=(Field(name="x", low=0, high=8), Field(name="y", low=0, high=8)))
+    low, high = np.zeros((2, 2)), np.array([[4.0, 8.0], [8.0, 8.0]])
+    slopes, most = np.array([[side[:2] for side in sides]] * 2), np.array([[side[2] for side in sides]] * 2)
+    ruling = BoxRuling(context_of([[0, 0, 0]] * 2), (), Region(low, high, slopes, most), scale_of(box))
+
+    assert ruling.edges(np.array([action, (np.nan, np.nan)]), box).tolist() == [moved_to, False]

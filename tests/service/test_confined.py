@@ -248,7 +248,7 @@ class TestLadder:
         d = self.one([Rule(name="r", forbid="left > 1 and right > 5")], (0.0, 5.0))
 
         assert isinstance(d, Decision)
-        assert (d.source, d.reason, d.action, d.propensity_ok) == ("baseline", "CheckFailed", (0.0, 5.0), False)
+        assert (d.source, d.reason, d.action, d.propensity_ok) == ("baseline", "NoSafeAction", (0.0, 5.0), True)
 
     def test_the_baselines_proposal_is_moved_as_well(self) -> None:
         """Every rung goes through the same guard."""
@@ -258,7 +258,8 @@ class TestLadder:
         assert isinstance(d, Decision)
         assert (d.source, d.proposed, d.action) == ("baseline", (0.5, 5.0), (0.5, 4.0))
         assert d.moved == pytest.approx(0.1)
-        assert d.violations == [Violation("b", "prevented")]
+        # One refused the policy's action, the other moved the baseline's.
+        assert d.violations == [Violation("r", "prevented"), Violation("b", "prevented")]
 
     def test_a_projected_baseline_is_not_ok_either(self) -> None:
         """Even where the policy's own failure is a function of what is seen."""
