@@ -385,7 +385,15 @@ def test_kinds_that_cannot_move_leave_that_to_the_check() -> None:
         ([(1.0, -1.0, 0.0)], (8.0, 8.0), False),
         # It leans inwards.
         ([(-1.0, 1.0, -8.0)], (8.0, 0.0), True),
-        # Several that meet, and one that says nothing.
+        # How near is near goes by what its numbers may add up to.
+        ([(-1.0, -1.0, -4.0)], (2.0, 2.0 + 1.5e-8), True),
+        ([(-1.0, -1.0, -4.0)], (2.0, 2.0 + 2.5e-8), False),
+        # At a bound along which it runs it does not lean out.
+        ([(1.0, 0.0, 4.0)], (4.0, 0.0), True),
+        ([(1.0, 0.0, 4.0)], (4.0, 8.0), True),
+        ([(1.0, 0.5, 4.0)], (4.0, 0.0), True),
+        # Several that meet, one that is far away, and one that says nothing.
+        ([(1.0, 1.0, 4.0), (1.0, 1.0, 99.0)], (4.0, 0.0), True),
         ([(1.0, 1.0, 8.0), (1.0, -1.0, 8.0)], (8.0, 0.0), True),
         ([(0.0, 0.0, 0.0)], (4.0, 4.0), False),
         ([(0.0, 0.0, 0.0), (1.0, 1.0, 8.0)], (8.0, 0.0), False),
