@@ -22,6 +22,8 @@ def card_json(artefact: Artefact, signed: Signed | None = None) -> str:
     """Give the manifest as JSON, without the golden rows' numbers and with digest, size and signature."""
     manifest = artefact.manifest
     values = manifest.model_dump(mode="json", exclude={"golden"})
+    # The manifest leaves it out where it is true; who reads a card should not have to know that.
+    values |= {"scores": manifest.scores}
     values |= {"digest": artefact.digest, "bytes": len(artefact.data), "golden_rows": _golden_rows(manifest)}
     values |= {"inputs": [port._asdict() for port in manifest.inputs]}
     values |= {"outputs": [port._asdict() for port in manifest.outputs]}
@@ -50,6 +52,8 @@ def _lines(artefact: Artefact, signed: Signed | None) -> Iterator[str]:
     if signed is not None:
         yield f"signature    {signed.found}"
     yield f"family       {manifest.family}, {_head(manifest)}"
+    if not manifest.scores:
+        yield "             no scores: only the action that was chosen is known, not how good the others are"
     yield f"source       {source.algorithm or 'network'} of {library}"
     if source.commit:
         yield f"             commit {source.commit}"

@@ -73,6 +73,9 @@ def _refuse_unsuitable(mother: Mother) -> None:
     if meaning.memory or meaning.mask or meaning.spread:
         msg = "the mother has a memory, a mask or members that disagree, and a student is plain layers without them"
         raise OptionInvalid(msg)
+    if not meaning.scores:
+        msg = "the mother has no scores, only the action that it chose, expected one whose scores a student can learn"
+        raise OptionInvalid(msg)
 
 
 class Student(nn.Module):

@@ -27,6 +27,9 @@ def ensemble(members: Sequence[TrainedPolicy]) -> TrainedPolicy:
     if first.memory:
         msg = "the members carry memory, expected none: an ensemble of recurrent policies is not written"
         raise CheckpointRefused(msg)
+    if not first.scores:
+        msg = "the members give the action that they chose, expected scores of every action: chosen ones have no mean"
+        raise CheckpointRefused(msg)
     joined, what = _JOINED[first.head]
     shas = [member.source.checkpoint_sha256 or "" for member in members]
     return replace(
@@ -46,7 +49,7 @@ def ensemble(members: Sequence[TrainedPolicy]) -> TrainedPolicy:
 
 
 def _refuse_misfit(first: TrainedPolicy, other: TrainedPolicy, at: int) -> None:
-    for what in ("observation", "action", "head", "squash", "mask", "memory"):
+    for what in ("observation", "action", "head", "squash", "mask", "memory", "scores"):
         if getattr(first, what) != getattr(other, what):
             msg = f"member {at} of the ensemble has another {what} than the first: {getattr(other, what)!r}"
             raise CheckpointRefused(msg)

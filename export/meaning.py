@@ -21,6 +21,8 @@ class Meaning:
 
     ``native``, where given, is the source framework's own answer to the same questions, worked out in another way: it
     takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
+    ``said`` is what people said the source's own output is, where it does not tell itself: ``logits``, ``q_values``,
+    ``probabilities`` or ``action``; its answers are held against that. ``scores`` is as in the manifest.
     ``set_aside`` names the tensors of the checkpoint that no action depends on.
     """
 
@@ -32,6 +34,8 @@ class Meaning:
     mask: bool = False
     memory: tuple[Memory, ...] = ()
     spread: bool = False
+    scores: bool = True
+    said: str = ""
     inside: tuple[str, ...] = ()
     source: Source = _UNKNOWN
     variant: Variant | None = None

@@ -13,7 +13,7 @@ from export.declared.policies import family_of, head_of, policy_of
 from export.errors import CheckpointRefused, DeclarationInvalid
 from export.networks import Tensors
 from export.observations import sampled
-from export.spec import Memory, Source
+from export.spec import Box, Memory, MultiDiscrete, Source
 from export.trained import TrainedPolicy
 
 _ROWS = 8
@@ -150,17 +150,53 @@ def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declarati
         msg = f"the module cannot be run on {shapes}: {reason}"
         raise DeclarationInvalid(msg) from error
     given = list(found) if isinstance(found, (tuple, list)) else [found]
-    wanted = [0] if core.outputs == 1 else [0, core.outputs - 1]
-    expected = [_ROWS, declaration.outputs]
-    for at in wanted:
+    for at in [0] if core.outputs == 1 else [0, core.outputs - 1]:
         tensor = given[at] if at < len(given) else None
-        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != expected or tensor.dtype != torch.float32:
+        if not isinstance(tensor, torch.Tensor) or not _fits(tensor, declaration):
             shown = "nothing" if tensor is None else _shown(tensor)
-            msg = f"output {at} of the module is {shown} for {_ROWS} observations, expected float32{expected}"
-            raise DeclarationInvalid(msg)
+            wanted = (
+                f"float32[{_ROWS}, {declaration.outputs}]" if declaration.head != "action" else _choices(declaration)
+            )
+            msg = f"output {at} of the module is {shown} for {_ROWS} observations, expected {wanted}"
+            raise DeclarationInvalid(msg + _cause(tensor, declaration))
         if not bool(torch.isfinite(tensor).all()):
             msg = f"output {at} of the module is NaN or infinite for an observation within the declared bounds"
             raise CheckpointRefused(msg)
+
+
+def _fits(tensor: torch.Tensor, declaration: Declaration) -> bool:
+    """Say whether a tensor has the form of the declared head: an index may be of any kind of number."""
+    space, shape = declaration.action_space, list(tensor.shape)
+    if declaration.head != "action" or isinstance(space, Box):
+        return shape == [_ROWS, declaration.outputs] and tensor.dtype == torch.float32
+    one = _count(declaration) == 1 and shape == [_ROWS]
+    return one or shape in ([_ROWS, _count(declaration)], [_ROWS, space.width])
+
+
+def _count(declaration: Declaration) -> int:
+    """How many choices an action makes at once."""
+    space = declaration.action_space
+    return len(space.factors) if isinstance(space, MultiDiscrete) else 1
+
+
+def _choices(declaration: Declaration) -> str:
+    if isinstance(declaration.action_space, Box):
+        return f"float32[{_ROWS}, {declaration.outputs}]"
+    return f"an index for each of {_count(declaration)} choices"
+
+
+def _cause(tensor: object, declaration: Declaration) -> str:
+    """Say what a tensor that is no head may be: an index is whole, or one number where there should be several."""
+    if not isinstance(tensor, torch.Tensor) or declaration.head == "action":
+        return ""
+    box = isinstance(declaration.action_space, Box)
+    alone = not box and list(tensor.shape) in ([_ROWS], [_ROWS, _count(declaration)])
+    if tensor.dtype.is_floating_point and not alone:
+        return ""
+    return (
+        ": that is the action already chosen, not its scores; have the module give the numbers before the arg-max, or "
+        "say network.head = 'action', which serves the action without scores"
+    )
 
 
 def _shown(found: object) -> str:
@@ -190,7 +226,8 @@ def refuse_random(policy: TrainedPolicy) -> None:
     """Refuse a module that answers the same question in two ways."""
     first, second = policy.answer(_questions(policy)), policy.answer(_questions(policy))
     for port in policy.outputs:
-        if not np.array_equal(first[port.name], second[port.name]):
+        # What is NaN both times is the same; the proof refuses it, and says what it means.
+        if not np.array_equal(first[port.name], second[port.name], equal_nan=True):
             msg = (
                 f"the module gives another {port.name} when asked again, expected the head without random numbers in it"
             )

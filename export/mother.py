@@ -47,6 +47,7 @@ def mother_of(data: bytes) -> Mother:
         mask=manifest.mask,
         memory=manifest.memory,
         spread=manifest.spread,
+        scores=manifest.scores,
         inside=manifest.inside,
         source=manifest.source,
     )

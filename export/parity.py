@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from export.errors import ParityFailed
 from export.meaning import Answers, Meaning
+from export.plausible import refuse_implausible
 from export.questions import Played, Trial, joined, play, sizes_of
 from export.runtime import Session
 from export.spec import HEADS, Box, Parity
@@ -29,11 +30,13 @@ def prove(
     """Compare every output and the executed action with the source's over all trials; give what the graph answered.
 
     The source is ``answers`` and, where there is one, the policy's own ``native``; ``recorded[K, ...]`` are the actions
-    recorded for the first K rows. Raises ParityFailed, showing the worst row, where an output is off by more than the
-    tolerance (see ``Parity``), or where another action is executed in a row that is no near tie.
+    recorded for the first K rows. Raises HeadMistaken where the source's head is not what people said it is, and
+    ParityFailed, showing the worst row, where an output is off by more than the tolerance (see ``Parity``), or where
+    another action is executed in a row that is no near tie.
     """
     graph = _played(session.run, meaning, asked)
     source = _played(answers, meaning, asked)
+    refuse_implausible(meaning, source.inputs, source.outputs)
     for what, played in ((answers_name, source), ("the graph", graph)):
         _refuse_malformed(meaning, what, played)
     parity = _measured(meaning, source, graph, tolerance)

@@ -157,6 +157,7 @@ def _manifest(
             mask=meaning.mask,
             memory=meaning.memory,
             spread=meaning.spread,
+            scores=meaning.scores,
             inside=meaning.inside,
             control_period_s=about.control_period_s,
             statistics=statistics(recorded, meaning.observation) if recorded is not None else None,

@@ -5,9 +5,11 @@ from dataclasses import dataclass, replace
 
 import onnx
 
+from export.adopt.chosen import settled
 from export.adopt.deploy import Deploy, read_deploy
 from export.adopt.dialects import read
 from export.adopt.drawn import refuse_other_samples
+from export.adopt.forms import inside_of
 from export.adopt.graph import Plan, adopted
 from export.adopt.layout import Layout, exposed, layouts
 from export.adopt.original import Original, read_original
@@ -18,7 +20,7 @@ from export.adopt.spaces import action_of, memory_of, observation_of
 from export.adopt.trial import DEADLINE_S, Trial
 from export.errors import AdoptionRefused, DeclarationInvalid, OptionInvalid
 from export.meaning import Answers, Meaning
-from export.spec import MultiDiscrete, Source
+from export.spec import Source
 from export.spec.manifest import refuse_misfit
 
 
@@ -45,11 +47,12 @@ def adopt(
 
     ``deploy`` is a ``deploy.yaml`` of unitree_rl_lab; ``rename`` puts names into the spaces; no run may take
     longer than the deadline. Raises AdoptionRefused where the file is at fault, OptionInvalid or DeclarationInvalid
-    where what was said is.
+    where what was said is, and HeadMistaken where the file gives the action that it chose instead of a head.
     """
     original = read_original(data)
     reading = read(original, said)
     trial = Trial(exposed(original, reading.wanted), deadline_s=deadline_s)
+    reading = settled(original, reading, trial, said)
     refused: AdoptionRefused | None = None
     for layout in layouts(original, reading, trial):
         plan, period = _plan(original, reading, layout, said, deploy)
@@ -93,15 +96,22 @@ def _plan(
     if around is not None:
         reading = replace(reading, heads=_moved(reading, around))
     action = action_of(reading, layout, said, around)
-    inside = (*reading.inside, *(() if around is None else (*around.preparation.inside, "scale and offset actions")))
+    forms = inside_of([pieces.form for pieces in reading.heads.values()])
+    inside = (
+        *reading.inside,
+        *forms,
+        *(() if around is None else (*around.preparation.inside, "scale and offset actions")),
+    )
     meaning = Meaning(
         observation=observation_of(reading, layout, around),
         action=action,
-        head="logits" if isinstance(action, MultiDiscrete) else reading.head,
+        head=reading.head,
         squash=reading.squash,
         family="adopted",
         mask=bool(reading.mask),
         memory=memory_of(reading, layout, around),
+        scores=reading.scores,
+        said=reading.said,
         inside=inside,
         source=Source(library=reading.dialect, algorithm="", checkpoint_sha256=original.sha256),
     )

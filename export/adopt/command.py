@@ -73,6 +73,7 @@ def _said(options: argparse.Namespace) -> Said:
         observations=tuple(options.obs or ()),
         output=options.output_name,
         sizes=tuple(_size(word) for word in options.factors or ()),
+        actions=tuple(options.actions or ()),
         action_low=_bounds(options.action_low, "--action-low"),
         action_high=_bounds(options.action_high, "--action-high"),
     )

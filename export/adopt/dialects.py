@@ -87,7 +87,8 @@ def read_generic(original: Original, said: Said) -> Reading:
     """Read a file of no known dialect: what is not said has to be the only thing that it can be."""
     memory = pairs(list(original.inputs), original.outputs)
     output = said.output or _only_output(original, {one.result for one in memory})
-    if output not in original.outputs:
+    # A tensor inside the graph may be named too: scores, where what comes out is the action.
+    if output not in {*original.outputs, *original.makers}:
         msg = f"--output-name is {output!r}, expected one of the outputs {', '.join(original.outputs)}"
         raise OptionInvalid(msg)
     head, heads = asked_head(said, output, "the file follows no dialect that is known")

@@ -8,12 +8,14 @@ import onnx
 from onnx import TensorProto, helper
 
 from export.adopt.core import core, renamed
+from export.adopt.forms import draw_logarithm, draw_ones
 from export.adopt.layout import Layout
 from export.adopt.original import Original
 from export.adopt.preparation import Preparation
 from export.adopt.reading import Pieces, Reading
 from export.adopt.sheet import Sheet
 from export.meaning import Meaning
+from export.questions import sizes_of
 from export.spec import MASK, Box, Discrete, MultiDiscrete, Port
 from export.spec.manifest import MASKED
 
@@ -139,15 +141,22 @@ def _answered(plan: Plan, sheet: Sheet, made: Mapping[str, str]) -> None:
 def _head(plan: Plan, sheet: Sheet, ours: str, pieces: Pieces, made: Mapping[str, str]) -> None:
     """Draw one tensor of the head: pieces side by side, cast, scaled, moved, masked."""
     parts = []
+    # An index has to be exact: what is between two indices is none of them.
+    dtype = "float64" if pieces.form == "choices" else "float32"
     for name in pieces.names:
         shape = sheet.whole([-1, plan.layout.widths[name]])
-        parts.append(sheet.add("Reshape", _cast(sheet, made[name], "float32"), shape))
+        parts.append(sheet.add("Reshape", _cast(sheet, made[name], dtype), shape))
     found = parts[0] if len(parts) == 1 else sheet.add("Concat", *parts, axis=1)
     if set(pieces.scale) != {1.0}:
         found = sheet.add("Mul", found, sheet.real(pieces.scale))
     if set(pieces.offset) != {0.0}:
         found = sheet.add("Add", found, sheet.real(pieces.offset))
-    if plan.reading.mask and ours == plan.meaning.head:
+    if pieces.form == "probabilities":
+        found = draw_logarithm(sheet, found)
+    elif pieces.form == "choices":
+        found = draw_ones(sheet, found, sizes_of(plan.meaning), sum(plan.layout.widths[name] for name in pieces.names))
+    # What was chosen although it is forbidden stays chosen: the service sees that, and no other was asked for.
+    if plan.reading.mask and ours == plan.meaning.head and plan.reading.scores:
         found = sheet.add("Where", MASK, found, sheet.real([MASKED]))
     # A std of the file's that is no tensor of its batch (log_std is often a constant) has to become one.
     if ours == "std":

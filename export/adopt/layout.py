@@ -60,12 +60,10 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
     """
     dims = {name: original.dims(name) for name in original.inputs}
     _refuse_open(dims)
+    found = trial.run(blank(original))
     declared = {name: [1 if size is None else size for size in sizes] for name, sizes in dims.items()}
-    blank = {name: np.zeros(shape, original.dtype(name)) for name, shape in declared.items()}
-    found = trial.run(blank)
     pieces = [name for tensor in reading.heads.values() for name in tensor.names]
-    count = found[pieces[0]].shape[0] if found[pieces[0]].ndim > 1 else 1
-    stacked = found[pieces[0]].ndim > 1
+    count, stacked = rows_of(found[pieces[0]], reading, declared)
     carried = {one.source for one in reading.memory}
     for axis in (0, 1) if carried else (0,):
         slots = {}
@@ -78,6 +76,25 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
             continue
         widths = {name: found[name].size // count for name in pieces}
         yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
+
+
+def blank(original: Original) -> dict[str, NDArray[np.generic]]:
+    """Give zeros of the declared sizes for every input, one row where the number of rows is open."""
+    sizes = {name: [1 if size is None else size for size in original.dims(name)] for name in original.inputs}
+    return {name: np.zeros(shape, original.dtype(name)) for name, shape in sizes.items()}
+
+
+def rows_of(found: NDArray[np.generic], reading: Reading, declared: Mapping[str, Sequence[int]]) -> tuple[int, bool]:
+    """Say how many rows a head has, and whether rows are stacked in it at all.
+
+    Numbers on one axis are a row's, unless every observation has rows and as many of them: then each row has one.
+    """
+    if found.ndim > 1:
+        return found.shape[0], True
+    sizes = [declared[name] for name in reading.observations]
+    if found.ndim == 1 and all(len(one) > 1 and one[0] == found.size for one in sizes):
+        return found.size, True
+    return 1, False
 
 
 def _refuse_open(dims: Mapping[str, list[int | None]]) -> None:

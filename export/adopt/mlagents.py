@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from export.adopt.original import Original
-from export.adopt.reading import Carried, Pieces, Reading, Said, means
+from export.adopt.reading import FORMS, Carried, Pieces, Reading, Said, means
 from export.adopt.walk import choices_behind, normal_behind, random_behind, value_of
 from export.errors import AdoptionRefused
 
@@ -107,13 +107,15 @@ def _discrete(original: Original, output: str, said: Said) -> Reading:
     names = found.names if found is not None else (output,)
     values = said.head == "q_values" or (said.head is None and found is not None and not found.probabilities)
     head = "q_values" if values and len(names) == 1 else "logits"
+    # What was found behind the output are scores, whatever the output itself holds.
+    form = "numbers" if found is not None else FORMS.get(said.head or "", "numbers")
     shape = value_of(original, "discrete_action_output_shape")
     echo = "deterministic_discrete_actions" if "deterministic_discrete_actions" in original.outputs else ""
     return Reading(
         dialect="",
         observations=(),
         head="q_values" if head == "q_values" else "logits",
-        heads={head: Pieces(names)},
+        heads={head: Pieces(names, form=form)},
         sizes=said.sizes or (tuple(int(n) for n in np.asarray(shape).reshape(-1)) if shape is not None else ()),
         echo=echo,
         drawn=output if drawn else "",

@@ -7,13 +7,17 @@ from numpy.typing import NDArray
 from export.adopt.graph import Plan
 from export.adopt.reference import Reference
 from export.adopt.trial import Trial
-from export.errors import AdoptionRefused
-from export.meaning import Meaning
+from export.errors import AdoptionRefused, HeadMistaken
+from export.meaning import Arrays, Meaning
 from export.observations import sampled
-from export.spec import HEADS, MASK
+from export.plausible import refuse_implausible
+from export.questions import sizes_of
+from export.spec import HEADS, MASK, Box
 from export.spec.manifest import magnitudes
 
 _ROWS = 8
+# A chosen action may be the same for many observations.
+_CHOICES = 400
 _SIZES = (1, 2, _ROWS)
 # Other batch sizes change the last bits; rows that are mixed change more.
 _TOLERANCE = 1e-4
@@ -33,10 +37,14 @@ def questions(meaning: Meaning, count: int = _ROWS, seed: int = 11) -> dict[str,
 
 def refuse_unsteady(plan: Plan, reference: Reference) -> None:
     """Refuse a file whose head is not finite, not the same twice, or the same whatever it is asked."""
-    asked = questions(plan.meaning)
+    asked = questions(plan.meaning, _ROWS if plan.meaning.scores else _CHOICES)
     first, second = reference(asked), reference(asked)
+    if not plan.meaning.scores and not isinstance(plan.meaning.action, Box):
+        _refuse_unknown(plan, reference, asked, first[plan.meaning.head])
     for name in HEADS[plan.meaning.head]:
         if not np.isfinite(first[name].astype(np.float64)).all():
+            # Where it was said to be probabilities, what is below 0 is no number: then that is what is wrong.
+            refuse_implausible(plan.meaning, asked, first)
             msg = f"the file answers {name!r} with NaN or infinity for finite observations, expected numbers"
             raise AdoptionRefused(msg)
         if not np.array_equal(first[name], second[name]):
@@ -48,12 +56,29 @@ def refuse_unsteady(plan: Plan, reference: Reference) -> None:
         raise AdoptionRefused(msg)
 
 
+def _refuse_unknown(plan: Plan, reference: Reference, asked: Arrays, ones: NDArray[np.generic]) -> None:
+    """Refuse chosen actions that are none of those that were told."""
+    lost = np.asarray(~np.isfinite(ones.astype(np.float64)).all(axis=1))
+    if lost.any():
+        names = plan.reading.heads[plan.reading.head].names
+        found = reference.raw({name: array[lost][:1] for name, array in asked.items()}, names)
+        shown = _shown(np.concatenate([found[name][0] for name in names]))
+        sizes = " x ".join(str(size) for size in sizes_of(plan.meaning))
+        msg = (
+            f"the file chooses {shown} for one of {int(lost.sum())} such observations of {len(lost)}, expected one of "
+            f"the {sizes} actions that were told, counted from 0 (--actions or --factors; a Box is --head mean)"
+        )
+        raise HeadMistaken(msg)
+
+
 def allowing(plan: Plan, reference: Reference) -> float:
     """Say which value of the file's mask allows an action, by forbidding one after another.
 
     Raises AdoptionRefused where neither does: of a forbidden action the logit has to fall beyond all others'.
     """
     width = plan.meaning.action.width
+    if not plan.reading.scores:
+        return _obeying(plan, reference)
     asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
     others = ~np.eye(width, dtype=np.bool_)
     names = next(iter(plan.reading.heads.values())).names
@@ -66,6 +91,26 @@ def allowing(plan: Plan, reference: Reference) -> float:
     told = [value for value, fell in falls.items() if fell]
     if len(told) != 1:
         msg = f"the input {plan.reading.mask!r} is no mask of this head: forbidding an action does not lower its logit"
+        raise AdoptionRefused(msg)
+    return told[0]
+
+
+def _obeying(plan: Plan, reference: Reference) -> float:
+    """Say which value of a mask allows an action of a file that chooses itself: what alone is allowed is chosen."""
+    sizes = sizes_of(plan.meaning)
+    width, starts = sum(sizes), np.cumsum([0, *sizes[:-1]])
+    factor = np.repeat(np.arange(len(sizes)), sizes)
+    # Row j has its factor's other choices forbidden, and those of other factors allowed.
+    alone = (factor[:, np.newaxis] != factor) | np.eye(width, dtype=np.bool_)
+    asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
+    told = []
+    for value, mask in ((1.0, alone), (0.0, ~alone)):
+        ones = reference({**asked, MASK: mask})[plan.meaning.head]
+        chosen = np.stack([part.argmax(axis=1) for part in np.split(ones, starts[1:], axis=1)], axis=1) + starts
+        if (chosen[np.arange(width), factor] == np.arange(width)).all():
+            told.append(value)
+    if len(told) != 1:
+        msg = f"the input {plan.reading.mask!r} is no mask of this action: what alone is allowed is not always chosen"
         raise AdoptionRefused(msg)
     return told[0]
 

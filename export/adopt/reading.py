@@ -2,24 +2,36 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from export.errors import OptionInvalid
 from export.spec import Head, Squash
 
 # How a head is asked for on the command line; a mean alone is a Gaussian without spread.
-HEAD_WORDS: Mapping[str, Head] = {"logits": "logits", "q_values": "q_values", "mean": "gaussian"}
+HEAD_WORDS: Mapping[str, Head] = {
+    "logits": "logits",
+    "q_values": "q_values",
+    "mean": "gaussian",
+    "probabilities": "logits",
+    "action": "logits",
+}
+# What the file's own numbers are, where they are not what is served: probabilities, or the choices that were made.
+Form = Literal["numbers", "probabilities", "choices"]
+FORMS: Mapping[str, Form] = {"probabilities": "probabilities", "action": "choices"}
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
     """One tensor of our head: tensors of the file side by side, as ``value * scale + offset``; zeros for no tensors.
 
-    ``scale`` and ``offset`` hold one number for all or one for each.
+    ``scale`` and ``offset`` hold one number for all or one for each. Of ``probabilities`` the logarithm is served, of
+    ``choices`` (one number for each choice that is made, or a one among zeros) a row with a one for each.
     """
 
     names: tuple[str, ...] = ()
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    form: Form = "numbers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +64,8 @@ class Reading:
 
     ``heads`` has the tensors of the head by our names. ``sizes`` are the choices of each factor where the file says
     them, ``low`` and ``high`` the bounds of the numbers of a Box. ``echo`` is an output that repeats the greedy action
-    in its own way, and ``drawn`` one that is a sample from the head: both are compared with.
+    in its own way, and ``drawn`` one that is a sample from the head: both are compared with. ``scores`` is false where
+    the file gives the action that it chose and nothing about the others.
     """
 
     dialect: str
@@ -68,6 +81,13 @@ class Reading:
     echo: str = ""
     drawn: str = ""
     inside: tuple[str, ...] = field(default=())
+    scores: bool = True
+
+    @property
+    def said(self) -> str:
+        """Say what the head of the file was taken for, in the words of ``--head``."""
+        forms = {pieces.form for pieces in self.heads.values()}
+        return "action" if not self.scores else "probabilities" if "probabilities" in forms else self.head
 
     @property
     def wanted(self) -> tuple[str, ...]:
@@ -88,7 +108,8 @@ def asked_head(said: Said, output: str, why: str) -> tuple[Head, dict[str, Piece
         msg = f"{why}: nothing tells what the output {output!r} is, say --head with one of {choices}"
         raise OptionInvalid(msg)
     head = HEAD_WORDS[said.head]
-    return head, means(output) if head == "gaussian" else {head: Pieces((output,))}
+    form = FORMS.get(said.head, "numbers")
+    return head, means(output) if head == "gaussian" else {head: Pieces((output,), form=form)}
 
 
 def pairs(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Carried, ...]:

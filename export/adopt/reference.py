@@ -5,11 +5,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from export.adopt.forms import served
 from export.adopt.graph import Plan
 from export.adopt.layout import exposed
 from export.adopt.preparation import HISTORY, STARTED
 from export.adopt.trial import Trial
 from export.meaning import Arrays
+from export.questions import sizes_of
 from export.spec import MASK, Box, Discrete
 from export.spec.manifest import MASKED
 
@@ -53,8 +55,9 @@ class Reference:
         source = next((one.source for one in self._plan.reading.memory if one.result == name), None)
         if source is not None:
             return self._plan.layout.slots[source].rows(found)
-        # A std that is the same for all rows comes once.
-        flat = found.reshape(found.shape[0] if found.ndim > 1 and found.shape[0] == size else 1, -1)
+        # A std that is the same for all rows comes once; a head that is one number a row may lie on one axis.
+        single = found.ndim == 1 and self._plan.layout.widths.get(name) == 1
+        flat = found.reshape(size if (found.ndim > 1 or single) and found.shape[0] == size else 1, -1)
         return np.repeat(flat, size, axis=0) if len(flat) != size else flat
 
     def _given(self, inputs: Arrays) -> dict[str, NDArray[np.generic]]:
@@ -81,10 +84,14 @@ class Reference:
             if not pieces.names:
                 outputs[ours] = np.zeros_like(outputs["mean"])
                 continue
+            if pieces.form == "choices":
+                numbers = np.concatenate([found[name].astype(np.float64) for name in pieces.names], axis=1)
+                outputs[ours] = served(numbers, pieces.form, sizes_of(plan.meaning))
+                continue
             value = np.concatenate([found[name].astype(np.float32) for name in pieces.names], axis=1)
             moved = value * np.asarray(pieces.scale, np.float32) + np.asarray(pieces.offset, np.float32)
-            outputs[ours] = moved.astype(np.float32)
-        if reading.mask:
+            outputs[ours] = served(moved.astype(np.float32), pieces.form, sizes_of(plan.meaning))
+        if reading.mask and reading.scores:
             outputs[plan.meaning.head] = np.where(inputs[MASK], outputs[plan.meaning.head], np.float32(MASKED))
         for one in reading.memory:
             outputs[f"memory.{one.name}.out"] = found[one.result].astype(np.float32)

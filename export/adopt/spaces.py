@@ -68,12 +68,41 @@ def action_of(reading: Reading, layout: Layout, said: Said, deploy: Deploy | Non
         except ValidationError as error:
             msg = f"--action-low and --action-high do not go together: {error.errors(include_url=False)[0]['msg']}"
             raise OptionInvalid(msg) from error
+    if first.form == "choices":
+        return _choices_of(_told_sizes(reading, said), width)
     sizes = said.sizes or reading.sizes or (tuple(widths) if len(widths) > 1 else (width,))
     if sum(sizes) != width or min(sizes) < 1:
         msg = f"the head has {width} numbers, expected {' + '.join(map(str, sizes))}, the sizes of the choices"
         raise OptionInvalid(msg) if said.sizes else AdoptionRefused(msg)
+    return _numbered(sizes)
+
+
+def _told_sizes(reading: Reading, said: Said) -> tuple[int, ...]:
+    """Say how many choices each factor has of a file that gives the one it chose: it does not say itself.
+
+    Names may tell (``--actions A,B,C``), those of several factors with their choices (``fan=off/on,pump=a/b/c``).
+    """
+    named = [word.partition("=")[2] for word in said.actions]
+    spelt = len(named) > 1 and all(named)
+    counted = tuple(len(choices.split("/")) for choices in named) if spelt else (len(named),) if named else ()
+    return said.sizes or reading.sizes or counted
+
+
+def _choices_of(sizes: tuple[int, ...], width: int) -> ActionSpace:
+    if not sizes:
+        msg = "--head action: the file does not say how many actions there are, say --actions A,B,... or --factors N,M"
+        raise OptionInvalid(msg)
+    if width not in (len(sizes), sum(sizes)):
+        expected = f"{len(sizes)}, one for each choice, or {sum(sizes)}, a one among zeros for each"
+        msg = f"--head action: the output has {width} numbers a row, expected {expected} (--actions, --factors)"
+        raise OptionInvalid(msg)
+    return _numbered(sizes)
+
+
+def _numbered(sizes: tuple[int, ...]) -> ActionSpace:
+    """Give choices of these sizes, with numbers for names."""
     if len(sizes) == 1:
-        return Discrete(names=tuple(f"action_{at}" for at in range(width)))
+        return Discrete(names=tuple(f"action_{at}" for at in range(sizes[0])))
     factors = enumerate(sizes)
     return MultiDiscrete(
         factors=tuple(Factor(name=f"factor_{at}", names=tuple(f"choice_{i}" for i in range(n))) for at, n in factors)

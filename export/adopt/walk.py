@@ -10,6 +10,8 @@ from export.adopt.original import RANDOM, Original, bodies_of
 
 # What hands its first input on, as far as the meaning of an action goes.
 _THROUGH = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Unsqueeze"})
+# What gives indices, and which of its outputs they are.
+_INDICES = {"ArgMax": 0, "ArgMin": 0, "TopK": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,21 @@ def choices_behind(original: Original, output: str) -> Choices | None:
     if len(kinds) != 1 or not all(name for name, _ in found):
         return None
     return Choices(names=tuple(name for name, _ in found), probabilities=kinds.pop())
+
+
+def chosen_behind(original: Original, output: str) -> tuple[str, ...] | None:
+    """Name what an output of indices was taken from by an arg-max, one tensor a choice; None where it is none.
+
+    Empty where it is an index, but not the largest number's of one tensor: an arg-min, the indices of a sort.
+    """
+    node = _maker(original, _handed(original, output))
+    parts = list(node.input) if node is not None and node.op_type == "Concat" else [output]
+    names = [_handed(original, part) for part in parts]
+    makers = [(name, node) for name in names if (node := _maker(original, name)) is not None]
+    if not any(node.op_type in _INDICES and name == node.output[_INDICES[node.op_type]] for name, node in makers):
+        return None
+    found = [_unnormalised(original, node.input[0]) for _, node in makers if node.op_type == "ArgMax"]
+    return tuple(found) if len(found) == len(parts) else ()
 
 
 def normal_behind(original: Original, output: str) -> Normal | None:

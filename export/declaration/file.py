@@ -55,6 +55,7 @@ class Declaration(Frozen):
             msg = "normalise stands alone, expected it inside the entries of a dict observation"
             raise ValueError(msg)
         _refuse_misfit(self.head, self.action, mask=self.mask)
+        _refuse_no_module(self.network, self.head, mask=self.mask)
         if isinstance(self.network, Heads) and self.network.squash == "tanh":
             _refuse_unbounded(self.action_space)
         try:
@@ -100,14 +101,32 @@ def _refuse_misfit(head: str, action: object, *, mask: bool) -> None:
     if head in ("gaussian", "deterministic") and not isinstance(action, BoxAction):
         msg = f"network.head is {head!r}, which needs an action of kind box (fields, or low and high)"
         raise ValueError(msg)
-    if head in ("q_values", "logits") and isinstance(action, BoxAction):
+    if head in ("q_values", "logits", "probabilities") and isinstance(action, BoxAction):
         msg = f"network.head is {head!r}, expected 'gaussian' or 'deterministic' for an action of kind box"
         raise ValueError(msg)
     if head == "q_values" and not isinstance(action, DiscreteAction):
         msg = "network.head is 'q_values', expected 'logits' for several choices at once"
         raise ValueError(msg)
+    if head == "probabilities" and isinstance(action, MultiBinaryAction):
+        msg = (
+            "network.head is 'probabilities', expected 'logits' for switches, the numbers before the sigmoid: of a "
+            "probability near 1 the other one cannot be told any more"
+        )
+        raise ValueError(msg)
     if mask and isinstance(action, BoxAction):
         msg = "mask is true, expected no mask for an action of kind box"
+        raise ValueError(msg)
+
+
+def _refuse_no_module(network: object, head: str, *, mask: bool) -> None:
+    if head in ("probabilities", "action") and not isinstance(network, ModuleNetwork):
+        msg = (
+            f"network.head is {head!r}, expected 'logits' or 'q_values': the layers of a file end in scores, and what "
+            "training did behind the last one (softmax, arg-max) is not among them; a whole module may end so"
+        )
+        raise ValueError(msg)
+    if head == "action" and mask:
+        msg = "mask is true, expected no mask with network.head = 'action': what is forbidden is chosen before it"
         raise ValueError(msg)
 
 

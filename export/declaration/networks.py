@@ -108,12 +108,13 @@ class Unscale(Frozen):
 class Heads(Frozen):
     """What a network's last numbers mean.
 
-    ``deterministic`` is a Gaussian without spread (TD3, DDPG). With ``squash = "tanh"`` the action is tanh of the
-    network's numbers, brought to the bounds of the action; the tensors named ``action_scale`` and ``action_bias`` are
-    compared with those bounds where the file has them.
+    ``deterministic`` is a Gaussian without spread (TD3, DDPG). A module may give ``probabilities``, whose logarithm is
+    served, or the ``action`` that it chose, which is served without scores. With ``squash = "tanh"`` the action is tanh
+    of the network's numbers, brought to the bounds of the action; the tensors named ``action_scale`` and
+    ``action_bias`` are compared with those bounds where the file has them.
     """
 
-    head: Literal["q_values", "logits", "gaussian", "deterministic"] = "q_values"
+    head: Literal["q_values", "logits", "gaussian", "deterministic", "probabilities", "action"] = "q_values"
     std: Annotated[Std | None, BeforeValidator(_std)] = None
     squash: Literal["none", "tanh"] = "none"
     unscale: Unscale | None = None

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 from export.declaration import Declaration, Heads
+from export.declared.choosing import Chosen, Probabilities
 from export.declared.heads import Choices, gaussian
 from export.networks import Tensors
-from export.spec import Box, Head, Memory, Source, Squash
+from export.spec import Box, Discrete, Head, Memory, Source, Squash
 from export.trained import TrainedPolicy
 
 
@@ -33,6 +34,10 @@ def head_of(network: Heads, declaration: Declaration, tensors: Tensors) -> tuple
     action = declaration.action_space
     if isinstance(action, Box):
         return gaussian(network, action, tensors)
+    if network.head == "action":
+        return Chosen([action.n] if isinstance(action, Discrete) else action.sizes), (Chosen.inside,)
+    if network.head == "probabilities":
+        return Probabilities(), (Probabilities.inside,)
     inside = ("a switch's logit l as those of off and on, (0, l)",) if declaration.binary else ()
     return Choices(binary=declaration.binary), inside
 
@@ -41,7 +46,8 @@ def family_of(network: Heads) -> str:
     """Name the family by the head."""
     if network.head == "gaussian":
         return "squashed_gaussian" if network.squash == "tanh" else "gaussian"
-    return {"q_values": "dqn", "logits": "categorical"}.get(network.head, network.head)
+    names = {"q_values": "dqn", "logits": "categorical", "probabilities": "categorical"}
+    return names.get(network.head, network.head)
 
 
 def policy_of(
@@ -57,17 +63,20 @@ def policy_of(
     """Put a declared network together: ``steps`` are what joins the observation, the layers, and the head."""
     network = declaration.network
     squash: Squash = "tanh" if isinstance(network, Heads) and family == "squashed_gaussian" else "none"
-    heads: dict[str, Head] = {"q_values": "q_values", "logits": "logits"}
+    box, said = isinstance(declaration.action_space, Box), declaration.head
+    head: Head = "gaussian" if box else "q_values" if said == "q_values" else "logits"
     masked = ("choices that the mask forbids get -1e8",) if declaration.mask else ()
     return TrainedPolicy(
         module=DeclaredModule(steps, len(declaration.parts), mask=declaration.mask).eval(),
         observation=declaration.observation_space,
         action=declaration.action_space,
-        head=heads.get(declaration.head, "gaussian"),
+        head=head,
         squash=squash,
         family=family,
         mask=declaration.mask,
         memory=tuple(memory),
+        scores=said != "action",
+        said=said if isinstance(network, Heads) and not box else "",
         inside=(*inside, *masked),
         source=source,
         set_aside=set_aside,

@@ -173,7 +173,12 @@ class Variant(Frozen):
 
 
 class Manifest(Frozen):
-    """Everything an artefact says about itself."""
+    """Everything an artefact says about itself.
+
+    ``scores`` is false where the source gives the action that it chose and nothing about the others: the head then has
+    a one for each choice that was made and zeros (of a Box, the action as its mean and a std of zero), so that nothing
+    can be drawn from it and there is no second best.
+    """
 
     format: Literal[1] = FORMAT
     name: Label
@@ -186,6 +191,8 @@ class Manifest(Frozen):
     mask: bool = False
     memory: Annotated[tuple[Memory, ...], Constrained(max_length=16)] = ()
     spread: bool = False
+    # Left out of the text where it is true: files that were written before it was known keep their digests.
+    scores: Annotated[bool, Constrained(exclude_if=bool)] = True
     inside: tuple[str, ...] = ()
     control_period_s: Positive | None = None
     statistics: Statistics | None = None
@@ -245,6 +252,8 @@ class Shaped(Protocol):
     def memory(self) -> tuple[Memory, ...]: ...
     @property
     def spread(self) -> bool: ...
+    @property
+    def scores(self) -> bool: ...
 
 
 def inputs_of(policy: Shaped) -> tuple[Port, ...]:
@@ -274,6 +283,10 @@ def refuse_misfit(policy: Shaped) -> None:
         raise ValueError(msg)
     if policy.mask and box:
         msg = "mask is true, expected no mask for a Box action"
+        raise ValueError(msg)
+    if not policy.scores and (policy.head == "q_values" or policy.squash != "none" or policy.spread):
+        found = f"head {policy.head!r}, squash {policy.squash!r}, spread {policy.spread}"
+        msg = f"scores is false beside {found}, expected 'logits' or 'gaussian', no squash and no spread"
         raise ValueError(msg)
     names = [memory.name for memory in policy.memory]
     if len(set(names)) < len(names):

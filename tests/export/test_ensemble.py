@@ -105,6 +105,16 @@ def test_members_that_do_not_go_together_are_refused(told: dict[str, Any], what:
         ensemble([valued(0), replace(valued(1), **told)])
 
 
+def test_members_that_only_say_what_they_chose_are_refused() -> None:
+    """The mean of chosen actions is no probability, and beside one with scores it is no value."""
+    member = replace(valued(0), head="logits", scores=False)
+
+    with pytest.raises(CheckpointRefused, match="the members give the action that they chose, expected scores"):
+        ensemble([member, member])
+    with pytest.raises(CheckpointRefused, match="member 2 of the ensemble has another scores"):
+        ensemble([replace(valued(0), head="logits"), member])
+
+
 def test_recurrent_members_are_refused() -> None:
     """Members that carry memory would each need their own."""
     member = replace(valued(0), memory=(Memory(name="h", shape=(1,)),))
