@@ -74,6 +74,8 @@ class Confidence(Doubt):
     def about(self, schema: Schema, manifest: Manifest) -> InDoubt:
         if isinstance(schema.action, Box):
             raise GuardMisconfigured("is for choices, which can be compared, and not for a Box action")
+        if not manifest.scores:
+            raise GuardMisconfigured("compares scores, and the artefact has none, expected more than a chosen action")
         sizes = (schema.action.n,) if isinstance(schema.action, Discrete) else schema.action.sizes
         parts = [slice(end - n, end) for end, n in zip(np.cumsum(sizes).tolist(), sizes, strict=True) if n > 1]
         if not parts:

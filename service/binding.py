@@ -32,7 +32,7 @@ def bound(
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"constraints.{error}") from error
     try:
-        acting = Acting.of(config.explore, schema.action, manifest.squash, joint=shield.joins)
+        acting = Acting.of(config.explore, schema.action, manifest.squash, joint=shield.joins, scores=manifest.scores)
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"explore.{error}") from error
     if config.mask == "required" and isinstance(schema.action, Box):

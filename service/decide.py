@@ -40,7 +40,9 @@ def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -
         choice = Choice.nothing(len(bodies), plane.shield.domain.nothing, dict.fromkeys(range(len(bodies)), head))
     else:
         why = _undecidable(plane, flight, head, ruling)
-        doubted = _doubted(plane, flight, head, context, why) if plane.doubts.bound else {}
+        doubted = {} if plane.acting.ranks else _overruled(plane, head, ruling, why)
+        if plane.doubts.bound:
+            doubted |= _doubted(plane, flight, head, context, why)
         choice = _explore(plane, flight, head, context, ruling, bodies, why)
         choice.doubted = doubted
         if ruling.unlisted is not None and plane.shield.refuses:
@@ -146,6 +148,29 @@ def _undecidable(plane: Plane, flight: Flight, head: np.ndarray, ruling: AnyRuli
     if plane.mask_required:
         why.update((i, MaskMissing()) for i, row in enumerate(flight.rows) if row.mask is None)
     return why
+
+
+def _overruled(
+    plane: Plane, head: np.ndarray, ruling: AnyRuling, why: dict[int, PolicyUnavailable]
+) -> dict[int, list[Violation]]:
+    """Put the rows whose one chosen action is forbidden beside those that the policy cannot decide; what forbids it.
+
+    The head has no scores: there is no second best, and an arg-max over what is left would do the first of all actions.
+    No coin is tossed for such a row. That the baseline decides it is a function of what was seen then, and what it does
+    has probability 1, whether others explore or not.
+    """
+    left = np.array([i for i in range(len(head)) if i not in why], dtype=np.int64)
+    if not left.size:
+        return {}
+    numbers = head[left].astype(np.float64)
+    chosen = plane.acting.greedy(numbers, ruling.leaves[left], np.empty((len(left), 0))).proposed
+    said: dict[int, list[Violation]] = {}
+    for name, mode, hits in ruling.forbidding(left, plane.shield.domain.columns(chosen)):
+        if mode == "deny":
+            for i in left[np.broadcast_to(hits, left.shape)].tolist():
+                said.setdefault(i, []).append(violation(name, "prevented", mode))
+                why[i] = NoSafeAction()
+    return said
 
 
 def _doubted(

@@ -9,13 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete, Squash
 from export.spec.spaces import Frozen
+from guards.errors import GuardMisconfigured
 from guards.records import Allowed, Booleans, Floats
 from service.draws import Draw, Draws, best, pick, pick_allowed, pmf_of, unfit
 from service.factors import Factors
@@ -40,6 +41,8 @@ class Explorer(Frozen, ABC):
     """Draws actions; what it is in an action space, ``bind`` says."""
 
     kind: str
+    # Whether it goes by how good each choice is, and not only by which is best.
+    compares: ClassVar[bool] = False
 
     @abstractmethod
     def bind(self, space: ActionSpace, squash: Squash) -> Draws:
@@ -102,6 +105,7 @@ class Softmax(Explorer):
     """
 
     kind: Literal["softmax"] = "softmax"
+    compares: ClassVar[bool] = True
     temperature: Annotated[float, Field(gt=0)] = 1.0
 
     def bind(self, space: ActionSpace, squash: Squash) -> Draws:  # noqa: ARG002 - squashes are for a Box
@@ -148,7 +152,9 @@ class Acting:
     """An explorer in an action space, beside greed for the rows that may not explore.
 
     ``blocks`` of 32 random bytes are what a row's uniform numbers are made from; ``width`` is how many numbers a head
-    has for it, and ``sound`` says of each of them whether something can be drawn from it.
+    has for it, and ``sound`` says of each of them whether something can be drawn from it. ``ranks`` says whether a head
+    has a second best choice where the best one may not be done: of a chosen action, a one among zeros, it has none. The
+    numbers of a Box need none, because they are moved.
     """
 
     explore: Draws
@@ -157,13 +163,18 @@ class Acting:
     width: int
     squash: Squash
     sound: Callable[[np.ndarray], np.ndarray]
+    ranks: bool = True
 
     @classmethod
-    def of(cls, explorer: Explorer, space: ActionSpace, squash: Squash, *, joint: bool = False) -> "Acting":
-        """Bind an explorer; raises GuardMisconfigured where it does not fit the space.
+    def of(
+        cls, explorer: Explorer, space: ActionSpace, squash: Squash, *, joint: bool = False, scores: bool = True
+    ) -> "Acting":
+        """Bind an explorer; raises GuardMisconfigured where it does not fit the space, or compares what has no scores.
 
         ``joint`` says that what is allowed of several factors is said of whole actions.
         """
+        if explorer.compares and not scores:
+            raise _uncomparable(explorer.kind)
         explore, greedy, numbers = explorer.bind(space, squash), GREEDY.bind(space, squash), _uniforms_of(space)
         if joint and isinstance(space, MultiDiscrete):
             whole, numbers = Joint(space), _IN_A_BLOCK
@@ -174,7 +185,8 @@ class Acting:
             blocks=-(-numbers // _IN_A_BLOCK),
             width=2 * space.width if isinstance(space, Box) else space.width,
             squash=squash,
-            sound=_sound_gaussian if isinstance(space, Box) else np.isfinite,
+            sound=_sound_of(space, scores=scores),
+            ranks=scores or isinstance(space, Box),
         )
 
     def draw(self, exploring: Sequence[bool], head: Floats, allowed: Allowed, uniform: Floats) -> Draw:
@@ -203,6 +215,31 @@ def _uniforms_of(space: ActionSpace) -> int:
     if isinstance(space, Discrete):
         return _IN_A_BLOCK
     return Factors(space).uniforms if isinstance(space, MultiDiscrete) else space.width
+
+
+def _uncomparable(kind: str) -> GuardMisconfigured:
+    """An explorer that goes by scores, beside a policy that has none."""
+    told = "the policy has no scores, only the action that it chose"
+    return GuardMisconfigured(f"kind: was {kind!r}, expected 'greedy' or 'epsilon_greedy': {told}")
+
+
+def _sound_of(space: ActionSpace, *, scores: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """What says of a head's numbers whether something can be drawn from them."""
+    if isinstance(space, Box):
+        return _sound_gaussian
+    return (
+        np.isfinite
+        if scores
+        else partial(sound_choices, space.sizes if isinstance(space, MultiDiscrete) else (space.n,))
+    )
+
+
+def sound_choices(sizes: Sequence[int], head: np.ndarray) -> np.ndarray:
+    """A one among zeros for each factor: of anything else an arg-max would make an action that nobody chose."""
+    sound = np.isin(head, (0.0, 1.0))
+    for end, size in zip(np.cumsum(sizes).tolist(), sizes, strict=True):
+        sound[:, end - size : end] &= (np.count_nonzero(head[:, end - size : end], axis=1) == 1)[:, None]
+    return sound
 
 
 def _sound_gaussian(head: np.ndarray) -> np.ndarray:

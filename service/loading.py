@@ -15,7 +15,7 @@ from guards.errors import GuardMisconfigured, InferenceFailed
 from guards.records import Context, Floats, Schema
 from service.config import Config, ConfigInvalid, Signatures
 from service.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version
-from service.explore import GREEDY
+from service.explore import GREEDY, Acting
 
 POOL_THREADS = 2
 # What a baseline is measured with: as many rows as one turn of a busy loop has.
@@ -58,13 +58,15 @@ def advising(engine: Engine) -> Callable[[Context], Floats]:
     space = engine.manifest.action
     executed = GREEDY.bind(space, engine.manifest.squash) if isinstance(space, Box) else None
     nothing = np.full(2 * space.width if executed else space.width, np.nan)
+    # Of a chosen action that is none, the greatest number would be the first.
+    sound = np.isfinite if executed else Acting.of(GREEDY, space, "none", scores=engine.manifest.scores).sound
 
     def alone(inputs: Inputs, row: int) -> Floats:
         try:
             head = engine.run({name: array[row : row + 1] for name, array in inputs.items()}, None).head[0]
         except InferenceFailed:
             return nothing
-        return head.astype(np.float64) if np.isfinite(head).all() else nothing
+        return head.astype(np.float64) if sound(head[None]).all() else nothing
 
     def advise(context: Context) -> Floats:
         mask = None

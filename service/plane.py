@@ -168,6 +168,7 @@ class DataPlane:
             "version": self.engine.label,
             "digest": self.engine.digest,
             "family": manifest.family,
+            "scores": manifest.scores,
             "inputs": [port._asdict() for port in manifest.inputs],
             "mask": manifest.mask,
             "memory": [memory.model_dump(mode="json") for memory in manifest.memory],

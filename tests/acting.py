@@ -10,7 +10,7 @@ from guards.baselines import Baseline, Constant
 from guards.records import Schema
 from service.explore import Explorer
 from service.flight import Plane
-from tests.artefacts import FIELDS
+from tests.artefacts import ACTIONS, BIAS, FIELDS, WEIGHTS
 from tests.fakes import plane_of
 from tests.ports import sealed
 
@@ -33,6 +33,45 @@ def factors(space: MultiDiscrete = SWITCHES, *, seed: int = 3, version: str = "1
     weights = np.random.default_rng(seed).normal(size=(3, space.width)).astype(np.float32)
     nodes = [helper.make_node("MatMul", ["obs", "weights"], ["logits"])]
     return sealed(nodes, {"weights": weights}, observation=FIELDS, action=space, head="logits", version=version)
+
+
+def chosen(space: MultiDiscrete | None = None, *, version: str = "1", spoilt: str = "") -> bytes:
+    """A policy that says which action it chose and no more: that of the demo, or of ``factors`` over a space.
+
+    Where ``queue`` is negative nothing is chosen: the row is zeros, ones, or NaN, as ``spoilt`` says.
+    """
+    sizes = (len(ACTIONS),) if space is None else space.sizes
+    weights = np.random.default_rng(3).normal(size=(3, sum(sizes))).astype(np.float32)
+    constants: dict[str, Any] = {"weights": weights, "bias": np.zeros(sum(sizes), np.float32), "axis": np.array([1])}
+    if space is None:
+        constants |= {"weights": WEIGHTS.astype(np.float32), "bias": BIAS.astype(np.float32)}
+    nodes = [
+        helper.make_node("MatMul", ["obs", "weights"], ["product"]),
+        helper.make_node("Add", ["product", "bias"], ["scores"]),
+    ]
+    for at, (start, size) in enumerate(zip(np.cumsum([0, *sizes[:-1]]).tolist(), sizes, strict=True)):
+        constants |= {
+            f"from{at}": np.array([start]),
+            f"to{at}": np.array([start + size]),
+            f"depth{at}": np.array([size]),
+        }
+        nodes += [
+            helper.make_node("Slice", ["scores", f"from{at}", f"to{at}", "axis"], [f"part{at}"]),
+            helper.make_node("ArgMax", [f"part{at}"], [f"index{at}"], axis=1, keepdims=0),
+            helper.make_node("OneHot", [f"index{at}", f"depth{at}", "values"], [f"ones{at}"], axis=1),
+        ]
+    ones = [f"ones{at}" for at in range(len(sizes))]
+    bad = {"": 0.0, "zeros": 0.0, "ones": 1.0, "nan": np.nan}[spoilt]
+    constants |= {"values": np.array([0, 1], np.float32), "one": np.array([1]), "nought": np.float32(0)}
+    constants["bad"] = np.array([bad], np.float32)
+    nodes += [
+        helper.make_node("Concat", ones, ["hot"], axis=1),
+        helper.make_node("Gather", ["obs", "one"], ["queue"], axis=1),
+        helper.make_node("Less", ["queue", "nought"], ["lost"]),
+        helper.make_node("Where", ["lost", "bad", "hot"], ["logits"]),
+    ]
+    told: dict[str, Any] = {} if space is None else {"action": space}
+    return sealed(nodes, constants, observation=FIELDS, head="logits", scores=False, version=version, **told)
 
 
 def gaussian(space: Box = ARM, *, squash: Squash = "none", std: float = 0.5, version: str = "1") -> bytes:

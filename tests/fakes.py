@@ -120,6 +120,7 @@ def plane_of(
     key: Key = KEY,
     squash: Squash = "none",
     manifest: Manifest | None = None,
+    scores: bool = True,
 ) -> Plane:
     """A plane that is greedy and holds where the policy cannot decide, unless something else is said.
 
@@ -131,7 +132,7 @@ def plane_of(
         schema=schema,
         shield=shield,
         explorer=explorer or Greedy(),
-        acting=Acting.of(explorer or Greedy(), schema.action, squash, joint=shield.joins),
+        acting=Acting.of(explorer or Greedy(), schema.action, squash, joint=shield.joins, scores=scores),
         baseline=proposer.bind(schema),
         last_resort=proposer.last(schema),
         key=key,

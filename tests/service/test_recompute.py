@@ -84,7 +84,13 @@ class World:
             schema=self.schema,
             shield=shield,
             explorer=self.config.explore,
-            acting=Acting.of(self.config.explore, self.schema.action, self.squash, joint=shield.joins),
+            acting=Acting.of(
+                self.config.explore,
+                self.schema.action,
+                self.squash,
+                joint=shield.joins,
+                scores=self.manifest.scores,
+            ),
             baseline=self.config.baseline.bind(self.schema),
             last_resort=self.config.baseline.last(self.schema),
             key=KEYRING.current,
@@ -304,6 +310,53 @@ class OtherWorld(World):
         return np.concatenate([rng.normal(size=spread.shape) * 2, spread], axis=1)
 
 
+class Unscored:
+    """What is other in a service whose policy says what it chose, and no more: mixed into those above."""
+
+    random: Random
+    schema: Schema
+
+    def described(self, seed: int) -> Manifest:
+        """It has no scores, and no members that could disagree."""
+        seen = np.random.default_rng(seed).normal(size=(500, len(self.schema.fields)))
+        return manifest_of(
+            observation=self.schema.observation,
+            action=self.schema.action,
+            head="logits",
+            scores=False,
+            statistics=statistics(Recorded(inputs={"obs": seen}), self.schema.observation),
+        )
+
+    def doubts(self) -> tuple[AnyConstraint, ...]:
+        """Those that are not about scores."""
+        mode: Mode = self.random.choice(("deny", "warn"))
+        return tuple(
+            self.random.sample([Novelty(name="novelty", mode=mode, false_alarms=0.1)], self.random.randrange(2))
+        )
+
+    def explorer(self) -> AnyExplorer:
+        some = [EpsilonGreedy(epsilon=epsilon) for epsilon in (0.0, 0.3, 1.0)]
+        return self.random.choice((Greedy(), self.random.choice(some)))
+
+    def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """A one for each factor, and now and then one too many or too few."""
+        space = self.schema.action
+        assert not isinstance(space, Box)
+        sizes = (space.n,) if isinstance(space, Discrete) else space.sizes
+        ones = np.concatenate([np.eye(size)[rng.integers(0, size, n)] for size in sizes], axis=1)
+        spoilt = rng.random(n) < 0.1
+        ones[spoilt, rng.integers(0, ones.shape[1], int(spoilt.sum()))] = rng.choice((0.0, 1.0, 0.5), int(spoilt.sum()))
+        return ones
+
+
+class UnscoredWorld(Unscored, World):
+    """A random service over a list of actions whose policy has no scores."""
+
+
+class OtherUnscoredWorld(Unscored, OtherWorld):
+    """A random service over several choices at once whose policy has no scores."""
+
+
 class Replay:
     """What can be said of a decision with the configuration's text, the schema, the artefact's manifest and the keyring
     alone."""
@@ -324,6 +377,7 @@ class Replay:
         self.config = Config.model_validate(told)
         self.schema = schema
         self.shield = Shield(self.config.constraints, schema)
+        self.scores = manifest.scores
         self.doubts = Doubts.of(self.config.constraints, schema, manifest)
         baseline = self.config.baseline
         self.baseline = baseline.bind(schema, advise) if isinstance(baseline, Policy) else baseline.bind(schema)
@@ -386,9 +440,36 @@ class Replay:
             return decision.reason
         if self.config.mask == "required" and decision.mask is None:
             return "MaskMissing"
-        if not np.isfinite(decision.head.array()).all():
+        if not np.isfinite(decision.head.array()).all() or self.chosen(decision) == []:
             return "InvalidOutput"
-        return None if self.shield.domain.choosable(ruling.leaves).all() else "NoSafeAction"
+        left = self.shield.domain.choosable(ruling.leaves).all() and not self.overruling(decision, ruling)
+        return None if left else "NoSafeAction"
+
+    def chosen(self, decision: Decision) -> list[int] | None:
+        """Which choices a policy without scores says that it made; none where it says no such thing."""
+        if self.scores:
+            return None
+        assert decision.head is not None
+        numbers, space = decision.head.array().tolist(), self.schema.action
+        parts, at = [], 0
+        for size in (
+            (space.n,) if isinstance(space, Discrete) else space.sizes if isinstance(space, MultiDiscrete) else ()
+        ):
+            part, at = numbers[at : at + size], at + size
+            if sorted(part) != [0.0] * (size - 1) + [1.0]:
+                return []
+            parts.append(part.index(1.0))
+        return parts
+
+    def overruling(self, decision: Decision, ruling: AnyRuling) -> list[Violation]:
+        """What forbids the one action that a policy without scores chose."""
+        chosen = self.chosen(decision)
+        # Where nothing at all is left, it is not asked what was chosen.
+        if not chosen or not self.shield.domain.choosable(ruling.leaves).all():
+            return []
+        action = np.array(chosen if isinstance(self.schema.action, Discrete) else [chosen])
+        hits = ruling.forbidding(np.array([0]), self.shield.domain.columns(action))
+        return [Violation(name, "prevented", mode) for name, mode, hit in hits if mode == "deny" and hit.any()]
 
     def doubted(self, decision: Decision) -> list[Doubt]:
         """Who doubts the policy's answer."""
@@ -453,6 +534,8 @@ class Replay:
         assert (decision.source, decision.reason) == (source, reason)
         said = [Violation(one.name, "prevented" if one.mode == "deny" else "reported", one.mode) for one in doubted]
         said += refusing
+        if decision.head is not None and decision.reason == "NoSafeAction" and not refusing:
+            said += self.overruling(decision, ruling)
         spoken = self.violations(ruling, chosen[0], chosen[1])
         assert decision.violations == said + [one for one in spoken if one not in said]
 
@@ -498,6 +581,21 @@ def test_decisions_of_other_spaces_are_recomputed_bit_for_bit(kind: str, seed: i
         if isinstance(record, Decision):
             assert record.squash == world.squash
             replay.holds(record)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_decisions_without_scores_are_recomputed_bit_for_bit(seed: int) -> None:
+    """That the one chosen action is forbidden, and by what, can be told from the logged head and the artefact."""
+    found: Counter[str | None] = Counter()
+    for world in (UnscoredWorld(seed), OtherUnscoredWorld(seed, SWITCHES, "none")):
+        replay = Replay(world.config.text(), world.schema, world.manifest)
+        for record in map(decode_record, world.flights()):
+            assert isinstance(record, Decision | Refused)
+            found[record.reason] += 1
+            if isinstance(record, Decision):
+                replay.holds(record)
+
+    assert min(found["NoSafeAction"], found["InvalidOutput"], found[None]) > 5
 
 
 def test_a_record_survives_the_journal_unchanged() -> None:
