@@ -11,7 +11,8 @@ from export.adopt.drawn import refuse_other_samples
 from export.adopt.graph import Plan, adopted
 from export.adopt.layout import Layout, exposed, layouts
 from export.adopt.original import Original, read_original
-from export.adopt.probe import allowing, refuse_mixed, refuse_unsteady
+from export.adopt.polarity import allowing
+from export.adopt.probe import refuse_mixed, refuse_unsteady
 from export.adopt.reading import Pieces, Reading, Said
 from export.adopt.reference import Reference
 from export.adopt.spaces import action_of, memory_of, observation_of

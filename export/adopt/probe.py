@@ -48,28 +48,6 @@ def refuse_unsteady(plan: Plan, reference: Reference) -> None:
         raise AdoptionRefused(msg)
 
 
-def allowing(plan: Plan, reference: Reference) -> float:
-    """Say which value of the file's mask allows an action, by forbidding one after another.
-
-    Raises AdoptionRefused where neither does: of a forbidden action the logit has to fall beyond all others'.
-    """
-    width = plan.meaning.action.width
-    asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
-    others = ~np.eye(width, dtype=np.bool_)
-    names = next(iter(plan.reading.heads.values())).names
-    falls = {}
-    # Row j has one action alone at the other value than all others: j itself.
-    for value, mask in ((1.0, others), (0.0, ~others)):
-        found = reference.raw({**asked, MASK: mask}, names)
-        head = np.concatenate([found[name] for name in names], axis=1).astype(np.float64)
-        falls[value] = bool((np.diagonal(head) < np.where(others, head, np.inf).min(axis=1)).all())
-    told = [value for value, fell in falls.items() if fell]
-    if len(told) != 1:
-        msg = f"the input {plan.reading.mask!r} is no mask of this head: forbidding an action does not lower its logit"
-        raise AdoptionRefused(msg)
-    return told[0]
-
-
 def refuse_mixed(plan: Plan, reference: Reference, model: onnx.ModelProto) -> None:
     """Refuse a graph that does not answer batches of 1, 2 and 8 rows as the file answers each row alone."""
     asked = questions(plan.meaning)
