@@ -73,9 +73,10 @@ def adopt(
 
 
 def _graphs(plan: Plan) -> Iterator[onnx.ModelProto]:
-    """Give the graph as it is, then with shapes opened that hold a batch size."""
-    yield adopted(plan, open_shapes=False)
-    yield adopted(plan, open_shapes=True)
+    """Give the graph as it is, then with shapes opened that hold a batch size, where rows can be on that axis."""
+    yield adopted(plan)
+    for axis in sorted({0, *(slot.axis or 0 for slot in plan.layout.slots.values())}):
+        yield adopted(plan, open_axis=axis)
 
 
 def _proved(plan: Plan, reference: Reference, model: onnx.ModelProto, period: float | None) -> Adoption:

@@ -75,7 +75,16 @@ def _said(options: argparse.Namespace) -> Said:
         sizes=tuple(_size(word) for word in options.factors or ()),
         action_low=_bounds(options.action_low, "--action-low"),
         action_high=_bounds(options.action_high, "--action-high"),
+        memory=tuple(_pair(word) for word in options.memory or ()),
     )
+
+
+def _pair(word: str) -> tuple[str, str]:
+    source, equals, result = (part.strip() for part in word.partition("="))
+    if not (source and equals and result):
+        msg = f"--memory has {word!r}, expected INPUT=OUTPUT"
+        raise OptionInvalid(msg)
+    return source, result
 
 
 def _bounds(words: list[str] | None, option: str) -> tuple[float | None, ...]:
@@ -112,6 +121,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     tensors("--obs", type=_words, metavar="A,B,...", help="the inputs that are observations")
     tensors("--output-name", metavar="NAME", help="the output that is the head")
+    tensors("--memory", type=_words, metavar="IN=OUT,...", help="inputs that take what an output gave the step before")
     tensors("--deploy", type=Path, metavar="deploy.yaml", help="scale, clip and history around it (unitree_rl_lab)")
     spaces = parser.add_argument_group("spaces, in the network's order").add_argument
     spaces("--names", type=_words, metavar="A,B,...", help="names of the observation's fields")

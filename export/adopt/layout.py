@@ -54,12 +54,14 @@ def exposed(original: Original, names: Sequence[str]) -> onnx.ModelProto:
 
 
 def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layout]:
-    """Give the layouts that a file can have, the likelier first: memory may have its rows on its first or second axis.
+    """Give the layouts that a file can have, the likelier first.
 
-    Raises AdoptionRefused where the file does not run at all.
+    The rows of an input are on the axis that it declares open. Where none is, they are on the first of an observation,
+    and on the first or second of what is carried along. Raises AdoptionRefused where that is not clear, and where the
+    file does not run at all.
     """
     dims = {name: original.dims(name) for name in original.inputs}
-    _refuse_open(dims)
+    opened = {name: _open_axis(name, sizes) for name, sizes in dims.items()}
     declared = {name: [1 if size is None else size for size in sizes] for name, sizes in dims.items()}
     blank = {name: np.zeros(shape, original.dtype(name)) for name, shape in declared.items()}
     found = trial.run(blank)
@@ -67,10 +69,12 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
     count = found[pieces[0]].shape[0] if found[pieces[0]].ndim > 1 else 1
     stacked = found[pieces[0]].ndim > 1
     carried = {one.source for one in reading.memory}
-    for axis in (0, 1) if carried else (0,):
+    unsure = any(opened[name] is None for name in carried)
+    for axis in (0, 1) if unsure else (0,):
         slots = {}
         for name, sizes in declared.items():
-            at = axis if name in carried else 0
+            told = opened[name]
+            at = told if told is not None else axis if name in carried else 0
             on = stacked and len(sizes) > at and (dims[name][at] is None or sizes[at] == count)
             shape = tuple(size for place, size in enumerate(sizes) if not on or place != at)
             slots[name] = Slot(name, original.dtype(name).name, shape, at if on else None)
@@ -80,11 +84,17 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
         yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
 
 
-def _refuse_open(dims: Mapping[str, list[int | None]]) -> None:
-    for name, sizes in dims.items():
-        if not sizes or None in sizes[1:]:
-            msg = f"the input {name!r} is declared {sizes} (None is open), expected one open axis at most, the first"
-            raise AdoptionRefused(msg)
+def _open_axis(name: str, sizes: Sequence[int | None]) -> int | None:
+    """Say which axis is declared open, the first or second; None where none is."""
+    axes = [at for at, size in enumerate(sizes) if size is None]
+    if not sizes or len(axes) > 1 or axes[:1] > [1]:
+        shown = ", ".join("?" if size is None else str(size) for size in sizes)
+        msg = (
+            f"the input {name!r} is declared [{shown}] (? is open), expected one open axis at most, the first or the "
+            "second: the one that rows are on; export it with all others fixed"
+        )
+        raise AdoptionRefused(msg)
+    return axes[0] if axes else None
 
 
 def _at_once(

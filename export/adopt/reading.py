@@ -1,6 +1,6 @@
 """A reading of somebody's ONNX file: which tensor is the observation, which the head, and what is carried along."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from export.errors import OptionInvalid
@@ -44,6 +44,7 @@ class Said:
     action_names: tuple[str, ...] = ()
     action_low: tuple[float | None, ...] = ()
     action_high: tuple[float | None, ...] = ()
+    memory: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,17 +90,3 @@ def asked_head(said: Said, output: str, why: str) -> tuple[Head, dict[str, Piece
         raise OptionInvalid(msg)
     head = HEAD_WORDS[said.head]
     return head, means(output) if head == "gaussian" else {head: Pieces((output,))}
-
-
-def pairs(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Carried, ...]:
-    """Find what is carried along by its names: ``x_in`` and ``x_out``, ``memory.x.in`` and ``memory.x.out``."""
-    found = []
-    for source in inputs:
-        for end_in, end_out in (("_in", "_out"), ("_ins", "_outs"), (".in", ".out")):
-            result = source.removesuffix(end_in) + end_out
-            if source.endswith(end_in) and result in outputs:
-                name = source.removesuffix(end_in).removeprefix("memory.")
-                found.append(
-                    Carried(name="".join(c if c.isalnum() else "_" for c in name), source=source, result=result)
-                )
-    return tuple(found)
