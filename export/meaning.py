@@ -21,7 +21,8 @@ class Meaning:
 
     ``native``, where given, is the source framework's own answer to the same questions, worked out in another way: it
     takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
-    ``set_aside`` names the tensors of the checkpoint that no action depends on.
+    ``set_aside`` names the tensors of the checkpoint that no action depends on. ``constant`` are the numbers of a Box
+    action, by place, that people said never change; None where the source itself knows what its head is.
     """
 
     observation: ObservationSpace
@@ -38,6 +39,7 @@ class Meaning:
     native: Answers | None = None
     native_name: str = ""
     set_aside: tuple[str, ...] = ()
+    constant: tuple[int, ...] | None = None
 
     @property
     def inputs(self) -> tuple[Port, ...]:

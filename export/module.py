@@ -1,7 +1,7 @@
 """A torch module in memory as a policy: what it takes and gives is checked before anything is written."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ def of_module(
     """Make a policy of a module whose ``forward`` takes the observation (its entries in order) and gives the head.
 
     ``declaration`` is a Declaration, or a table as its TOML file would have it; ``network`` may be left out where the
-    head is ``q_values``. For a Gaussian with ``std = {output = 1}`` the module gives mean and std, or its logarithm.
+    head is ``q_values``. For a Gaussian with ``std = {output = 1}`` the module gives mean and std, or its logarithm;
+    with ``outputs = [0, 1]`` its first two outputs are put side by side.
     The module is copied and left as it was; dropout and batch normalisation are in eval mode in the copy.
 
     Raises DeclarationInvalid where it does not give what was declared, and CheckpointRefused where it changes its own
@@ -62,7 +63,7 @@ def of_forward(
     _refuse_named(network)
     apart, inside = apart_of(declaration)
     head, said = head_of(network, declaration, Tensors({}, "the module"))
-    core = Whole(forward, outputs=1 if network.std is None or network.std.output is None else network.std.output + 1)
+    core = Whole(forward, network.outputs, None if network.std is None else network.std.output)
     policy = policy_of(
         declaration,
         (apart, core, head),
@@ -100,18 +101,23 @@ class Apart(nn.Module):
 
 
 class Whole(nn.Module):
-    """Somebody's module between the observation's parts and the head: the first and, where asked, another output."""
+    """Somebody's module between the observation's parts and the head.
 
-    def __init__(self, network: nn.Module, outputs: int) -> None:
+    ``places`` are those of its outputs that are put side by side, ``std`` is the place of a std of its own.
+    """
+
+    def __init__(self, network: nn.Module, places: tuple[int, ...], std: int | None) -> None:
         super().__init__()
-        self.network, self.outputs = network, outputs
+        self.network, self.places, self.std = network, places, std
 
     def forward(
         self, parts: tuple[torch.Tensor, ...], *memory: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         found = self.network(*parts, *memory)
         given: tuple[torch.Tensor, ...] = (found,) if isinstance(found, torch.Tensor) else tuple(found)
-        heads = (given[0],) if self.outputs == 1 else (given[0], given[self.outputs - 1])
+        chosen = [given[place] for place in self.places]
+        head = chosen[0] if len(chosen) == 1 else torch.cat(chosen, dim=1)
+        heads = (head,) if self.std is None else (head, given[self.std])
         return heads, given[len(given) - len(memory) :]
 
 
@@ -150,17 +156,41 @@ def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declarati
         msg = f"the module cannot be run on {shapes}: {reason}"
         raise DeclarationInvalid(msg) from error
     given = list(found) if isinstance(found, (tuple, list)) else [found]
-    wanted = [0] if core.outputs == 1 else [0, core.outputs - 1]
-    expected = [_ROWS, declaration.outputs]
-    for at in wanted:
-        tensor = given[at] if at < len(given) else None
-        if not isinstance(tensor, torch.Tensor) or list(tensor.shape) != expected or tensor.dtype != torch.float32:
-            shown = "nothing" if tensor is None else _shown(tensor)
-            msg = f"output {at} of the module is {shown} for {_ROWS} observations, expected float32{expected}"
-            raise DeclarationInvalid(msg)
-        if not bool(torch.isfinite(tensor).all()):
-            msg = f"output {at} of the module is NaN or infinite for an observation within the declared bounds"
-            raise CheckpointRefused(msg)
+    given = given[: len(given) - len(memory)]
+    rows = [_checked(given, place) for place in (*core.places, *(() if core.std is None else (core.std,)))]
+    head, std = rows[: len(core.places)], rows[len(core.places) :]
+    places = ", ".join(map(str, core.places))
+    _refuse_other_width(head, declaration.outputs, f"output{'s' if len(head) > 1 else ''} {places}", given)
+    if std:
+        _refuse_other_width(std, declaration.outputs, f"output {core.std}", given)
+
+
+def _checked(given: Sequence[object], place: int) -> torch.Tensor:
+    """Take an output that is a row of float32 numbers for each observation."""
+    tensor = given[place] if place < len(given) else None
+    if not isinstance(tensor, torch.Tensor) or list(tensor.shape[:-1]) != [_ROWS]:
+        shown = "nothing" if tensor is None else _shown(tensor)
+        msg = f"output {place} of the module is {shown} for {_ROWS} observations, expected float32[{_ROWS}, numbers]"
+        raise DeclarationInvalid(msg)
+    if tensor.dtype != torch.float32:
+        msg = f"output {place} of the module is {_shown(tensor)}, expected float32"
+        raise DeclarationInvalid(msg)
+    if not bool(torch.isfinite(tensor).all()):
+        msg = f"output {place} of the module is NaN or infinite for an observation within the declared bounds"
+        raise CheckpointRefused(msg)
+    return tensor
+
+
+def _refuse_other_width(rows: Sequence[torch.Tensor], width: int, what: str, given: Sequence[object]) -> None:
+    """Refuse outputs that have not as many numbers together as were declared; say how others could be joined."""
+    if sum(row.shape[1] for row in rows) == width:
+        return
+    shown = " and ".join(_shown(row) for row in rows)
+    verb = "are" if len(rows) > 1 else "is"
+    msg = f"{what} of the module {verb} {shown} for {_ROWS} observations, expected float32{[_ROWS, width]}"
+    if len(given) > len(rows):
+        msg += f" (network.outputs = [0, 1, ...] puts several of its {len(given)} outputs side by side)"
+    raise DeclarationInvalid(msg)
 
 
 def _shown(found: object) -> str:

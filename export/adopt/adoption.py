@@ -18,6 +18,7 @@ from export.adopt.reference import Reference
 from export.adopt.spaces import action_of, memory_of, observation_of
 from export.adopt.trial import DEADLINE_S, Trial
 from export.errors import AdoptionRefused, DeclarationInvalid, OptionInvalid
+from export.gaussian_columns import columns_named
 from export.meaning import Answers, Meaning
 from export.spec import MultiDiscrete, Source
 from export.spec.manifest import refuse_misfit
@@ -54,7 +55,9 @@ def adopt(
     refused: AdoptionRefused | None = None
     for layout in layouts(original, reading, trial):
         plan, period = _plan(original, reading, layout, said, deploy)
-        plan = replace(plan, meaning=rename(plan.meaning))
+        meaning = rename(plan.meaning)
+        constant = columns_named(meaning.action, said.constant, "--constant")
+        plan = replace(plan, meaning=replace(meaning, constant=constant))
         reference = Reference(plan)
         if reading.mask:
             plan = replace(plan, allows=allowing(plan, reference))
@@ -95,7 +98,12 @@ def _plan(
     if around is not None:
         reading = replace(reading, heads=_moved(reading, around))
     action = action_of(reading, layout, said, around)
-    inside = (*reading.inside, *(() if around is None else (*around.preparation.inside, "scale and offset actions")))
+    halves = ("std: the exponential of the log-std",) if any(one.exp for one in reading.heads.values()) else ()
+    inside = (
+        *reading.inside,
+        *halves,
+        *(() if around is None else (*around.preparation.inside, "scale and offset actions")),
+    )
     meaning = Meaning(
         observation=observation_of(reading, layout, around),
         action=action,
@@ -122,7 +130,7 @@ def _around(reading: Reading, layout: Layout, data: bytes) -> Deploy:
     if reading.head != "gaussian" or reading.squash != "none" or len(reading.observations) > 1 or len(slot.shape) != 1:
         msg = "deploy.yaml goes with a network of one observation, a vector, that answers with plain means"
         raise DeclarationInvalid(msg)
-    gives = sum(layout.widths[name] for name in reading.heads["mean"].names)
+    gives = layout.width(reading.heads["mean"])
     return read_deploy(data, slot.shape[0], gives, slot.name)
 
 
@@ -133,5 +141,5 @@ def _moved(reading: Reading, deploy: Deploy) -> dict[str, Pieces]:
         own = pieces.scale * len(deploy.scale) if len(pieces.scale) == 1 else pieces.scale
         scale = tuple(a * b for a, b in zip(own, deploy.scale, strict=True))
         offset = deploy.offset if ours == "mean" else (0.0,)
-        heads[ours] = Pieces(pieces.names, tuple(map(abs, scale)) if ours == "std" else scale, offset)
+        heads[ours] = replace(pieces, scale=tuple(map(abs, scale)) if ours == "std" else scale, offset=offset)
     return heads

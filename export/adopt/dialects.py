@@ -32,7 +32,7 @@ def is_godot(original: Original) -> bool:
 
 def read_godot(original: Original, said: Said) -> Reading:
     """Read Godot RL: logits of all factors, or actions of SAC; the file does not say which."""
-    head, heads = asked_head(said, "output", "Godot RL")
+    head, heads = asked_head(said, ("output",), "Godot RL")
     # The state is a dummy of the exporter's unless the answer depends on it.
     used = "state_ins" in original.behind(["output"])
     return Reading(
@@ -89,11 +89,12 @@ def read_rsl(original: Original, said: Said) -> Reading:
 def read_generic(original: Original, said: Said) -> Reading:
     """Read a file of no known dialect: what is not said has to be the only thing that it can be."""
     memory = recurrent(list(original.inputs), original.outputs, said)
-    output = said.output or _only_output(original, {one.result for one in memory})
-    if output not in original.outputs:
-        msg = f"--output-name is {output!r}, expected one of the outputs {', '.join(original.outputs)}"
-        raise OptionInvalid(msg)
-    head, heads = asked_head(said, output, "the file follows no dialect that is known")
+    outputs = said.outputs or (_only_output(original, {one.result for one in memory}),)
+    for at, output in enumerate(outputs):
+        if output not in original.outputs or output in outputs[:at]:
+            msg = f"--output-name is {output!r}, expected one of the outputs {', '.join(original.outputs)}, each once"
+            raise OptionInvalid(msg)
+    head, heads = asked_head(said, outputs, "the file follows no dialect that is known")
     mask = next((name for name in original.inputs if name in _MASK and head != "gaussian"), "")
     return Reading(
         dialect="no dialect",
@@ -116,7 +117,7 @@ def _only_output(original: Original, carried: set[str]) -> str:
     left = [name for name in original.outputs if name not in {*carried, *original.constant_outputs()}]
     if len(left) != 1:
         names = ", ".join(left) or "none that an input can change"
-        msg = f"the outputs that could be the head are {names}: say which with --output-name"
+        msg = f"the outputs that could be the head are {names}: say which with --output-name (several as A,B)"
         raise OptionInvalid(msg)
     return left[0]
 
@@ -132,7 +133,7 @@ DIALECTS = (
 
 def read(original: Original, said: Said) -> Reading:
     """Read a file in the dialect that it follows; one whose head or output is named is read as people say."""
-    other = said.output is not None
+    other = bool(said.outputs)
     fitting = [
         one.read
         for one in DIALECTS

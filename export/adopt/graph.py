@@ -138,12 +138,18 @@ def _answered(plan: Plan, sheet: Sheet, made: Mapping[str, str]) -> None:
 
 
 def _head(plan: Plan, sheet: Sheet, ours: str, pieces: Pieces, made: Mapping[str, str]) -> None:
-    """Draw one tensor of the head: pieces side by side, cast, scaled, moved, masked."""
+    """Draw one tensor of the head: pieces side by side, cast, cut, scaled, moved, masked."""
     parts = []
     for name in pieces.names:
         shape = sheet.whole([-1, plan.layout.widths[name]])
         parts.append(sheet.add("Reshape", _cast(sheet, made[name], "float32"), shape))
     found = parts[0] if len(parts) == 1 else sheet.add("Concat", *parts, axis=1)
+    if pieces.half is not None:
+        width = plan.layout.width(pieces)
+        start = pieces.half * width
+        found = sheet.add("Slice", found, *(sheet.whole([n]) for n in (start, start + width, 1)))
+    if pieces.exp:
+        found = sheet.add("Exp", found)
     if set(pieces.scale) != {1.0}:
         found = sheet.add("Mul", found, sheet.real(pieces.scale))
     if set(pieces.offset) != {0.0}:

@@ -8,9 +8,9 @@ import onnx
 from numpy.typing import NDArray
 
 from export.adopt.original import Original
-from export.adopt.reading import Reading
+from export.adopt.reading import Pieces, Reading
 from export.adopt.trial import Trial
-from export.errors import AdoptionRefused
+from export.errors import AdoptionRefused, OptionInvalid
 
 # Batch sizes that a file is tried with which says that it takes any.
 _SIZES = (1, 2, 8)
@@ -42,6 +42,15 @@ class Layout:
     slots: Mapping[str, Slot]
     at_once: int | None
     widths: Mapping[str, int]
+
+    def width(self, pieces: Pieces) -> int:
+        """Give how many numbers a tensor of our head has; raises OptionInvalid where there are no two equal halves."""
+        whole = sum(self.widths[name] for name in pieces.names)
+        if pieces.half is not None and whole % 2:
+            names = ", ".join(pieces.names)
+            msg = f"the output {names} has {whole} numbers, expected an even number: as many of the std as of the mean"
+            raise OptionInvalid(msg)
+        return whole if pieces.half is None else whole // 2
 
 
 def exposed(original: Original, names: Sequence[str]) -> onnx.ModelProto:
@@ -80,8 +89,13 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
             slots[name] = Slot(name, original.dtype(name).name, shape, at if on else None)
         if any(slots[name].axis is None for name in carried):
             continue
-        widths = {name: found[name].size // count for name in pieces}
+        widths = {name: _width(found[name], count) for name in pieces}
         yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
+
+
+def _width(found: NDArray[np.generic], count: int) -> int:
+    """Give how many numbers a row of an output has; a std that is the same for all rows comes once."""
+    return found.size // count if found.ndim > 1 and found.shape[0] == count else found.size
 
 
 def _open_axis(name: str, sizes: Sequence[int | None]) -> int | None:

@@ -7,19 +7,28 @@ from export.errors import OptionInvalid
 from export.spec import Head, Squash
 
 # How a head is asked for on the command line; a mean alone is a Gaussian without spread.
-HEAD_WORDS: Mapping[str, Head] = {"logits": "logits", "q_values": "q_values", "mean": "gaussian"}
+HEAD_WORDS: Mapping[str, Head] = {
+    "logits": "logits",
+    "q_values": "q_values",
+    "mean": "gaussian",
+    "mean_log_std": "gaussian",
+    "mean_std": "gaussian",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Pieces:
     """One tensor of our head: tensors of the file side by side, as ``value * scale + offset``; zeros for no tensors.
 
-    ``scale`` and ``offset`` hold one number for all or one for each.
+    ``scale`` and ``offset`` hold one number for all or one for each. ``half`` takes the first (0) or second (1) half of
+    the numbers alone, and ``exp`` their exponential, before they are scaled.
     """
 
     names: tuple[str, ...] = ()
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    half: int | None = None
+    exp: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +47,14 @@ class Said:
     head: str | None = None
     squash: Squash | None = None
     observations: tuple[str, ...] = ()
-    output: str | None = None
+    outputs: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     actions: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     action_low: tuple[float | None, ...] = ()
     action_high: tuple[float | None, ...] = ()
     memory: tuple[tuple[str, str], ...] = ()
+    constant: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +87,33 @@ class Reading:
         return tuple(dict.fromkeys([*pieces, *(one.result for one in self.memory)]))
 
 
-def means(name: str) -> dict[str, Pieces]:
+def means(*names: str) -> dict[str, Pieces]:
     """Give the head of a network that answers with what is to be done, and no spread."""
-    return {"mean": Pieces((name,)), "std": Pieces()}
+    return {"mean": Pieces(names), "std": Pieces()}
 
 
-def asked_head(said: Said, output: str, why: str) -> tuple[Head, dict[str, Pieces]]:
-    """Give the head that ``--head`` names; raises OptionInvalid where it is not said."""
+def asked_head(said: Said, outputs: tuple[str, ...], why: str) -> tuple[Head, dict[str, Pieces]]:
+    """Give the head that ``--head`` names, made of these outputs; raises OptionInvalid where it is not said."""
     if said.head is None:
         choices = ", ".join(HEAD_WORDS)
-        msg = f"{why}: nothing tells what the output {output!r} is, say --head with one of {choices}"
+        names = " and ".join(repr(name) for name in outputs)
+        msg = f"{why}: nothing tells what the output {names} is, say --head with one of {choices}"
         raise OptionInvalid(msg)
     head = HEAD_WORDS[said.head]
-    return head, means(output) if head == "gaussian" else {head: Pieces((output,))}
+    if said.head in ("mean_log_std", "mean_std"):
+        return head, _with_std(said.head, outputs)
+    if head == "q_values" and len(outputs) > 1:
+        msg = f"--head is q_values, which is one choice's, expected one output, found {', '.join(outputs)}"
+        raise OptionInvalid(msg)
+    return head, means(*outputs) if head == "gaussian" else {head: Pieces(outputs)}
+
+
+def _with_std(word: str, outputs: tuple[str, ...]) -> dict[str, Pieces]:
+    """Take mean and std out of one output, half and half, or out of two."""
+    if len(outputs) > 2:
+        msg = f"--head is {word}, expected one output of both, or two, the mean's first, found {', '.join(outputs)}"
+        raise OptionInvalid(msg)
+    log = word == "mean_log_std"
+    if len(outputs) == 1:
+        return {"mean": Pieces(outputs, half=0), "std": Pieces(outputs, half=1, exp=log)}
+    return {"mean": Pieces(outputs[:1]), "std": Pieces(outputs[1:], exp=log)}

@@ -22,7 +22,7 @@ def recurrent(inputs: Sequence[str], outputs: Sequence[str], said: Said) -> tupl
     """
     told = tuple(_told(inputs, outputs, source, result) for source, result in said.memory)
     sources = {one.source for one in told} | set(said.observations)
-    results = {one.result for one in told} | ({said.output} if said.output is not None else set())
+    results = {one.result for one in told} | set(said.outputs)
     left = [name for name in outputs if name not in results]
     return (*told, *pairs([name for name in inputs if name not in sources], left))
 

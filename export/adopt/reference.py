@@ -82,6 +82,12 @@ class Reference:
                 outputs[ours] = np.zeros_like(outputs["mean"])
                 continue
             value = np.concatenate([found[name].astype(np.float32) for name in pieces.names], axis=1)
+            if pieces.half is not None:
+                value = np.split(value, 2, axis=1)[pieces.half]
+            if pieces.exp:
+                # Beyond what a float32 holds is infinite, and refused as such.
+                with np.errstate(over="ignore"):
+                    value = np.exp(value)
             moved = value * np.asarray(pieces.scale, np.float32) + np.asarray(pieces.offset, np.float32)
             outputs[ours] = moved.astype(np.float32)
         if reading.mask:

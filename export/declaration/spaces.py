@@ -238,7 +238,10 @@ class MultiBinaryAction(Frozen):
 
 
 class BoxAction(Frozen):
-    """Real numbers: ``fields`` with their names, units and bounds, or lists ``low`` and ``high`` (and ``names``)."""
+    """Real numbers: ``fields`` with their names, units and bounds, or lists ``low`` and ``high`` (and ``names``).
+
+    ``constant`` names the numbers that never change, or gives their places: others than those are refused.
+    """
 
     kind: Literal["box"] = "box"
     fields: Annotated[tuple[Field, ...], Constrained(max_length=4096)] = ()
@@ -247,6 +250,7 @@ class BoxAction(Frozen):
     names: tuple[Identifier, ...] = ()
     units: tuple[str, ...] = ()
     shape: Annotated[tuple[Size, ...], Constrained(max_length=4)] = ()
+    constant: tuple[Identifier | Annotated[int, Constrained(ge=0)], ...] = ()
 
     @model_validator(mode="after")
     def _fit_an_artefact(self) -> "BoxAction":
@@ -259,11 +263,21 @@ class BoxAction(Frozen):
                 found = ", ".join(f"{name} has {count}" for name, count in ({"low": len(self.low)} | counts).items())
                 msg = f"expected as many numbers in low as in high (and in names and units, where given): {found}"
                 raise ValueError(msg)
-        _ = self.space
+        _ = self.constant_places
         return self
 
     @property
-    def space(self) -> ActionSpace:
+    def constant_places(self) -> tuple[int, ...]:
+        """Where the numbers are that never change."""
+        names = [field.name for field in self.space.fields]
+        lost = [one for one in self.constant if one not in (*names, *range(len(names)))]
+        if lost:
+            msg = f"constant has {lost[0]!r}, expected one of {', '.join(names[:12])}, or a place among {len(names)}"
+            raise ValueError(msg)
+        return tuple(one if isinstance(one, int) else names.index(one) for one in self.constant)
+
+    @property
+    def space(self) -> Box:
         names = self.names or tuple(f"action_{at}" for at in range(len(self.low)))
         units = self.units or ("",) * len(names)
         listed = tuple(

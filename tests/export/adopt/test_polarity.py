@@ -130,7 +130,8 @@ def test_log_shares_of_several_branches_are_masked() -> None:
     parts = []
     for start, end in ((0, 2), (2, 4)):
         bounds = [file.constant([n], "int64") for n in (start, end, 1)]
-        parts.append(shares(file, *(file.add("Slice", name, *bounds) for name in (logits, mask)), 1e-7))
+        part, own = (file.add("Slice", name, *bounds) for name in (logits, mask))
+        parts.append(shares(file, part, own, 1e-7))
     file.add("Concat", *parts, axis=1, out=file.output("out", ["batch", 4]))
 
     artefact = finished(file.data(), Said(head="logits", sizes=(2, 2)))

@@ -1,6 +1,5 @@
 """Recurrent files: states are told by many names, and their rows may lie on the second axis, declared open or not."""
 
-import io
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,7 +45,9 @@ def network(names: Names, batch: int | str = "batch", layers: int = 1, *, shaped
     return file
 
 
-def refuse_other_episodes(data: bytes, artefact: Artefact, states: dict[str, tuple[str, str]], dims: Dims) -> None:
+def refuse_other_episodes(
+    data: bytes, artefact: Artefact, states: dict[str, tuple[str, str]], dims: Sequence[int]
+) -> None:
     """Play four episodes of 100 steps, all at once and one row at a time with the file; every mean has to be alike.
 
     ``states`` has the file's names by ours, ``dims`` their shape with one row.
@@ -143,10 +144,9 @@ class Actor(nn.Module):
         return self.head(out.squeeze(0)), h_n
 
 
-def test_what_torch_exports_is_adopted() -> None:
+def test_what_torch_exports_is_adopted(tmp_path: Path) -> None:
     """torch's own exporter, with the batch open on the state's second axis."""
     torch.manual_seed(0)
-    stream = io.BytesIO()
     example = (torch.zeros(3, 4), torch.zeros(2, 3, UNITS))
     axes = {"obs": {0: "batch"}, "h_0": {1: "batch"}, "h_n": {1: "batch"}, "out": {0: "batch"}}
     with warnings.catch_warnings():
@@ -154,16 +154,17 @@ def test_what_torch_exports_is_adopted() -> None:
         torch.onnx.export(
             Actor().eval(),
             example,
-            stream,
+            str(tmp_path / "theirs.onnx"),
             input_names=["obs", "h_0"],
             output_names=["out", "h_n"],
             dynamic_axes=axes,
             dynamo=False,
         )
 
-    artefact = finished(stream.getvalue(), MEAN)
+    data = (tmp_path / "theirs.onnx").read_bytes()
+    artefact = finished(data, MEAN)
 
-    refuse_other_episodes(stream.getvalue(), artefact, {"h": ("h_0", "h_n")}, [2, 1, UNITS])
+    refuse_other_episodes(data, artefact, {"h": ("h_0", "h_n")}, [2, 1, UNITS])
 
 
 @pytest.mark.parametrize(
@@ -244,7 +245,7 @@ def test_what_is_called_an_observation_or_the_head_is_no_memory() -> None:
     inputs, outputs = ["obs", "hidden"], ["hidden_out"]
 
     assert recurrent(inputs, outputs, Said(observations=("obs", "hidden"))) == ()
-    assert recurrent(inputs, outputs, Said(output="hidden_out")) == ()
+    assert recurrent(inputs, outputs, Said(outputs=("hidden_out",))) == ()
     assert [one.source for one in recurrent(inputs, outputs, Said())] == ["hidden"]
     assert pairs(["obs", "state"], ["obs_out", "next_state"]) == ()
 
