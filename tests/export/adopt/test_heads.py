@@ -13,6 +13,7 @@ from export.spec import Box, MultiDiscrete
 from export.spec.artefact import open_artefact
 from tests.export.adopt.files import File, answered, finished, rows
 from tests.export.adopt.test_adoption import original
+from tests.export.adopt.test_deploy import deploy
 
 
 def gaussian(how: str) -> File:
@@ -84,6 +85,19 @@ def test_a_fixed_batch_has_its_halves_too() -> None:
     found = answered(finished(file.data(), Said(head="mean_log_std", outputs=("mu", "spread"))), {"obs": seen})
 
     assert np.abs(found["std"] - np.exp(np.array([-0.5, 0.3], np.float32))).max() <= 1e-6
+
+
+def test_a_robots_scale_goes_to_mean_and_std() -> None:
+    """With a deploy.yaml the mean is scaled and moved, and the std behind it scaled, after its exponential."""
+    file = File()
+    file.network(file.input("obs", [1, 5]), 5, 4, out=file.output("actions", [1, 4]))
+
+    said, zeros = Said(head="mean_log_std"), {"obs": np.zeros((1, 5), np.float32)}
+    plain = answered(finished(file.data(), said), zeros)
+    robot = answered(finished(file.data(), said, deploy=deploy(1)), zeros)
+
+    assert np.abs(robot["mean"] - (plain["mean"] * [0.25, 0.5] + [0.1, -0.1])).max() <= 1e-6
+    assert np.abs(robot["std"] - plain["std"] * [0.25, 0.5]).max() <= 1e-6
 
 
 def test_a_log_std_taken_for_a_std_is_refused() -> None:
