@@ -22,7 +22,8 @@ class Meaning:
     ``native``, where given, is the source framework's own answer to the same questions, worked out in another way: it
     takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
     ``set_aside`` names the tensors of the checkpoint that no action depends on. ``constant`` are the numbers of a Box
-    action, by place, that people said never change; None where the source itself knows what its head is.
+    action, by place, that people said never change; None where the source itself knows what its head is. ``remarks``
+    are lines for people about what else was found in the checkpoint: they are printed, and are no part of the artefact.
     """
 
     observation: ObservationSpace
@@ -40,6 +41,7 @@ class Meaning:
     native_name: str = ""
     set_aside: tuple[str, ...] = ()
     constant: tuple[int, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Port, ...]:

@@ -161,6 +161,8 @@ class Network(Frozen):
     ``layers`` (or the names of a network's parts) give the layers' names in order where the file's order is unsure.
     ``key`` is where in the file the state dict is, for checkpoints that hold more than one: a name, or a place in a
     list. ``ignore`` are the beginnings of names of tensors that no action depends on, a critic's for instance.
+    ``ignore_beside`` names what lies beside ``key`` and looks like statistics of observations, but is of something
+    else: whole dotted names, or their beginnings up to a dot.
     """
 
     convolutions: Convolutions = ()
@@ -168,6 +170,7 @@ class Network(Frozen):
     activation: str = "ReLU"
     key: Where = ""
     ignore: Names = ()
+    ignore_beside: Annotated[tuple[Where, ...], Constrained(max_length=256)] = ()
     encoders: Annotated[tuple[Encoder, ...], Constrained(max_length=16)] = ()
 
 

@@ -43,9 +43,10 @@ Numbers = Annotated[tuple[float, ...] | str, BeforeValidator(_numbers)]
 class Normalise(Frozen):
     """What training subtracted from an observation and divided it by, worked out in float64 inside the graph.
 
-    ``mean`` and ``var`` or ``std`` are numbers, or names of tensors in the file (at ``key``, where they lie in another
-    part of it than the network). ``epsilon_with`` says whether epsilon was added to the variance,
-    (x - mean) / sqrt(var + epsilon), or to the standard deviation, (x - mean) / (std + epsilon).
+    ``mean`` and ``var`` or ``std`` are numbers, or names of numbers in the file, dotted where they lie deeper: tensors,
+    lists of numbers, or single ones (at ``key``, where they lie in another part of it than the network; at ``""`` for
+    the whole file). ``epsilon_with`` says whether epsilon was added to the variance, (x - mean) / sqrt(var + epsilon),
+    or to the standard deviation, (x - mean) / (std + epsilon). Where both var and std are given they have to agree.
     """
 
     mean: Numbers
@@ -58,8 +59,11 @@ class Normalise(Frozen):
 
     @model_validator(mode="after")
     def _one_width(self) -> "Normalise":
-        if (self.var is None) == (self.std is None):
+        if self.var is None and self.std is None:
             msg = "expected either var or std"
+            raise ValueError(msg)
+        if self.var is not None and self.std is not None and self.epsilon_with is None:
+            msg = "has both var and std, expected epsilon_with = 'var' or 'std' with them"
             raise ValueError(msg)
         return self
 
