@@ -91,6 +91,8 @@ def of_loaded(
     if within is not None:
         apart = within if key == "" else frozenset[str]()
         held = {inner: part for inner, part in held.items() if isinstance(part, torch.Tensor) and inner not in apart}
+        if not held and key == "":
+            _refuse_none(within, name)
     tensors = _checked(dict(_unused(held, used, whole)), held, name if key == "" else f"{name}: {key}")
     try:
         policy = of_declaration(declaration, tensors, source, cvar=cvar, stored=stored)
@@ -115,6 +117,15 @@ def _unused(held: Mapping[str, object], used: Named, whole: Callable[[str], str]
         place = whole(str(inner))
         if not any(name == place or below(name, place) for name in used.names):
             yield inner, value
+
+
+def _refuse_none(within: Set[str], name: str) -> None:
+    """Refuse a file whose tensors all lie in objects, saying the keys that lead there."""
+    tops = dict.fromkeys(shown(one.rpartition(".")[0].split(".")[0]) for one in sorted(within))
+    said = " or ".join(f'key = "{top}"' for top in list(tops)[:4])
+    more = f"; for what lies in its objects say {said} under [network]" if said else ""
+    msg = f"{name} holds no tensors outside of objects, expected a module or a state dict{more}"
+    raise CheckpointRefused(msg)
 
 
 def _checked(tensors: dict[str, object], held: Mapping[str, object], what: str) -> dict[str, torch.Tensor]:

@@ -11,6 +11,8 @@ from export.errors import CheckpointRefused
 
 _DEPTH_CAP = 32
 _LEAVES_CAP = 200_000
+# Longer lists of other things than numbers are memories of transitions: nobody keeps statistics so.
+_LIST_CAP = 1000
 _SHOWN = 80
 _MOST_BITS = 1000
 # Lists are taken for numbers up to so many axes, as many as an observation has.
@@ -45,6 +47,8 @@ def _walk(value: object, name: str, depth: int, what: str) -> Iterator[tuple[str
         raise CheckpointRefused(msg)
     if isinstance(value, (torch.Tensor, Opaque)) or is_number(value) or _numbers(value, _AXES) is not None:
         yield name, value
+    elif isinstance(value, (list, tuple)) and len(value) > _LIST_CAP:
+        yield name, Opaque("long list")
     elif isinstance(value, (Mapping, list, tuple)) and value:
         parts = value.items() if isinstance(value, Mapping) else enumerate(value)
         for key, part in parts:

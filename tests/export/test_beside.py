@@ -427,6 +427,36 @@ def test_a_trusted_tuple_is_read_by_its_places(tmp_path: Path) -> None:
     assert np.abs(answers(policy) - expected(rows.astype(np.float64))).max() < 1e-4
 
 
+class Agent:
+    """An agent that is no module and has one."""
+
+    def __init__(self) -> None:
+        self.actor, self.obs_rms = NET, RunningMeanStd()
+
+
+def test_a_trusted_agent_is_read_by_the_name_of_its_network(tmp_path: Path) -> None:
+    """Without a key the message says it; with it the statistics beside are not lost."""
+    path = tmp_path / "agent.pt"
+    path.write_bytes(saved(Agent()))
+    normalise = {"key": "obs_rms", "mean": "mean", "var": "var"}
+
+    with pytest.raises(CheckpointRefused, match=r'outside of objects.* say key = "actor" or key = "obs_rms"'):
+        read(Asked(path, parsed(table(), "net.toml"), trust=True))
+    with pytest.raises(CheckpointRefused, match=r"statistics .*: obs_rms \(mean, var\)"):
+        read(Asked(path, parsed(table(key="actor"), "net.toml"), trust=True))
+    policy = read(Asked(path, parsed(table(normalise, key="actor"), "net.toml"), trust=True))
+
+    rows = ((OBS.astype(np.float64) - MEAN) / np.sqrt(VAR + 1e-8)).astype(np.float32)
+    assert np.abs(answers(policy) - expected(rows.astype(np.float64))).max() < 1e-4
+
+
+def test_a_long_memory_of_transitions_is_named_only() -> None:
+    """It has too many parts to look at each."""
+    policy = of({"net": NET.state_dict(), "memory": [(torch.ones(1), 0, 1.0)] * 100_000}, table(key="net"))
+
+    assert policy.remarks == ('beside key = "net": memory',)
+
+
 def test_names_are_read_by_their_words() -> None:
     """In camel case and with underscores alike; a word within another is none."""
     assert words("RunningMeanStd") == words("running_mean_std") == {"running", "mean", "std"}
