@@ -8,6 +8,18 @@ from typing import Literal
 from export.spec import HEADS, ActionSpace, Array, Box, Dict, Discrete, Field, Fields, Manifest, Statistics
 from export.spec.artefact import Artefact
 
+# Sources whose files hold tensors alone: what the layers do with them is what a declaration says.
+_DECLARED = frozenset(("torch", "safetensors", "cleanrl"))
+Behaviour = Literal["source", "recorded", "unproven", "mother"]
+_BEHAVIOUR: dict[Behaviour, str] = {
+    "recorded": "declared, and met {count} recorded actions",
+    "unproven": (
+        "declared, unproven against behaviour: activations, normalisation and the order of observations are as the "
+        "declaration says, and nothing but recorded actions shows that they are right (--observations with actions)"
+    ),
+    "mother": "declared, as its mother was: whether that one met recorded actions says its own card",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Signed:
@@ -18,8 +30,28 @@ class Signed:
     found: str
 
 
+def behaviour_of(manifest: Manifest) -> Behaviour:
+    """Say what a policy's answers were compared with.
+
+    ``source`` is what it was read from: a library's own policy, a module, a table or a graph. A network that only a
+    declaration describes was compared with what the declaration says, which may be wrong in ways that no tensor shows:
+    it met ``recorded`` actions, or is ``unproven``. A variant of such a network agrees with its ``mother``.
+    """
+    source = manifest.source
+    if source.library not in _DECLARED or source.checkpoint_sha256 is None:
+        return "source"
+    if manifest.parity.recorded:
+        return "recorded"
+    return "unproven" if manifest.variant is None else "mother"
+
+
+def behaviour_said(manifest: Manifest) -> str:
+    """Say in words what ``behaviour_of`` says; nothing where the source itself was compared with."""
+    return _BEHAVIOUR.get(behaviour_of(manifest), "").format(count=manifest.parity.recorded)
+
+
 def card_json(artefact: Artefact, signed: Signed | None = None) -> str:
-    """Give the manifest as JSON, without the golden rows' numbers and with digest, size and signature."""
+    """Give the manifest as JSON, without the golden rows' numbers and with digest, size, signature and behaviour."""
     manifest = artefact.manifest
     values = manifest.model_dump(mode="json", exclude={"golden"})
     # The manifest leaves it out where it is true; who reads a card should not have to know that.
@@ -27,6 +59,7 @@ def card_json(artefact: Artefact, signed: Signed | None = None) -> str:
     values |= {"digest": artefact.digest, "bytes": len(artefact.data), "golden_rows": _golden_rows(manifest)}
     values |= {"inputs": [port._asdict() for port in manifest.inputs]}
     values |= {"outputs": [port._asdict() for port in manifest.outputs]}
+    values |= {"behaviour": behaviour_of(manifest)}
     values |= {"signature": asdict(signed) if signed is not None else None}
     return json.dumps(values | {"operators": sorted(artefact.operators)}, indent=2)
 
@@ -174,6 +207,8 @@ def _proof(manifest: Manifest) -> Iterator[str]:
     )
     if parity.recorded:
         yield f"             {parity.recorded} of them with recorded actions ({parity.recorded_ties} near ties)"
+    if said := behaviour_said(manifest):
+        yield f"behaviour    {said}"
     yield f"golden rows  {_golden_rows(manifest)}"
     found = manifest.evaluation
     if found is None:

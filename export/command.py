@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from tqdm import tqdm
 
 from export.archive import read_capped
+from export.card import behaviour_said
 from export.channels import channels_last
 from export.declaration import read_declaration
 from export.ensemble import ensemble
@@ -50,11 +51,14 @@ def export(options: argparse.Namespace) -> Iterator[str]:
     parity = artefact.manifest.parity
     if policy.set_aside:
         yield f"set aside: {len(policy.set_aside)} tensors that no action depends on ({_prefixes(policy.set_aside)})"
+    yield from policy.remarks
     recorded = f", {parity.recorded} of them with recorded actions" if parity.recorded else ""
     yield (
         f"parity: {parity.observations} observations{recorded}, {parity.action_agreement * 100:g} % the same action, "
         f"largest error {parity.max_scaled_error:.2g} of the scale, {parity.reference}"
     )
+    if said := behaviour_said(artefact.manifest):
+        yield f"behaviour: {said}"
     yield f"{options.output}: {len(artefact.data)} bytes, sha256 {artefact.digest}"
 
 

@@ -45,6 +45,7 @@ def ensemble(members: Sequence[TrainedPolicy]) -> TrainedPolicy:
         native=None,
         native_name="",
         set_aside=tuple(name for member in members for name in member.set_aside),
+        remarks=tuple(dict.fromkeys(line for member in members for line in member.remarks)),
     )
 
 

@@ -6,7 +6,7 @@ ExportError
 ├── CheckpointRefused      the checkpoint cannot be read safely, or is of a kind that is not known
 │   ├── AdoptionRefused    the ONNX file cannot be adopted as a policy
 │   └── TensorsUnaccounted its tensors are not exactly those that the network needs
-├── HeadMistaken           what the source answers is not the head that it was said to be
+├── HeadImplausible        what comes out is hardly what the head was said to be
 ├── SampleInvalid          the recorded observations do not fit the policy
 ├── ConversionFailed       the network cannot be written as an ONNX graph
 ├── ParityFailed           the graph does not answer as the source does
@@ -38,8 +38,8 @@ class TensorsUnaccounted(CheckpointRefused):
     """The checkpoint's tensors are not exactly those that the network needs."""
 
 
-class HeadMistaken(ExportError):
-    """What the source answers is not the head that it was said to be."""
+class HeadImplausible(ExportError):
+    """What comes out of the network is hardly what people said its head is."""
 
 
 class SampleInvalid(ExportError):

@@ -23,7 +23,9 @@ class Meaning:
     takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
     ``said`` is what people said the source's own output is, where it does not tell itself: ``logits``, ``q_values``,
     ``probabilities`` or ``action``; its answers are held against that. ``scores`` is as in the manifest.
-    ``set_aside`` names the tensors of the checkpoint that no action depends on.
+    ``set_aside`` names the tensors of the checkpoint that no action depends on. ``constant`` are the numbers of a Box
+    action, by place, that people said never change; None where the source itself knows what its head is. ``remarks``
+    are lines for people about what else was found in the checkpoint: they are printed, and are no part of the artefact.
     """
 
     observation: ObservationSpace
@@ -42,6 +44,8 @@ class Meaning:
     native: Answers | None = None
     native_name: str = ""
     set_aside: tuple[str, ...] = ()
+    constant: tuple[int, ...] | None = None
+    remarks: tuple[str, ...] = ()
 
     @property
     def inputs(self) -> tuple[Port, ...]:

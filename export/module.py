@@ -1,7 +1,7 @@
 """A torch module in memory as a policy: what it takes and gives is checked before anything is written."""
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,7 +30,8 @@ def of_module(
     """Make a policy of a module whose ``forward`` takes the observation (its entries in order) and gives the head.
 
     ``declaration`` is a Declaration, or a table as its TOML file would have it; ``network`` may be left out where the
-    head is ``q_values``. For a Gaussian with ``std = {output = 1}`` the module gives mean and std, or its logarithm.
+    head is ``q_values``. For a Gaussian with ``std = {output = 1}`` the module gives mean and std, or its logarithm;
+    with ``outputs = [0, 1]`` its first two outputs are put side by side.
     The module is copied and left as it was; dropout and batch normalisation are in eval mode in the copy.
 
     Raises DeclarationInvalid where it does not give what was declared, and CheckpointRefused where it changes its own
@@ -62,7 +63,7 @@ def of_forward(
     _refuse_named(network)
     apart, inside = apart_of(declaration)
     head, said = head_of(network, declaration, Tensors({}, "the module"))
-    core = Whole(forward, outputs=1 if network.std is None or network.std.output is None else network.std.output + 1)
+    core = Whole(forward, network.outputs, None if network.std is None else network.std.output)
     policy = policy_of(
         declaration,
         (apart, core, head),
@@ -100,18 +101,25 @@ class Apart(nn.Module):
 
 
 class Whole(nn.Module):
-    """Somebody's module between the observation's parts and the head: the first and, where asked, another output."""
+    """Somebody's module between the observation's parts and the head.
 
-    def __init__(self, network: nn.Module, outputs: int) -> None:
+    ``places`` are those of its outputs that are put side by side, ``std`` is the place of a std of its own.
+    """
+
+    def __init__(self, network: nn.Module, places: tuple[int, ...], std: int | None) -> None:
         super().__init__()
-        self.network, self.outputs = network, outputs
+        self.network, self.places, self.std = network, places, std
 
     def forward(
         self, parts: tuple[torch.Tensor, ...], *memory: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         found = self.network(*parts, *memory)
         given: tuple[torch.Tensor, ...] = (found,) if isinstance(found, torch.Tensor) else tuple(found)
-        heads = (given[0],) if self.outputs == 1 else (given[0], given[self.outputs - 1])
+        chosen = [given[place] for place in self.places]
+        # Indices may come on one axis.
+        rows = [one.unsqueeze(1) if one.ndim == 1 else one for one in chosen]
+        head = rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+        heads = (head,) if self.std is None else (head, given[self.std])
         return heads, given[len(given) - len(memory) :]
 
 
@@ -150,39 +158,59 @@ def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declarati
         msg = f"the module cannot be run on {shapes}: {reason}"
         raise DeclarationInvalid(msg) from error
     given = list(found) if isinstance(found, (tuple, list)) else [found]
-    for at in [0] if core.outputs == 1 else [0, core.outputs - 1]:
-        tensor = given[at] if at < len(given) else None
-        if not isinstance(tensor, torch.Tensor) or not _fits(tensor, declaration):
-            shown = "nothing" if tensor is None else _shown(tensor)
-            wanted = (
-                f"float32[{_ROWS}, {declaration.outputs}]" if declaration.head != "action" else _choices(declaration)
-            )
-            msg = f"output {at} of the module is {shown} for {_ROWS} observations, expected {wanted}"
-            raise DeclarationInvalid(msg + _cause(tensor, declaration))
-        if not bool(torch.isfinite(tensor).all()):
-            msg = f"output {at} of the module is NaN or infinite for an observation within the declared bounds"
-            raise CheckpointRefused(msg)
+    given = given[: len(given) - len(memory)]
+    rows = [_checked(given, place, declaration) for place in (*core.places, *(() if core.std is None else (core.std,)))]
+    head, std = rows[: len(core.places)], rows[len(core.places) :]
+    places = ", ".join(map(str, core.places))
+    _refuse_other_width(head, declaration, f"output{'s' if len(head) > 1 else ''} {places}", given)
+    if std:
+        _refuse_other_width(std, declaration, f"output {core.std}", given)
 
 
-def _fits(tensor: torch.Tensor, declaration: Declaration) -> bool:
-    """Say whether a tensor has the form of the declared head: an index may be of any kind of number."""
-    space, shape = declaration.action_space, list(tensor.shape)
-    if declaration.head != "action" or isinstance(space, Box):
-        return shape == [_ROWS, declaration.outputs] and tensor.dtype == torch.float32
-    one = _count(declaration) == 1 and shape == [_ROWS]
-    return one or shape in ([_ROWS, _count(declaration)], [_ROWS, space.width])
+def _checked(given: Sequence[object], place: int, declaration: Declaration) -> torch.Tensor:
+    """Take an output that is a row of float32 numbers for each observation; an index may be of any kind of number."""
+    tensor, index = given[place] if place < len(given) else None, _is_index(declaration)
+    alone = index and isinstance(tensor, torch.Tensor) and tensor.ndim == 1
+    if not isinstance(tensor, torch.Tensor) or list(tensor.shape if alone else tensor.shape[:-1]) != [_ROWS]:
+        shown = "nothing" if tensor is None else _shown(tensor)
+        msg = f"output {place} of the module is {shown} for {_ROWS} observations, expected float32[{_ROWS}, numbers]"
+        raise DeclarationInvalid(msg + _cause(tensor, declaration))
+    if tensor.dtype != torch.float32 and not index:
+        msg = f"output {place} of the module is {_shown(tensor)}, expected float32"
+        raise DeclarationInvalid(msg + _cause(tensor, declaration))
+    if not bool(torch.isfinite(tensor).all()):
+        msg = f"output {place} of the module is NaN or infinite for an observation within the declared bounds"
+        raise CheckpointRefused(msg)
+    return tensor.unsqueeze(1) if alone else tensor
+
+
+def _refuse_other_width(
+    rows: Sequence[torch.Tensor], declaration: Declaration, what: str, given: Sequence[object]
+) -> None:
+    """Refuse outputs that have not as many numbers together as were declared; say how others could be joined."""
+    found, width = sum(row.shape[1] for row in rows), declaration.outputs
+    if found == width or (_is_index(declaration) and found in (_count(declaration), declaration.action_space.width)):
+        return
+    shown = " and ".join(_shown(row) for row in rows)
+    verb = "are" if len(rows) > 1 else "is"
+    wanted = f"an index for each of {_count(declaration)} choices" if _is_index(declaration) else ""
+    msg = (
+        f"{what} of the module {verb} {shown} for {_ROWS} observations, expected {wanted or f'float32{[_ROWS, width]}'}"
+    )
+    if len(given) > len(rows):
+        msg += f" (network.outputs = [0, 1, ...] puts several of its {len(given)} outputs side by side)"
+    raise DeclarationInvalid(msg + (_cause(rows[0], declaration) if len(rows) == 1 else ""))
+
+
+def _is_index(declaration: Declaration) -> bool:
+    """Say whether the module gives the choices that it made."""
+    return declaration.head == "action" and not isinstance(declaration.action_space, Box)
 
 
 def _count(declaration: Declaration) -> int:
     """How many choices an action makes at once."""
     space = declaration.action_space
     return len(space.factors) if isinstance(space, MultiDiscrete) else 1
-
-
-def _choices(declaration: Declaration) -> str:
-    if isinstance(declaration.action_space, Box):
-        return f"float32[{_ROWS}, {declaration.outputs}]"
-    return f"an index for each of {_count(declaration)} choices"
 
 
 def _cause(tensor: object, declaration: Declaration) -> str:

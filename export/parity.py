@@ -30,7 +30,7 @@ def prove(
     """Compare every output and the executed action with the source's over all trials; give what the graph answered.
 
     The source is ``answers`` and, where there is one, the policy's own ``native``; ``recorded[K, ...]`` are the actions
-    recorded for the first K rows. Raises HeadMistaken where the source's head is not what people said it is, and
+    recorded for the first K rows. Raises HeadImplausible where the source's head is not what people said it is, and
     ParityFailed, showing the worst row, where an output is off by more than the tolerance (see ``Parity``), or where
     another action is executed in a row that is no near tie.
     """

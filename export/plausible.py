@@ -10,7 +10,7 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from export.errors import HeadMistaken
+from export.errors import HeadImplausible
 from export.meaning import Arrays, Meaning
 from export.questions import sizes_of
 from export.spec import HEADS, MASK, Box
@@ -29,7 +29,7 @@ _CHOSEN = (
 
 
 def refuse_implausible(meaning: Meaning, inputs: Arrays, outputs: Arrays) -> None:
-    """Raise HeadMistaken where the head among the outputs ``[N, ...]`` is not what people said (``meaning.said``).
+    """Raise HeadImplausible where the head among the outputs ``[N, ...]`` is not what people said (``meaning.said``).
 
     Of a Box nothing can be seen: means may be anything. With a mask only rows that nothing is forbidden in are asked.
     """
@@ -52,13 +52,13 @@ def refuse_implausible(meaning: Meaning, inputs: Arrays, outputs: Arrays) -> Non
             "another policy; say --head probabilities (head = 'probabilities' in a declaration), which takes their "
             "logarithm inside the graph"
         )
-        raise HeadMistaken(msg)
+        raise HeadImplausible(msg)
     if kind == "sigmoids":
         msg = (
             f"the head was said to be {meaning.said!r}, but in all of {len(numbers)} answers every switch is between 0 "
             f"and 1, as in {_shown(numbers[:, 1::2])}: these are probabilities, expected the numbers before the sigmoid"
         )
-        raise HeadMistaken(msg)
+        raise HeadImplausible(msg)
     if kind == "choices":
         _refuse_chosen(meaning.said, numbers)
 
@@ -106,7 +106,7 @@ def _refuse_no_probabilities(logits: NDArray[np.float64], sizes: Sequence[int]) 
             "below 0, or none: numbers before a softmax are logits, say --head logits "
             "(head = 'logits' in a declaration)"
         )
-        raise HeadMistaken(msg)
+        raise HeadImplausible(msg)
     shares = np.exp(logits)
     # Probabilities that one softmax gives for all factors together are those of each once they are put in proportion.
     together = np.abs(shares.sum(axis=1) - 1) <= _SLACK
@@ -118,7 +118,7 @@ def _refuse_no_probabilities(logits: NDArray[np.float64], sizes: Sequence[int]) 
             f"do not sum to 1, as {_shown(worst)}: numbers before a softmax are logits, say --head logits "
             "(head = 'logits' in a declaration)"
         )
-        raise HeadMistaken(msg)
+        raise HeadImplausible(msg)
     plain = np.where(shares <= 2 * FLOOR, 0.0, shares)
     if len(plain) and max(sizes) > 1 and _only_ones_and_zeros(plain):
         _refuse_chosen("probabilities", plain)
@@ -134,7 +134,7 @@ def _refuse_no_action(hot: NDArray[np.float64], sizes: Sequence[int]) -> None:
             f"actions that were told, expected whole numbers {each}, or rows with one 1 and zeros: tell all actions "
             "(--actions or --factors; the numbers of a Box are --head mean)"
         )
-        raise HeadMistaken(msg)
+        raise HeadImplausible(msg)
 
 
 def _refuse_chosen(said: str, rows: NDArray[np.float64]) -> None:
@@ -142,7 +142,7 @@ def _refuse_chosen(said: str, rows: NDArray[np.float64]) -> None:
         f"the head was said to be {said!r}, but in all of {len(rows)} answers every number is 0 or 1, as "
         f"{_shown(rows)}: this output is the action already chosen; {_CHOSEN}"
     )
-    raise HeadMistaken(msg)
+    raise HeadImplausible(msg)
 
 
 def _shown(rows: NDArray[np.float64]) -> str:

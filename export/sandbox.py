@@ -38,12 +38,37 @@ class Limits:
 DEFAULT = Limits()
 
 
+@dataclass(frozen=True, slots=True)
+class Unpickled:
+    """What a trusted file holds, by dotted name.
+
+    ``arrays`` are those of modules and dicts, ``within`` those that lie in plain objects or under keys that are no
+    texts, ``plain`` numbers and lists of them, ``others`` the kinds of what is no number.
+    """
+
+    arrays: dict[str, NDArray[np.generic]]
+    within: dict[str, NDArray[np.generic]]
+    plain: dict[str, NDArray[np.generic]]
+    others: dict[str, str]
+
+
 def trusted_state_dict(data: bytes, name: str, limits: Limits = DEFAULT) -> dict[str, NDArray[np.generic]]:
     """Unpickle a file that somebody trusts, confined; gives its arrays by name. ``name`` names it in messages.
 
     Takes what ``torch.save`` wrote of a whole module or of anything that holds tensors, and pickles of arrays; a table
     by state comes back as ``q_table[S, A]``. Raises OptionInvalid where the system cannot confine a process, and
     CheckpointRefused where the file reached for something or has no arrays in it.
+    """
+    found = unpickled(data, name, limits)
+    if not found.arrays:
+        raise CheckpointRefused(_none_in(name))
+    return found.arrays
+
+
+def unpickled(data: bytes, name: str, limits: Limits = DEFAULT) -> Unpickled:
+    """Unpickle a file that somebody trusts, confined; gives all that it holds.
+
+    Raises as ``trusted_state_dict`` does.
     """
     answer = _run(data, name, limits)
     line, _, content = answer.partition(b"\n")
@@ -54,7 +79,23 @@ def trusted_state_dict(data: bytes, name: str, limits: Limits = DEFAULT) -> dict
     if "failed" in head:
         msg = f"{name} was unpickled in a confined process and failed there: {str(head['failed'])[:300]!r}"
         raise CheckpointRefused(msg)
-    return _arrays(head.get("arrays"), content, name)
+    arrays = _arrays(head.get("arrays"), content, name)
+    plain, within = ({key for key in _listed(head.get(kind)) if isinstance(key, str)} for kind in ("plain", "within"))
+    pairs = [pair for entry in _listed(head.get("others")) if len(pair := _listed(entry)) == 2]
+    return Unpickled(
+        arrays={key: array for key, array in arrays.items() if key not in plain | within},
+        within={key: array for key, array in arrays.items() if key in within - plain},
+        plain={key: array for key, array in arrays.items() if key in plain},
+        others={str(key): str(kind)[:80] for key, kind in pairs},
+    )
+
+
+def _listed(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+def _none_in(name: str) -> str:
+    return f"{name} holds no arrays that could be found, expected a module, a state dict or a table"
 
 
 def _run(data: bytes, name: str, limits: Limits) -> bytes:
@@ -139,6 +180,5 @@ def _arrays(listed: object, content: bytes, name: str) -> dict[str, NDArray[np.g
         found[key] = np.frombuffer(content[at:end], dtype=kind).reshape(sizes)
         at = end
     if not found:
-        msg = f"{name} holds no arrays that could be found, expected a module, a state dict or a table"
-        raise CheckpointRefused(msg)
+        raise CheckpointRefused(_none_in(name))
     return found

@@ -17,7 +17,7 @@ import socket
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -25,7 +25,14 @@ from torch import nn
 
 from export.seccomp import confine
 
-_DEPTH = 3
+_DEPTH = 5
+_LIST_CAP = 64
+_FOUND_CAP = 20_000
+# Statistics are as large as an observation.
+_SMALL = 1024 * 1024
+_LARGEST = 2**1000
+# What torch puts into a module whose class is not at hand, which may have been no module.
+_OF_MODULES = frozenset(vars(nn.Module()))
 # The number that files start with which torch wrote before it wrote zips.
 _LEGACY = (0x1950A86A20F9469CFC6C).to_bytes(10, "little")
 
@@ -45,9 +52,8 @@ def main(arguments: list[str]) -> None:
         _answer(target, {"missing": missing}, [])
         os._exit(0)
     try:
-        found = dict(_arrays(_unpickled(_whole(source)), "", 0))
-        heads = [[name, array.dtype.str, list(array.shape)] for name, array in found.items()]
-        _answer(target, {"arrays": heads}, list(found.values()))
+        found = _gathered(_unpickled(_whole(source)))
+        _answer(target, found.head(), list(found.arrays.values()))
     except BaseException as error:  # noqa: BLE001 - whatever the file raises is said and ends here
         _answer(target, {"failed": f"{type(error).__name__}: {error}"[:300]}, [])
     os._exit(0)
@@ -58,10 +64,10 @@ def _warm_up() -> None:
     for whole in (True, False):
         stream = io.BytesIO()
         torch.save(nn.Sequential(nn.Linear(1, 1), nn.Tanh()), stream, _use_new_zipfile_serialization=whole)
-        dict(_arrays(_unpickled(stream.getvalue()), "", 0))
+        _gathered(_unpickled(stream.getvalue()))
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
         table = collections.defaultdict(list, {0: np.zeros(2), 1: [1.0, 2.0]})
-        dict(_arrays(_unpickled(pickle.dumps(table, protocol)), "", 0))
+        _gathered(_unpickled(pickle.dumps([table, 1.0, [2.0], None], protocol)))
     with contextlib.suppress(Exception):
         _unpickled(b"nothing")
     json.dumps({"failed": repr(OSError(1, "x"))})
@@ -140,24 +146,103 @@ def _torch_load(data: bytes) -> object:
     return torch.load(io.BytesIO(data), map_location="cpu", weights_only=False, pickle_module=_Pickle)
 
 
-def _arrays(found: object, prefix: str, depth: int) -> Iterator[tuple[str, np.ndarray]]:
-    """Give the arrays of a module, of a dict by name (also within dicts), or of a table by state as ``q_table``."""
-    if isinstance(found, nn.Module):
-        found = found.state_dict()
+class _Found:
+    """What a file gives, by dotted name: its arrays, and the kinds of what is no number.
+
+    ``within`` names the arrays that no state dict holds: those in plain objects, or under keys that are no texts.
+    ``plain`` names the numbers, and the lists of them.
+    """
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, np.ndarray] = {}
+        self.within: list[str] = []
+        self.plain: list[str] = []
+        self.others: dict[str, str] = {}
+
+    def __repr__(self) -> str:
+        return f"<_Found {len(self.arrays)} arrays, {len(self.others)} others>"
+
+    def head(self) -> dict[str, object]:
+        """Describe the arrays, whose bytes follow in this order."""
+        heads = [[name, array.dtype.str, list(array.shape)] for name, array in self.arrays.items()]
+        return {"arrays": heads, "within": self.within, "plain": self.plain, "others": list(self.others.items())}
+
+    def add(self, name: str, array: np.ndarray, kept: list[str] | None) -> None:
+        """Take an array of a state dict, or a small one of numbers: statistics are small, replay buffers are not."""
+        if kept is not None and (array.dtype.kind not in "biuf" or array.nbytes > _SMALL):
+            self.others[name] = f"array of {array.dtype} {list(array.shape)}"
+            return
+        self.arrays[name] = array
+        if kept is not None:
+            kept.append(name)
+
+
+def _gathered(found: object) -> _Found:
+    """Gather what a file holds: arrays of modules and dicts, and of a table by state as ``q_table``."""
+    given = _Found()
+    _gather(found, "", 0, given, within=False)
+    return given
+
+
+def _gather(found: object, name: str, depth: int, given: _Found, *, within: bool) -> None:
+    if len(given.arrays) + len(given.others) >= _FOUND_CAP:
+        msg = f"it holds more than {_FOUND_CAP} things"
+        raise ValueError(msg)
+    kept = given.within if within else None
     if isinstance(found, torch.Tensor):
-        yield prefix, found.detach().cpu().contiguous().numpy()
+        given.add(name, found.detach().cpu().contiguous().numpy(), kept)
     elif isinstance(found, np.ndarray):
-        yield prefix, found
-    elif isinstance(found, Mapping) and found and all(isinstance(key, int) for key in found):
-        states = max(found) + 1
-        table = np.zeros((states, len(next(iter(found.values())))), np.float64)
-        for state, row in found.items():
-            table[state] = row
-        yield f"{prefix}q_table", table
-    elif isinstance(found, Mapping) and depth < _DEPTH:
-        for name, value in found.items():
-            if isinstance(name, str) and isinstance(value, (nn.Module, torch.Tensor, np.ndarray, Mapping)):
-                yield from _arrays(value, f"{prefix}.{name}" if prefix else name, depth + 1)
+        given.add(name, found, kept)
+    elif _is_number(found):
+        given.add(name, np.asarray(found), given.plain)
+    elif isinstance(found, Mapping) and _is_table(found):
+        given.add(f"{name}q_table", _table(found), kept)
+    elif isinstance(found, (list, tuple)) and found and all(map(_is_number, found)):
+        given.add(name, np.asarray(found, np.float64), given.plain)
+    elif isinstance(found, nn.Module) and "_parameters" in vars(found):
+        for key, tensor in found.state_dict().items():
+            inner = f"{name}.{key}" if name else key
+            if isinstance(tensor, torch.Tensor):
+                given.arrays[inner] = tensor.detach().cpu().contiguous().numpy()
+                given.within.extend([inner] if within else [])
+    elif depth < _DEPTH and (parts := _parts(found)):
+        texts = isinstance(found, (list, tuple))
+        made = not isinstance(found, (Mapping, list, tuple))
+        for place, part in parts:
+            inner = f"{name}.{place}" if name else str(place)
+            _gather(part, inner, depth + 1, given, within=within or made or not (texts or isinstance(place, str)))
+    else:
+        given.others[name] = f"{'deep ' if depth == _DEPTH else ''}{type(found).__name__}"
+
+
+def _is_number(found: object) -> bool:
+    if isinstance(found, (bool, np.bool_)) or not isinstance(found, (int, float, np.integer, np.floating)):
+        return False
+    return not isinstance(found, int) or abs(found) < _LARGEST
+
+
+def _parts(found: object) -> list[tuple[object, object]]:
+    """Give what lies in a dict, a short list or an object, by its name or place."""
+    if isinstance(found, Mapping):
+        return list(found.items())
+    if isinstance(found, (list, tuple)):
+        return list(enumerate(found)) if len(found) <= _LIST_CAP else []
+    if isinstance(found, type) or not hasattr(found, "__dict__"):
+        return []
+    return [(key, part) for key, part in vars(found).items() if key not in _OF_MODULES]
+
+
+def _is_table(found: Mapping[object, object]) -> bool:
+    """Say whether it is rows by state: optimizers have dicts by number too, of other dicts."""
+    whole = bool(found) and all(isinstance(key, int) for key in found)
+    return whole and all(isinstance(row, (list, tuple, np.ndarray, torch.Tensor)) for row in found.values())
+
+
+def _table(found: Mapping[int, Sequence[float]]) -> np.ndarray:
+    table = np.zeros((max(found) + 1, len(next(iter(found.values())))), np.float64)
+    for state, row in found.items():
+        table[state] = row
+    return table
 
 
 def _answer(target: int, head: Mapping[str, object], arrays: list[np.ndarray]) -> None:

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import torch
 
-from export.archive import array_of, read_capped, sha256_of, tensors_of
+from export.archive import array_of, read_capped, sha256_of
 from export.declaration import Declaration
 from export.declared import cleanrl
 from export.declared.files import declared, of_loaded
+from export.declared.leaves import Opaque
 from export.errors import CheckpointRefused, DeclarationInvalid, OptionInvalid
+from export.pickled_objects import held_by
 from export.rllib import of_rllib, read_rllib
-from export.sandbox import trusted_state_dict
+from export.sandbox import unpickled
 from export.sb3 import of_sb3, read_normaliser, read_sb3
 from export.spec import Source
 from export.tabular import tabular
@@ -80,13 +82,16 @@ def _trusted(asked: Asked) -> TrainedPolicy:
     """Unpickle in a confined process, and take what comes back as an untrusted state dict or table."""
     _refuse(asked, normalisation=True)
     data = asked.read()
-    arrays = trusted_state_dict(data, asked.name)
-    if set(arrays) == {"q_table"} and asked.declaration is None:
-        return tabular(arrays["q_table"], sha256_of(data))
-    declaration = declared(asked.name, asked.declaration)
-    tensors = tensors_of({name: torch.from_numpy(array.copy()) for name, array in arrays.items()}, asked.name)
+    found = unpickled(data, asked.name)
+    if set(found.arrays) == {"q_table"} and asked.declaration is None:
+        return tabular(found.arrays["q_table"], sha256_of(data))
+    declaration = declared(asked.name, asked.declaration, f"{held_by(data)}, and its tensors do")
     source = Source(library="torch", algorithm=declaration.algorithm, checkpoint_sha256=sha256_of(data))
-    return of_loaded(tensors, asked.name, declaration, source, asked.cvar)
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in (found.arrays | found.within).items()}
+    plain = {name: array.tolist() for name, array in found.plain.items()}
+    others = {name: Opaque(kind) for name, kind in found.others.items()}
+    within = frozenset(found.within)
+    return of_loaded(tensors | plain | others, asked.name, declaration, source, asked.cvar, within=within)
 
 
 def _tensors(read: _Reader) -> Callable[[Asked], TrainedPolicy]:

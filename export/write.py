@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from export.errors import ConversionFailed, OptionInvalid, VerificationFailed
+from export.gaussian_columns import refuse_constant, refuse_negative_std
 from export.graph import graph_of
 from export.meaning import About, Answers, Meaning
 from export.observations import Recorded, statistics
@@ -49,7 +50,8 @@ def write(
     ``recorded`` are observations that the policy saw: training statistics come from them and they join the
     comparison, which allows errors of ``tolerance`` at the head's own scale (see ``Parity``). ``step`` is told the
     name of each of ``STEPS`` as it begins. The same input gives the same bytes; the module is left as it was.
-    Raises ConversionFailed, ParityFailed, VerificationFailed or OptionInvalid; then the path is as it was.
+    Raises ConversionFailed, ParityFailed, HeadImplausible, VerificationFailed or OptionInvalid; then the path is as it
+    was.
     """
     artefact = build(policy, about, recorded=recorded, tolerance=tolerance, step=step)
     step("write")
@@ -98,6 +100,8 @@ def finish(
     session = Session(model.SerializeToString())
     actions = None if recorded is None else recorded.actions
     parity, played = prove(meaning, session, answers, asked, tolerance, answers_name=answers_name, recorded=actions)
+    refuse_negative_std(played)
+    refuse_constant(meaning, session.run, asked, played)
     step("seal")
     golden = _golden(meaning, parity, played, 0 if recorded is None else len(recorded))
     manifest = _manifest(meaning, about, parity, golden, recorded, _opset(model))

@@ -2,28 +2,33 @@
 
 import argparse
 import asyncio
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from service import process, supervisor
 from service.config import ConfigInvalid
+from service.ids import KeyringInvalid
+from service.ownership import UMASK, FolderRefused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
     options = _parser().parse_args(arguments)
+    os.umask(UMASK)
     if options.command == "plane":
-        return process.run(options.config, options.data, options.descriptor)
+        return process.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
     return _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
     data = options.data.resolve()
     try:
+        # The folder is ours as long as this process lives: nobody closes the descriptor.
         supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
-    except ConfigInvalid as error:
+    except (ConfigInvalid, FolderRefused, KeyringInvalid) as error:
         return _failed(str(error))
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
@@ -55,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     plane.add_argument("config", type=Path)
     plane.add_argument("--data", type=Path, required=True)
     plane.add_argument("--descriptor", type=int, required=True, help="a listening socket")
+    plane.add_argument("--began", type=int, help="a descriptor to write to once it has begun")
+    plane.add_argument("--held", action="store_true", help="serve when there is a word on standard input")
     return parser
 
 

@@ -55,6 +55,8 @@ def create_app(parts: Parts) -> FastAPI:
         summary="Answers controllers with guarded actions.",
         lifespan=parts.lifespan,
         redoc_url=None,
+        # A redirect would go wherever the request's Host says.
+        redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestRefused, _refused(parts.tally))

@@ -1,7 +1,6 @@
 """The data plane: puts the parts together, once, and keeps them alive while they serve."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -21,12 +20,13 @@ from service.config import Config
 from service.desk import Desk
 from service.edge import Edge
 from service.engine import Engine
-from service.ids import Keyring, load_keyring, make_keyring
+from service.ids import Keyring
 from service.intake import Intake
 from service.journal import Journal, JournalUnavailable
 from service.landing import Landed, Landing
 from service.loading import advising, load_baseline, load_policy
 from service.metrics import Exposition, Labelled
+from service.ownership import keyring_of
 from service.proving import proven
 from service.records import Heartbeat, Writer, encode_record
 from service.router import Router
@@ -184,16 +184,20 @@ class DataPlane:
         }
 
 
-def assemble(config: Config, data: Path) -> DataPlane:
-    """Load and check everything; raises ConfigInvalid, VersionRefused, KeyringInvalid or JournalUnavailable."""
+def assemble(config: Config, data: Path, wait: Callable[[], None] = lambda: None) -> DataPlane:
+    """Load and check everything, ``wait``, and open a journal.
+
+    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
+    """
     engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
     trusted = load_baseline(config, schema, engine)
-    keyring = deployment_keyring(data)
+    keyring = keyring_of(data)
     advise = None if trusted is None else advising(trusted)
     common = bound(config, schema, engine.manifest, keyring, advise)
     proven(config, schema)
     warm_up(common, engine)
+    wait()
     journal = Journal(data / "journal")
     sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
 
@@ -253,9 +257,3 @@ def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
         ready=running.ready,
         lifespan=lambda _: running.alive(),
     )
-
-
-def deployment_keyring(data: Path) -> Keyring:
-    """The keyring that ACTD_KEYRING names, else that of the data folder, made where there is none."""
-    named = os.environ.get("ACTD_KEYRING")
-    return load_keyring(Path(named)) if named else make_keyring(data / "keyring.json")

@@ -18,6 +18,7 @@ from service.config import Config, ConfigInvalid, within_file
 from service.engine import VersionRefused
 from service.ids import KeyringInvalid
 from service.journal import JournalUnavailable
+from service.ownership import FolderRefused
 from service.plane import DataPlane, assemble
 from service.protocol import ActProtocol
 
@@ -35,33 +36,53 @@ def collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def run(config_path: Path, data: Path, descriptor: int) -> int:
-    """Serve on the listening socket ``descriptor``; the exit status."""
+class SupervisorGone(Exception):
+    """The supervisor has ended before there was anything to serve."""
+
+
+def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = None, held: bool = False) -> int:
+    """Serve on the listening socket ``descriptor``; the exit status.
+
+    ``began`` is a descriptor that is written to once it serves; one that is ``held`` has no journal, and serves
+    nothing, before there is a word on standard input.
+    """
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
     try:
         config = Config.read(config_path)
         with within_file(config_path):
-            plane = assemble(config, data)
-    except (ConfigInvalid, VersionRefused, KeyringInvalid, JournalUnavailable) as error:
+            plane = assemble(config, data, _await_word if held else _go_on)
+    except SupervisorGone:
+        return 0
+    except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
         sys.stderr.write(f"actd: {error}\n")
         return MISCONFIGURED
     collect_seldom()
     # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
-        uvloop.run(serve(plane, listening))
+        uvloop.run(serve(plane, listening, began))
     return 0
 
 
-async def serve(plane: DataPlane, listening: socket.socket) -> None:
+def _go_on() -> None:
+    """Nobody has to be waited for."""
+
+
+def _await_word() -> None:
+    """Wait for the supervisor's word; raises SupervisorGone where it ends without one."""
+    if not os.read(sys.stdin.fileno(), 64):
+        raise SupervisorGone
+
+
+async def serve(plane: DataPlane, listening: socket.socket, began: int | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
-    server = server_of(plane, listening)
+    server = server_of(plane, listening, began)
     loop = asyncio.get_running_loop()
     if not sys.stdin.isatty():
         loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
     await server.serve(sockets=[listening])
 
 
-def server_of(plane: DataPlane, listening: socket.socket) -> "_Server":
+def server_of(plane: DataPlane, listening: socket.socket, began: int | None = None) -> "_Server":
     """The HTTP server of a data plane, with the short way for ``POST /act``."""
     # Everything that is said is said by the records; one access line a decision would cost more than deciding.
     protocol = partial(ActProtocol, desk=plane.desk, body_bytes=plane.config.limits.body_bytes)
@@ -77,16 +98,17 @@ def server_of(plane: DataPlane, listening: socket.socket) -> "_Server":
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    return _Server(config, plane, listening)
+    return _Server(config, plane, listening, began)
 
 
 class _Server(uvicorn.Server):
     """Says where it serves once it does."""
 
-    def __init__(self, config: uvicorn.Config, plane: DataPlane, listening: socket.socket) -> None:
+    def __init__(self, config: uvicorn.Config, plane: DataPlane, listening: socket.socket, began: int | None) -> None:
         super().__init__(config)
         self._plane = plane
         self._listening = listening
+        self._began = began
 
     async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
         await super().startup(sockets)
@@ -97,6 +119,8 @@ class _Server(uvicorn.Server):
             f" (process {os.getpid()}, writer {self._plane.journal.writer.hex()})\n"
         )
         sys.stdout.flush()
+        if self._began is not None:
+            os.write(self._began, b"began")
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """A second signal while draining changes nothing: nobody's answer is cut off."""

@@ -1,11 +1,12 @@
 """The supervisor: one data plane and one agent, each restarted when it dies, both stopped when it is told to.
 
-It holds the listening socket, so that connections wait while a data plane is started again, and a pipe to each child's
-standard input, so that no child outlives it however it ends.
+It owns the data folder, and holds the listening socket, so that connections wait while a data plane is started again,
+and a pipe to each child's standard input, so that no child outlives it however it ends. A child says through another
+pipe that it has begun: until then its refusal ends the start, and nothing is served before the agent has.
 """
 
 import asyncio
-import math
+import os
 import signal
 import socket
 import sys
@@ -16,9 +17,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.config import Config
+from service.ownership import Owner, keyring_of, make_folders, refuse_other_service, sign, take
 from service.process import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
+_GO = b"go"
 _REST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 5.0
 _PATIENCE_S = 10.0
@@ -28,42 +31,70 @@ _PATIENCE_S = 10.0
 class Child:
     """A process that is kept running.
 
-    What ends with a fatal status within ``refused_s`` seconds of its first start was refused, and is not started again.
+    It writes to the descriptor ``--began`` once it has begun. What ends with a fatal status before it ever has was
+    refused, and is not started again. One that is ``held`` waits for a word on its standard input until ``release``.
     """
 
     name: str
     command: Sequence[str]
     descriptors: Sequence[int] = ()
-    refused_s: float = _STEADY_S
+    held: bool = False
     process: asyncio.subprocess.Process | None = None
     failures: int = 0
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    # Set when it has begun, or has ended and is to be started again: nobody need wait for it any longer.
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
+    _began: bool = False
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     async def keep(self) -> int:
         """Start it again each time it dies, until it is stopped.
 
-        Returns early where its first start shows that starting again cannot help. Once it has run, nothing is given up:
-        what is wrong then (a full disk, a port that somebody took) may pass, and the other process needs it not.
+        Returns early where it is refused before it has begun. Once it has, nothing is given up: what is wrong then (a
+        full disk, a port that somebody took) may pass, and the other process needs it not.
         """
-        has_run = False
+        reading, writing = os.pipe()
+        os.set_blocking(reading, False)
+        asyncio.get_running_loop().add_reader(reading, self._hear, reading)
+        try:
+            return await self._keep(reading, writing)
+        finally:
+            asyncio.get_running_loop().remove_reader(reading)
+            os.close(reading)
+            os.close(writing)
+
+    async def _keep(self, reading: int, writing: int) -> int:
         while not self.stopping.is_set():
             born = time.monotonic()
-            process = await self._start()
+            process = await self._start(writing)
             if process is None:
                 break
             status = await process.wait()
-            lived = time.monotonic() - born
-            if self.stopping.is_set() or (status in FATAL and not has_run and lived < self.refused_s):
+            self._hear(reading)
+            if self.stopping.is_set() or (status in FATAL and not self._began):
                 return status
-            has_run = has_run or lived >= _STEADY_S
-            self.failures = 0 if lived >= _STEADY_S else self.failures + 1
+            self.settled.set()
+            self.failures = 0 if time.monotonic() - born >= _STEADY_S else self.failures + 1
             rest = _REST_S[min(self.failures, len(_REST_S) - 1)]
             sys.stderr.write(f"actd: the {self.name} ended with status {status}, starting it again in {rest:g} s\n")
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest):
                     await self.stopping.wait()
         return 0
+
+    def _hear(self, reading: int) -> None:
+        """Take what the child wrote to say that it has begun."""
+        with suppress(BlockingIOError):
+            if os.read(reading, 64):
+                self._began = True
+                self.settled.set()
+
+    async def release(self) -> None:
+        """Let it serve, now and each time it is started again."""
+        async with self._starting:
+            self.held = False
+            if self.process is not None:
+                _let_go(self.process)
 
     async def stop(self) -> None:
         """Ask it to end, and end it where it does not."""
@@ -82,15 +113,25 @@ class Child:
             sys.stderr.write(f"actd: the {self.name} did not stop within {_PATIENCE_S:g} s and was ended\n")
             process.kill()
 
-    async def _start(self) -> asyncio.subprocess.Process | None:
+    async def _start(self, writing: int) -> asyncio.subprocess.Process | None:
         """Start it, unless it was stopped meanwhile; a stop waits until it is known which."""
         async with self._starting:
             if self.stopping.is_set():
                 return None
+            command = [*self.command, "--began", str(writing)]
             self.process = await asyncio.create_subprocess_exec(
-                *self.command, stdin=asyncio.subprocess.PIPE, pass_fds=self.descriptors
+                *command, stdin=asyncio.subprocess.PIPE, pass_fds=(*self.descriptors, writing)
             )
+            if not self.held:
+                _let_go(self.process)
             return self.process
+
+
+def _let_go(process: asyncio.subprocess.Process) -> None:
+    """Write the word that a held process waits for; one that has ended is past caring."""
+    if process.stdin is not None and process.returncode is None:
+        with suppress(OSError):
+            process.stdin.write(_GO)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -103,13 +144,8 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
     """Keep the data plane and the agent running until a signal; the exit status."""
     descriptor = listening.fileno()
     module = [sys.executable, "-m", "service"]
-    plane = Child(
-        "data plane",
-        [*module, "plane", str(config_path), "--data", str(data), "--descriptor", str(descriptor)],
-        (descriptor,),
-        # It says so before it serves, or never: a proof may take its time.
-        refused_s=math.inf,
-    )
+    plane_options = [str(config_path), "--data", str(data), "--descriptor", str(descriptor), "--held"]
+    plane = Child("data plane", [*module, "plane", *plane_options], (descriptor,), held=True)
     agent_options = ["--config", str(config_path), "--data", str(data), "--supervised"]
     admin_options = ["--admin-host", admin_host, "--admin-port", str(admin_port)]
     agent = Child("agent", [sys.executable, "-m", "service.agent", *agent_options, *admin_options])
@@ -119,7 +155,9 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
         loop.add_signal_handler(number, told.set)
     children = [asyncio.create_task(child.keep()) for child in (plane, agent)]
     signalled = asyncio.create_task(told.wait())
+    releasing = asyncio.create_task(_release(plane, agent))
     done, _ = await asyncio.wait([*children, signalled], return_when=asyncio.FIRST_COMPLETED)
+    releasing.cancel()
     # The agent goes last: what the data plane still answers is shipped too.
     await plane.stop()
     await agent.stop()
@@ -129,9 +167,26 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
     return max(statuses, default=0)
 
 
-def prepare(config_path: Path, data: Path) -> Config:
-    """Read the configuration and make the data folder before anything is started; raises ConfigInvalid, OSError."""
+async def _release(plane: Child, agent: Child) -> None:
+    """Let the data plane serve once the agent has begun, or has failed in a way that may pass."""
+    await agent.settled.wait()
+    await plane.release()
+
+
+def prepare(config_path: Path, data: Path) -> tuple[Config, int]:
+    """Read the configuration and make the data folder ours before anything is started.
+
+    Gives the descriptor that holds the folder, to be kept open. Raises ConfigInvalid, FolderRefused, KeyringInvalid
+    and OSError.
+    """
     config = Config.read(config_path)
-    for folder in (data, data / "journal", data / "state"):
-        folder.mkdir(parents=True, exist_ok=True)
-    return config
+    make_folders(data)
+    held = take(data, config.name)
+    try:
+        refuse_other_service(data, config.name)
+        keyring = keyring_of(data)
+        sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
+    except BaseException:
+        os.close(held)
+        raise
+    return config, held

@@ -13,12 +13,14 @@ from export.adopt.forms import inside_of
 from export.adopt.graph import Plan, adopted
 from export.adopt.layout import Layout, exposed, layouts
 from export.adopt.original import Original, read_original
-from export.adopt.probe import allowing, refuse_mixed, refuse_unsteady
+from export.adopt.polarity import allowing
+from export.adopt.probe import refuse_mixed, refuse_unsteady
 from export.adopt.reading import Pieces, Reading, Said
 from export.adopt.reference import Reference
 from export.adopt.spaces import action_of, memory_of, observation_of
 from export.adopt.trial import DEADLINE_S, Trial
 from export.errors import AdoptionRefused, DeclarationInvalid, OptionInvalid
+from export.gaussian_columns import columns_named
 from export.meaning import Answers, Meaning
 from export.spec import Source
 from export.spec.manifest import refuse_misfit
@@ -47,7 +49,7 @@ def adopt(
 
     ``deploy`` is a ``deploy.yaml`` of unitree_rl_lab; ``rename`` puts names into the spaces; no run may take
     longer than the deadline. Raises AdoptionRefused where the file is at fault, OptionInvalid or DeclarationInvalid
-    where what was said is, and HeadMistaken where the file gives the action that it chose instead of a head.
+    where what was said is, and HeadImplausible where the file gives the action that it chose instead of a head.
     """
     original = read_original(data)
     reading = read(original, said)
@@ -56,7 +58,9 @@ def adopt(
     refused: AdoptionRefused | None = None
     for layout in layouts(original, reading, trial):
         plan, period = _plan(original, reading, layout, said, deploy)
-        plan = replace(plan, meaning=rename(plan.meaning))
+        meaning = rename(plan.meaning)
+        constant = columns_named(meaning.action, said.constant, "--constant")
+        plan = replace(plan, meaning=replace(meaning, constant=constant))
         reference = Reference(plan)
         if reading.mask:
             plan = replace(plan, allows=allowing(plan, reference))
@@ -75,9 +79,10 @@ def adopt(
 
 
 def _graphs(plan: Plan) -> Iterator[onnx.ModelProto]:
-    """Give the graph as it is, then with shapes opened that hold a batch size."""
-    yield adopted(plan, open_shapes=False)
-    yield adopted(plan, open_shapes=True)
+    """Give the graph as it is, then with shapes opened that hold a batch size, where rows can be on that axis."""
+    yield adopted(plan)
+    for axis in sorted({0, *(slot.axis or 0 for slot in plan.layout.slots.values())}):
+        yield adopted(plan, open_axis=axis)
 
 
 def _proved(plan: Plan, reference: Reference, model: onnx.ModelProto, period: float | None) -> Adoption:
@@ -97,8 +102,10 @@ def _plan(
         reading = replace(reading, heads=_moved(reading, around))
     action = action_of(reading, layout, said, around)
     forms = inside_of([pieces.form for pieces in reading.heads.values()])
+    halves = ("std: the exponential of the log-std",) if any(one.exp for one in reading.heads.values()) else ()
     inside = (
         *reading.inside,
+        *halves,
         *forms,
         *(() if around is None else (*around.preparation.inside, "scale and offset actions")),
     )
@@ -130,7 +137,7 @@ def _around(reading: Reading, layout: Layout, data: bytes) -> Deploy:
     if reading.head != "gaussian" or reading.squash != "none" or len(reading.observations) > 1 or len(slot.shape) != 1:
         msg = "deploy.yaml goes with a network of one observation, a vector, that answers with plain means"
         raise DeclarationInvalid(msg)
-    gives = sum(layout.widths[name] for name in reading.heads["mean"].names)
+    gives = layout.width(reading.heads["mean"])
     return read_deploy(data, slot.shape[0], gives, slot.name)
 
 
@@ -141,5 +148,5 @@ def _moved(reading: Reading, deploy: Deploy) -> dict[str, Pieces]:
         own = pieces.scale * len(deploy.scale) if len(pieces.scale) == 1 else pieces.scale
         scale = tuple(a * b for a, b in zip(own, deploy.scale, strict=True))
         offset = deploy.offset if ours == "mean" else (0.0,)
-        heads[ours] = Pieces(pieces.names, tuple(map(abs, scale)) if ours == "std" else scale, offset)
+        heads[ours] = replace(pieces, scale=tuple(map(abs, scale)) if ours == "std" else scale, offset=offset)
     return heads

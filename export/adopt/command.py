@@ -71,12 +71,22 @@ def _said(options: argparse.Namespace) -> Said:
         head=options.head,
         squash=options.squash,
         observations=tuple(options.obs or ()),
-        output=options.output_name,
+        outputs=tuple(options.output_name or ()),
         sizes=tuple(_size(word) for word in options.factors or ()),
         actions=tuple(options.actions or ()),
         action_low=_bounds(options.action_low, "--action-low"),
         action_high=_bounds(options.action_high, "--action-high"),
+        constant=tuple(options.constant or ()),
+        memory=tuple(_pair(word) for word in options.memory or ()),
     )
+
+
+def _pair(word: str) -> tuple[str, str]:
+    source, equals, result = (part.strip() for part in word.partition("="))
+    if not (source and equals and result):
+        msg = f"--memory has {word!r}, expected INPUT=OUTPUT"
+        raise OptionInvalid(msg)
+    return source, result
 
 
 def _bounds(words: list[str] | None, option: str) -> tuple[float | None, ...]:
@@ -112,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
         "--squash", choices=("none", "tanh"), help="tanh: the mean is before it, and between the action's bounds after"
     )
     tensors("--obs", type=_words, metavar="A,B,...", help="the inputs that are observations")
-    tensors("--output-name", metavar="NAME", help="the output that is the head")
+    tensors("--output-name", type=_words, action="extend", metavar="A,B,...", help="the outputs that are the head")
+    tensors("--memory", type=_words, metavar="IN=OUT,...", help="inputs that take what an output gave the step before")
     tensors("--deploy", type=Path, metavar="deploy.yaml", help="scale, clip and history around it (unitree_rl_lab)")
     spaces = parser.add_argument_group("spaces, in the network's order").add_argument
     spaces("--names", type=_words, metavar="A,B,...", help="names of the observation's fields")
@@ -123,6 +134,7 @@ def _parser() -> argparse.ArgumentParser:
     spaces("--factors", type=_words, metavar="N,M,...", help="sizes of the choices that are made at once")
     spaces("--action-low", type=_words, metavar="X,Y,...", help="an action's lower bounds; one stands for all")
     spaces("--action-high", type=_words, metavar="X,Y,...", help="an action's upper bounds; one stands for all")
+    spaces("--constant", type=_words, metavar="A,B,...", help="an action's numbers that never change")
     known = parser.add_argument_group("what is known about the policy").add_argument
     known("--observations", type=Path, metavar="FILE.npy", help="recorded observations (.npy, .npz): statistics")
     known("--evaluation", type=Path, metavar="FILE.json", help="results in the form of Hugging Face's results.json")

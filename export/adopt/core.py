@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -16,11 +17,28 @@ OLDEST, NEWEST = 13, 23
 _IR = 10
 
 
-def core(original: Original, wanted: Sequence[str], *, open_shapes: int | None) -> onnx.ModelProto:
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """Which constant shapes are to be opened: those that hold ``size``, a batch, at the axis.
+
+    Shapes of one or two axes have their batch first whatever the axis is: ``[layers, batch, units]`` is what has it
+    second.
+    """
+
+    size: int
+    axis: int
+
+    def axis_of(self, shape: Sequence[int]) -> int | None:
+        """Say where a shape is to be opened; None where it is not."""
+        at = self.axis if len(shape) > 2 else 0
+        return at if len(shape) > at and int(shape[at]) == self.size else None
+
+
+def core(original: Original, wanted: Sequence[str], opening: Opening | None = None) -> onnx.ModelProto:
     """Give the graph that makes the wanted tensors and no other; they are its outputs.
 
-    With ``open_shapes`` constant shapes that begin with that batch size begin with any after it. Raises
-    AdoptionRefused where the operators cannot be brought up to a set that is served.
+    With ``opening`` constant shapes that hold a batch size take any. Raises AdoptionRefused where the operators cannot
+    be brought up to a set that is served.
     """
     behind = original.behind(wanted)
     model = onnx.ModelProto()
@@ -35,8 +53,8 @@ def core(original: Original, wanted: Sequence[str], *, open_shapes: int | None) 
     _fill(graph.output, [onnx.ValueInfoProto(name=name) for name in wanted])
     strip(model)
     _forget_names(graph)
-    if open_shapes is not None:
-        _open_shapes(original, model, open_shapes)
+    if opening is not None:
+        _open_shapes(original, model, opening)
     return _brought_up(original, model, wanted)
 
 
@@ -82,20 +100,21 @@ def _fill(field, values) -> None:  # type: ignore[no-untyped-def]  # protobuf's 
     field.extend(kept)
 
 
-def _open_shapes(original: Original, model: onnx.ModelProto, size: int) -> None:
-    """Let constant shapes that begin with a batch size begin with any: ``[1, 64]`` becomes ``[-1, 64]``.
+def _open_shapes(original: Original, model: onnx.ModelProto, opening: Opening) -> None:
+    """Let constant shapes that hold a batch size hold any: ``[1, 64]`` becomes ``[-1, 64]``.
 
-    Where a shape has its -1 already, 0 takes the first size of what is reshaped. Weights keep their shapes.
+    Where a shape has its -1 already, 0 takes the size at that place of what is reshaped. Weights keep their shapes.
     """
     given = set(original.inputs)
     for at, node in enumerate(model.graph.node):
         if node.op_type != "Reshape" or not original.behind([node.input[0]]) & given:
             continue
         shape = original.constants.get(node.input[1])
-        if shape is None or shape.size == 0 or int(shape[0]) != size:
+        place = None if shape is None or shape.ndim != 1 else opening.axis_of(shape.tolist())
+        if place is None:
             continue
         opened = np.array(shape, dtype=np.int64)
-        opened[0] = 0 if (opened[1:] == -1).any() else -1
+        opened[place] = 0 if (np.delete(opened, place) == -1).any() else -1
         name = f"opened.{at}"
         model.graph.initializer.append(numpy_helper.from_array(opened, name))
         node.input[1] = name

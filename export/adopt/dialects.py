@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from export.adopt.mlagents import is_mlagents, read_mlagents
 from export.adopt.original import Original
-from export.adopt.reading import Reading, Said, asked_head, means, pairs
+from export.adopt.reading import Carried, Reading, Said, asked_head, means
+from export.adopt.recurrent import pairs, recurrent
 from export.adopt.walk import random_behind
 from export.errors import AdoptionRefused, OptionInvalid
 
@@ -31,7 +32,7 @@ def is_godot(original: Original) -> bool:
 
 def read_godot(original: Original, said: Said) -> Reading:
     """Read Godot RL: logits of all factors, or actions of SAC; the file does not say which."""
-    head, heads = asked_head(said, "output", "Godot RL")
+    head, heads = asked_head(said, ("output",), "Godot RL")
     # The state is a dummy of the exporter's unless the answer depends on it.
     used = "state_ins" in original.behind(["output"])
     return Reading(
@@ -51,15 +52,16 @@ def is_playground(original: Original) -> bool:
 
 def read_playground(original: Original, said: Said) -> Reading:
     """Read mujoco_playground: the means of actions in [-1, 1]."""
+    memory = recurrent(list(original.inputs), original.outputs, said)
     return Reading(
         dialect="mujoco_playground",
-        observations=said.observations or _unpaired(original),
+        observations=said.observations or _unpaired(original, memory),
         head="gaussian",
         heads=means("continuous_actions"),
         squash=said.squash or "none",
         low=(-1.0,),
         high=(1.0,),
-        memory=pairs(list(original.inputs), original.outputs),
+        memory=memory,
         inside=("clip to [-1, 1]",),
     )
 
@@ -73,29 +75,31 @@ def is_rsl(original: Original) -> bool:
 def read_rsl(original: Original, said: Said) -> Reading:
     """Read rsl_rl: the mean is what is carried out, without bounds of its own."""
     output = next(name for name in original.outputs if name in _ACTION)
+    memory = recurrent(list(original.inputs), original.outputs, said)
     return Reading(
         dialect="rsl_rl",
-        observations=said.observations or _unpaired(original),
+        observations=said.observations or _unpaired(original, memory),
         head="gaussian",
         heads=means(output),
         squash=said.squash or "none",
-        memory=pairs(list(original.inputs), original.outputs),
+        memory=memory,
     )
 
 
 def read_generic(original: Original, said: Said) -> Reading:
     """Read a file of no known dialect: what is not said has to be the only thing that it can be."""
-    memory = pairs(list(original.inputs), original.outputs)
-    output = said.output or _only_output(original, {one.result for one in memory})
-    # A tensor inside the graph may be named too: scores, where what comes out is the action.
-    if output not in {*original.outputs, *original.makers}:
-        msg = f"--output-name is {output!r}, expected one of the outputs {', '.join(original.outputs)}"
-        raise OptionInvalid(msg)
-    head, heads = asked_head(said, output, "the file follows no dialect that is known")
+    memory = recurrent(list(original.inputs), original.outputs, said)
+    outputs = said.outputs or (_only_output(original, {one.result for one in memory}),)
+    for at, output in enumerate(outputs):
+        # A tensor inside the graph may be named too: scores, where what comes out is the action.
+        if output not in {*original.outputs, *original.makers} or output in outputs[:at]:
+            msg = f"--output-name is {output!r}, expected one of the outputs {', '.join(original.outputs)}, each once"
+            raise OptionInvalid(msg)
+    head, heads = asked_head(said, outputs, "the file follows no dialect that is known")
     mask = next((name for name in original.inputs if name in _MASK and head != "gaussian"), "")
     return Reading(
         dialect="no dialect",
-        observations=said.observations or tuple(name for name in _unpaired(original) if name != mask),
+        observations=said.observations or tuple(name for name in _unpaired(original, memory) if name != mask),
         mask=mask,
         head=head,
         heads=heads,
@@ -104,9 +108,9 @@ def read_generic(original: Original, said: Said) -> Reading:
     )
 
 
-def _unpaired(original: Original) -> tuple[str, ...]:
+def _unpaired(original: Original, memory: tuple[Carried, ...]) -> tuple[str, ...]:
     """Name the inputs that are not handed back by an output."""
-    carried = {one.source for one in pairs(list(original.inputs), original.outputs)}
+    carried = {one.source for one in memory}
     return tuple(name for name in original.inputs if name not in carried)
 
 
@@ -114,7 +118,7 @@ def _only_output(original: Original, carried: set[str]) -> str:
     left = [name for name in original.outputs if name not in {*carried, *original.constant_outputs()}]
     if len(left) != 1:
         names = ", ".join(left) or "none that an input can change"
-        msg = f"the outputs that could be the head are {names}: say which with --output-name"
+        msg = f"the outputs that could be the head are {names}: say which with --output-name (several as A,B)"
         raise OptionInvalid(msg)
     return left[0]
 
@@ -130,16 +134,16 @@ DIALECTS = (
 
 def read(original: Original, said: Said) -> Reading:
     """Read a file in the dialect that it follows; one whose head or output is named is read as people say."""
-    other = said.output is not None
+    other = bool(said.outputs)
     fitting = [
         one.read
         for one in DIALECTS
         if one.fits(original) and not other and not (one.means and said.head not in (None, "mean"))
     ]
-    return _checked(original, (fitting[0] if fitting else read_generic)(original, said))
+    return _checked(original, (fitting[0] if fitting else read_generic)(original, said), said)
 
 
-def _checked(original: Original, reading: Reading) -> Reading:
+def _checked(original: Original, reading: Reading, said: Said) -> Reading:
     """Refuse a head that random numbers go into, and inputs that it depends on and that nobody knows the meaning of."""
     drawn = random_behind(original, reading.wanted)
     if drawn:
@@ -151,12 +155,17 @@ def _checked(original: Original, reading: Reading) -> Reading:
         names = ", ".join(original.inputs)
         msg = f"the inputs are [{names}], expected observations named {', '.join(missing) or 'with --obs'}"
         raise OptionInvalid(msg)
+    if not set(said.memory) <= {(one.source, one.result) for one in reading.memory}:
+        told = ", ".join(f"{one.source}={one.result}" for one in reading.memory) or "none"
+        msg = f"{reading.dialect} says itself what it carries ({told}), expected no --memory with it"
+        raise OptionInvalid(msg)
     used = original.behind(reading.wanted)
     lost = [name for name in original.inputs if name in used and name not in known]
     if lost:
         msg = (
             f"{reading.dialect}: the input {lost[0]!r} is neither an observation, a mask nor memory; "
-            f"say --obs {','.join([*reading.observations, lost[0]])} if it is an observation"
+            f"say --obs {','.join([*reading.observations, lost[0]])} if it is an observation, "
+            f"--memory {lost[0]}=OUTPUT if an output gives it back"
         )
         raise OptionInvalid(msg)
     return reading

@@ -7,7 +7,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from export.adopt.core import core, renamed
+from export.adopt.core import Opening, core, renamed
 from export.adopt.forms import draw_logarithm, draw_ones
 from export.adopt.layout import Layout
 from export.adopt.original import Original
@@ -48,14 +48,15 @@ class Plan:
         return self.meaning.observation.inputs[at].name
 
 
-def adopted(plan: Plan, *, open_shapes: bool) -> onnx.ModelProto:
+def adopted(plan: Plan, *, open_axis: int | None = None) -> onnx.ModelProto:
     """Give the graph: our inputs, what prepares them, the network, and the head and action that come of its answers.
 
-    Raises AdoptionRefused where the network cannot be taken out of the file.
+    With ``open_axis`` constant shapes that hold the batch size there are opened (see ``core``). Raises AdoptionRefused
+    where the network cannot be taken out of the file.
     """
     wanted = plan.reading.wanted
-    sizes = plan.layout.at_once or 1
-    model = core(plan.original, wanted, open_shapes=sizes if open_shapes else None)
+    opening = None if open_axis is None else Opening(plan.layout.at_once or 1, open_axis)
+    model = core(plan.original, wanted, opening)
     used = [value.name for value in model.graph.input]
     before, after = Sheet("before"), Sheet("after")
     names = {name: _prepared(plan, before, name) for name in used}
@@ -94,7 +95,7 @@ def _prepared(plan: Plan, sheet: Sheet, name: str) -> str:
     given, have = port.name, port.dtype
     if plan.preparation is not None:
         given, have = plan.preparation.draw(sheet, given), "float32"
-    return _cast(sheet, given, slot.dtype, have=have)
+    return _turned(sheet, _cast(sheet, given, slot.dtype, have=have), slot.axis, len(slot.shape) + 1, back=True)
 
 
 def _cast(sheet: Sheet, name: str, dtype: str, *, have: str = "") -> str:
@@ -139,7 +140,7 @@ def _answered(plan: Plan, sheet: Sheet, made: Mapping[str, str]) -> None:
 
 
 def _head(plan: Plan, sheet: Sheet, ours: str, pieces: Pieces, made: Mapping[str, str]) -> None:
-    """Draw one tensor of the head: pieces side by side, cast, scaled, moved, masked."""
+    """Draw one tensor of the head: pieces side by side, cast, cut, scaled, moved, masked."""
     parts = []
     # An index has to be exact: what is between two indices is none of them.
     dtype = "float64" if pieces.form == "choices" else "float32"
@@ -147,6 +148,12 @@ def _head(plan: Plan, sheet: Sheet, ours: str, pieces: Pieces, made: Mapping[str
         shape = sheet.whole([-1, plan.layout.widths[name]])
         parts.append(sheet.add("Reshape", _cast(sheet, made[name], dtype), shape))
     found = parts[0] if len(parts) == 1 else sheet.add("Concat", *parts, axis=1)
+    if pieces.half is not None:
+        width = plan.layout.width(pieces)
+        start = pieces.half * width
+        found = sheet.add("Slice", found, *(sheet.whole([n]) for n in (start, start + width, 1)))
+    if pieces.exp:
+        found = sheet.add("Exp", found)
     if set(pieces.scale) != {1.0}:
         found = sheet.add("Mul", found, sheet.real(pieces.scale))
     if set(pieces.offset) != {0.0}:

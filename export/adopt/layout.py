@@ -8,9 +8,9 @@ import onnx
 from numpy.typing import NDArray
 
 from export.adopt.original import Original
-from export.adopt.reading import Reading
+from export.adopt.reading import Pieces, Reading
 from export.adopt.trial import Trial
-from export.errors import AdoptionRefused
+from export.errors import AdoptionRefused, OptionInvalid
 
 # Batch sizes that a file is tried with which says that it takes any.
 _SIZES = (1, 2, 8)
@@ -43,6 +43,15 @@ class Layout:
     at_once: int | None
     widths: Mapping[str, int]
 
+    def width(self, pieces: Pieces) -> int:
+        """Give how many numbers a tensor of our head has; raises OptionInvalid where there are no two equal halves."""
+        whole = sum(self.widths[name] for name in pieces.names)
+        if pieces.half is not None and whole % 2:
+            names = ", ".join(pieces.names)
+            msg = f"the output {names} has {whole} numbers, expected an even number: as many of the std as of the mean"
+            raise OptionInvalid(msg)
+        return whole if pieces.half is None else whole // 2
+
 
 def exposed(original: Original, names: Sequence[str]) -> onnx.ModelProto:
     """Give the model as it is, with the named tensors among its outputs."""
@@ -54,27 +63,33 @@ def exposed(original: Original, names: Sequence[str]) -> onnx.ModelProto:
 
 
 def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layout]:
-    """Give the layouts that a file can have, the likelier first: memory may have its rows on its first or second axis.
+    """Give the layouts that a file can have, the likelier first.
 
-    Raises AdoptionRefused where the file does not run at all.
+    The rows of an input are on the axis that it declares open. Where none is, they are on the first of an observation,
+    and on the first or second of what is carried along. Raises AdoptionRefused where that is not clear, and where the
+    file does not run at all.
     """
     dims = {name: original.dims(name) for name in original.inputs}
-    _refuse_open(dims)
+    opened = open_axes(original)
     found = trial.run(blank(original))
     declared = {name: [1 if size is None else size for size in sizes] for name, sizes in dims.items()}
     pieces = [name for tensor in reading.heads.values() for name in tensor.names]
     count, stacked = rows_of(found[pieces[0]], reading, declared)
     carried = {one.source for one in reading.memory}
-    for axis in (0, 1) if carried else (0,):
+    unsure = any(opened[name] is None for name in carried)
+    for axis in (0, 1) if unsure else (0,):
         slots = {}
         for name, sizes in declared.items():
-            at = axis if name in carried else 0
+            told = opened[name]
+            at = told if told is not None else axis if name in carried else 0
             on = stacked and len(sizes) > at and (dims[name][at] is None or sizes[at] == count)
             shape = tuple(size for place, size in enumerate(sizes) if not on or place != at)
             slots[name] = Slot(name, original.dtype(name).name, shape, at if on else None)
         if any(slots[name].axis is None for name in carried):
             continue
-        widths = {name: found[name].size // count for name in pieces}
+        # Where the head is one number a row on one axis, so is whatever else has as many.
+        single = stacked and found[pieces[0]].ndim == 1
+        widths = {name: _width(found[name], count, single=single) for name in pieces}
         yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
 
 
@@ -97,11 +112,27 @@ def rows_of(found: NDArray[np.generic], reading: Reading, declared: Mapping[str,
     return 1, False
 
 
-def _refuse_open(dims: Mapping[str, list[int | None]]) -> None:
-    for name, sizes in dims.items():
-        if not sizes or None in sizes[1:]:
-            msg = f"the input {name!r} is declared {sizes} (None is open), expected one open axis at most, the first"
-            raise AdoptionRefused(msg)
+def _width(found: NDArray[np.generic], count: int, *, single: bool) -> int:
+    """Give how many numbers a row of an output has; a std that is the same for all rows comes once."""
+    return found.size // count if (found.ndim > 1 or single) and found.shape[:1] == (count,) else found.size
+
+
+def open_axes(original: Original) -> dict[str, int | None]:
+    """Say of every input which axis is declared open, None where none is; raises AdoptionRefused for several."""
+    return {name: _open_axis(name, original.dims(name)) for name in original.inputs}
+
+
+def _open_axis(name: str, sizes: Sequence[int | None]) -> int | None:
+    """Say which axis is declared open, the first or second; None where none is."""
+    axes = [at for at, size in enumerate(sizes) if size is None]
+    if not sizes or len(axes) > 1 or axes[:1] > [1]:
+        shown = ", ".join("?" if size is None else str(size) for size in sizes)
+        msg = (
+            f"the input {name!r} is declared [{shown}] (? is open), expected one open axis at most, the first or the "
+            "second: the one that rows are on; export it with all others fixed"
+        )
+        raise AdoptionRefused(msg)
+    return axes[0] if axes else None
 
 
 def _at_once(

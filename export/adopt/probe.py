@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from export.adopt.graph import Plan
 from export.adopt.reference import Reference
 from export.adopt.trial import Trial
-from export.errors import AdoptionRefused, HeadMistaken
+from export.errors import AdoptionRefused, HeadImplausible
 from export.meaning import Arrays, Meaning
 from export.observations import sampled
 from export.plausible import refuse_implausible
@@ -68,51 +68,7 @@ def _refuse_unknown(plan: Plan, reference: Reference, asked: Arrays, ones: NDArr
             f"the file chooses {shown} for one of {int(lost.sum())} such observations of {len(lost)}, expected one of "
             f"the {sizes} actions that were told, counted from 0 (--actions or --factors; a Box is --head mean)"
         )
-        raise HeadMistaken(msg)
-
-
-def allowing(plan: Plan, reference: Reference) -> float:
-    """Say which value of the file's mask allows an action, by forbidding one after another.
-
-    Raises AdoptionRefused where neither does: of a forbidden action the logit has to fall beyond all others'.
-    """
-    width = plan.meaning.action.width
-    if not plan.reading.scores:
-        return _obeying(plan, reference)
-    asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
-    others = ~np.eye(width, dtype=np.bool_)
-    names = next(iter(plan.reading.heads.values())).names
-    falls = {}
-    # Row j has one action alone at the other value than all others: j itself.
-    for value, mask in ((1.0, others), (0.0, ~others)):
-        found = reference.raw({**asked, MASK: mask}, names)
-        head = np.concatenate([found[name] for name in names], axis=1).astype(np.float64)
-        falls[value] = bool((np.diagonal(head) < np.where(others, head, np.inf).min(axis=1)).all())
-    told = [value for value, fell in falls.items() if fell]
-    if len(told) != 1:
-        msg = f"the input {plan.reading.mask!r} is no mask of this head: forbidding an action does not lower its logit"
-        raise AdoptionRefused(msg)
-    return told[0]
-
-
-def _obeying(plan: Plan, reference: Reference) -> float:
-    """Say which value of a mask allows an action of a file that chooses itself: what alone is allowed is chosen."""
-    sizes = sizes_of(plan.meaning)
-    width, starts = sum(sizes), np.cumsum([0, *sizes[:-1]])
-    factor = np.repeat(np.arange(len(sizes)), sizes)
-    # Row j has its factor's other choices forbidden, and those of other factors allowed.
-    alone = (factor[:, np.newaxis] != factor) | np.eye(width, dtype=np.bool_)
-    asked = {name: np.repeat(array[:1], width, axis=0) for name, array in questions(plan.meaning).items()}
-    told = []
-    for value, mask in ((1.0, alone), (0.0, ~alone)):
-        ones = reference({**asked, MASK: mask})[plan.meaning.head]
-        chosen = np.stack([part.argmax(axis=1) for part in np.split(ones, starts[1:], axis=1)], axis=1) + starts
-        if (chosen[np.arange(width), factor] == np.arange(width)).all():
-            told.append(value)
-    if len(told) != 1:
-        msg = f"the input {plan.reading.mask!r} is no mask of this action: what alone is allowed is not always chosen"
-        raise AdoptionRefused(msg)
-    return told[0]
+        raise HeadImplausible(msg)
 
 
 def refuse_mixed(plan: Plan, reference: Reference, model: onnx.ModelProto) -> None:

@@ -1,6 +1,6 @@
 """A reading of somebody's ONNX file: which tensor is the observation, which the head, and what is carried along."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -12,6 +12,8 @@ HEAD_WORDS: Mapping[str, Head] = {
     "logits": "logits",
     "q_values": "q_values",
     "mean": "gaussian",
+    "mean_log_std": "gaussian",
+    "mean_std": "gaussian",
     "probabilities": "logits",
     "action": "logits",
 }
@@ -24,13 +26,16 @@ FORMS: Mapping[str, Form] = {"probabilities": "probabilities", "action": "choice
 class Pieces:
     """One tensor of our head: tensors of the file side by side, as ``value * scale + offset``; zeros for no tensors.
 
-    ``scale`` and ``offset`` hold one number for all or one for each. Of ``probabilities`` the logarithm is served, of
-    ``choices`` (one number for each choice that is made, or a one among zeros) a row with a one for each.
+    ``scale`` and ``offset`` hold one number for all or one for each. ``half`` takes the first (0) or second (1) half of
+    the numbers alone, and ``exp`` their exponential, before they are scaled. Of ``probabilities`` the logarithm is
+    served, of ``choices`` (one number for each choice that is made, or a one among zeros) a row with a one for each.
     """
 
     names: tuple[str, ...] = ()
     scale: tuple[float, ...] = (1.0,)
     offset: tuple[float, ...] = (0.0,)
+    half: int | None = None
+    exp: bool = False
     form: Form = "numbers"
 
 
@@ -50,12 +55,14 @@ class Said:
     head: str | None = None
     squash: Squash | None = None
     observations: tuple[str, ...] = ()
-    output: str | None = None
+    outputs: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
     actions: tuple[str, ...] = ()
     action_names: tuple[str, ...] = ()
     action_low: tuple[float | None, ...] = ()
     action_high: tuple[float | None, ...] = ()
+    memory: tuple[tuple[str, str], ...] = ()
+    constant: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,31 +103,34 @@ class Reading:
         return tuple(dict.fromkeys([*pieces, *(one.result for one in self.memory)]))
 
 
-def means(name: str) -> dict[str, Pieces]:
+def means(*names: str) -> dict[str, Pieces]:
     """Give the head of a network that answers with what is to be done, and no spread."""
-    return {"mean": Pieces((name,)), "std": Pieces()}
+    return {"mean": Pieces(names), "std": Pieces()}
 
 
-def asked_head(said: Said, output: str, why: str) -> tuple[Head, dict[str, Pieces]]:
-    """Give the head that ``--head`` names; raises OptionInvalid where it is not said."""
+def asked_head(said: Said, outputs: tuple[str, ...], why: str) -> tuple[Head, dict[str, Pieces]]:
+    """Give the head that ``--head`` names, made of these outputs; raises OptionInvalid where it is not said."""
     if said.head is None:
         choices = ", ".join(HEAD_WORDS)
-        msg = f"{why}: nothing tells what the output {output!r} is, say --head with one of {choices}"
+        names = " and ".join(repr(name) for name in outputs)
+        msg = f"{why}: nothing tells what the output {names} is, say --head with one of {choices}"
         raise OptionInvalid(msg)
     head = HEAD_WORDS[said.head]
+    if said.head in ("mean_log_std", "mean_std"):
+        return head, _with_std(said.head, outputs)
+    if head == "q_values" and len(outputs) > 1:
+        msg = f"--head is q_values, which is one choice's, expected one output, found {', '.join(outputs)}"
+        raise OptionInvalid(msg)
     form = FORMS.get(said.head, "numbers")
-    return head, means(output) if head == "gaussian" else {head: Pieces((output,), form=form)}
+    return head, means(*outputs) if head == "gaussian" else {head: Pieces(outputs, form=form)}
 
 
-def pairs(inputs: Sequence[str], outputs: Sequence[str]) -> tuple[Carried, ...]:
-    """Find what is carried along by its names: ``x_in`` and ``x_out``, ``memory.x.in`` and ``memory.x.out``."""
-    found = []
-    for source in inputs:
-        for end_in, end_out in (("_in", "_out"), ("_ins", "_outs"), (".in", ".out")):
-            result = source.removesuffix(end_in) + end_out
-            if source.endswith(end_in) and result in outputs:
-                name = source.removesuffix(end_in).removeprefix("memory.")
-                found.append(
-                    Carried(name="".join(c if c.isalnum() else "_" for c in name), source=source, result=result)
-                )
-    return tuple(found)
+def _with_std(word: str, outputs: tuple[str, ...]) -> dict[str, Pieces]:
+    """Take mean and std out of one output, half and half, or out of two."""
+    if len(outputs) > 2:
+        msg = f"--head is {word}, expected one output of both, or two, the mean's first, found {', '.join(outputs)}"
+        raise OptionInvalid(msg)
+    log = word == "mean_log_std"
+    if len(outputs) == 1:
+        return {"mean": Pieces(outputs, half=0), "std": Pieces(outputs, half=1, exp=log)}
+    return {"mean": Pieces(outputs[:1]), "std": Pieces(outputs[1:], exp=log)}

@@ -89,6 +89,12 @@ class Reference:
                 outputs[ours] = served(numbers, pieces.form, sizes_of(plan.meaning))
                 continue
             value = np.concatenate([found[name].astype(np.float32) for name in pieces.names], axis=1)
+            if pieces.half is not None:
+                value = np.split(value, 2, axis=1)[pieces.half]
+            if pieces.exp:
+                # Beyond what a float32 holds is infinite, and refused as such.
+                with np.errstate(over="ignore"):
+                    value = np.exp(value)
             moved = value * np.asarray(pieces.scale, np.float32) + np.asarray(pieces.offset, np.float32)
             outputs[ours] = served(moved.astype(np.float32), pieces.form, sizes_of(plan.meaning))
         if reading.mask and reading.scores:

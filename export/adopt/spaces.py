@@ -57,8 +57,9 @@ def action_of(reading: Reading, layout: Layout, said: Said, deploy: Deploy | Non
     """Give the action space; raises OptionInvalid or AdoptionRefused where sizes or bounds do not fit the head."""
     first = next(iter(reading.heads.values()))
     widths = [layout.widths[name] for name in first.names]
-    width = sum(widths)
+    width = layout.width(first)
     if reading.head == "gaussian":
+        _refuse_other_std(reading, layout, width)
         low = _bounds("--action-low", said.action_low, deploy.low if deploy is not None else reading.low, width)
         high = _bounds("--action-high", said.action_high, deploy.high if deploy is not None else reading.high, width)
         names = deploy.names if deploy is not None and deploy.names else [f"action_{at}" for at in range(width)]
@@ -74,6 +75,9 @@ def action_of(reading: Reading, layout: Layout, said: Said, deploy: Deploy | Non
     if sum(sizes) != width or min(sizes) < 1:
         msg = f"the head has {width} numbers, expected {' + '.join(map(str, sizes))}, the sizes of the choices"
         raise OptionInvalid(msg) if said.sizes else AdoptionRefused(msg)
+    if len(sizes) > 1 and reading.head == "q_values":
+        msg = f"the head is 'q_values', expected 'logits' for several choices at once ({' + '.join(map(str, sizes))})"
+        raise OptionInvalid(msg)
     return _numbered(sizes)
 
 
@@ -107,6 +111,14 @@ def _numbered(sizes: tuple[int, ...]) -> ActionSpace:
     return MultiDiscrete(
         factors=tuple(Factor(name=f"factor_{at}", names=tuple(f"choice_{i}" for i in range(n))) for at, n in factors)
     )
+
+
+def _refuse_other_std(reading: Reading, layout: Layout, width: int) -> None:
+    std = reading.heads["std"]
+    if std.names and layout.width(std) != width:
+        names = [", ".join(reading.heads[side].names) for side in ("mean", "std")]
+        msg = f"the std ({names[1]}) has {layout.width(std)} numbers, expected {width}, as the mean ({names[0]}) has"
+        raise OptionInvalid(msg)
 
 
 def memory_of(reading: Reading, layout: Layout, deploy: Deploy | None) -> tuple[Memory, ...]:

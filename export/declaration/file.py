@@ -87,9 +87,20 @@ class Declaration(Frozen):
 
     @property
     def outputs(self) -> int:
-        """How many numbers the network's last layer has for one action: a switch has one, though it has two choices."""
+        """How many numbers the network's last layer has for one action.
+
+        A switch has one, though it has two choices; a mean and a std that come together have twice the action's.
+        """
         space = self.action_space
-        return len(space.factors) if self.binary and isinstance(space, MultiDiscrete) else space.width
+        if self.binary and isinstance(space, MultiDiscrete):
+            return len(space.factors)
+        std = self.network.std if isinstance(self.network, Heads) else None
+        return 2 * space.width if std is not None and std.half else space.width
+
+    @property
+    def constant(self) -> tuple[int, ...]:
+        """The numbers of the action, by place, that were said to be always the same."""
+        return self.action.constant_places if isinstance(self.action, BoxAction) else ()
 
     @property
     def binary(self) -> bool:

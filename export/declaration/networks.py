@@ -67,8 +67,9 @@ def _std(value: object) -> object:
 class Std(Frozen):
     """Where a Gaussian's standard deviation comes from: a fixed number, a tensor, or a second head of the network.
 
-    A second head is a ``layer`` of a declared network and an ``output`` of a module (1 is its second one). ``of`` says
-    whether that is the standard deviation or its logarithm. ``squash`` brings it into ``span``: ``tanh`` as
+    A second head is a ``layer`` of a declared network and an ``output`` of a module (1 is its second one); with
+    ``half`` it is the second half of the same numbers, ``[mean, std]``. ``of`` says whether that is the standard
+    deviation or its logarithm. ``squash`` brings it into ``span``: ``tanh`` as
     low + (tanh(x) + 1) / 2 * (high - low), ``clip`` by cutting it off.
     """
 
@@ -76,16 +77,18 @@ class Std(Frozen):
     parameter: str = ""
     layer: str = ""
     output: Annotated[int, Constrained(ge=1, le=16)] | None = None
+    half: bool = False
     of: Literal["log_std", "std"] = "log_std"
     squash: Literal["none", "tanh", "clip"] = "none"
     span: Span | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Std":
-        given = (self.fixed is not None, bool(self.parameter), bool(self.layer), self.output is not None)
+        given = (self.fixed is not None, bool(self.parameter), bool(self.layer), self.output is not None, self.half)
         if given.count(True) != 1:
             msg = (
-                "expected a number, or one of parameter (a tensor's name), layer (a second head's) and output (a place)"
+                "expected a number, or one of parameter (a tensor's name), layer (a second head's), output (a place) "
+                "and half = true"
             )
             raise ValueError(msg)
         if (self.squash != "none") != (self.span is not None):
@@ -105,21 +108,42 @@ class Unscale(Frozen):
     clip: Annotated[float, Constrained(gt=0)] | None = None
 
 
+# Heads whose numbers are a mean and then, as many, what this says.
+_HALVES = {"mean_log_std": "log_std", "mean_std": "std"}
+
+
 class Heads(Frozen):
     """What a network's last numbers mean.
 
-    ``deterministic`` is a Gaussian without spread (TD3, DDPG). A module may give ``probabilities``, whose logarithm is
-    served, or the ``action`` that it chose, which is served without scores. With ``squash = "tanh"`` the action is tanh
-    of the network's numbers, brought to the bounds of the action; the tensors named ``action_scale`` and
-    ``action_bias`` are compared with those bounds where the file has them.
+    ``deterministic`` is a Gaussian without spread (TD3, DDPG). ``mean_log_std`` and ``mean_std`` are a Gaussian whose
+    numbers are its mean and then its std, or the logarithm of it: short for ``std = {half = true, of = "log_std"}``.
+    A module may give ``probabilities``, whose logarithm is served, or the ``action`` that it chose, which is served
+    without scores. With ``squash = "tanh"`` the action is tanh of the network's numbers, brought to the bounds of the
+    action; the tensors named ``action_scale`` and ``action_bias`` are compared with those bounds where the file has
+    them.
     """
 
-    head: Literal["q_values", "logits", "gaussian", "deterministic", "probabilities", "action"] = "q_values"
+    head: Literal[
+        "q_values", "logits", "gaussian", "deterministic", "mean_log_std", "mean_std", "probabilities", "action"
+    ] = "q_values"
     std: Annotated[Std | None, BeforeValidator(_std)] = None
     squash: Literal["none", "tanh"] = "none"
     unscale: Unscale | None = None
     action_scale: str = "action_scale"
     action_bias: str = "action_bias"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _halves_are_a_gaussian(cls, table: object) -> object:
+        word = table.get("head") if isinstance(table, dict) else None
+        if not isinstance(table, dict) or not isinstance(word, str) or word not in _HALVES:
+            return table
+        if "std" in table:
+            msg = (
+                f"head is {word!r}, which has its std in it, expected no std, or head = 'gaussian' and std.half = true"
+            )
+            raise ValueError(msg)
+        return table | {"head": "gaussian", "std": {"half": True, "of": _HALVES[word]}}
 
     @model_validator(mode="after")
     def _head_and_std_fit(self) -> "Heads":
@@ -141,6 +165,8 @@ class Network(Frozen):
     ``layers`` (or the names of a network's parts) give the layers' names in order where the file's order is unsure.
     ``key`` is where in the file the state dict is, for checkpoints that hold more than one: a name, or a place in a
     list. ``ignore`` are the beginnings of names of tensors that no action depends on, a critic's for instance.
+    ``ignore_beside`` names what lies beside ``key`` and looks like statistics of observations, but is of something
+    else: whole dotted names, or their beginnings up to a dot.
     """
 
     convolutions: Convolutions = ()
@@ -148,6 +174,7 @@ class Network(Frozen):
     activation: str = "ReLU"
     key: Where = ""
     ignore: Names = ()
+    ignore_beside: Annotated[tuple[Where, ...], Constrained(max_length=256)] = ()
     encoders: Annotated[tuple[Encoder, ...], Constrained(max_length=16)] = ()
 
 
@@ -221,6 +248,19 @@ class LstmNetwork(Network, Heads):
 
 
 class ModuleNetwork(Heads):
-    """A whole module whose ``forward`` is the network: TorchScript, or a module in memory."""
+    """A whole module whose ``forward`` is the network: TorchScript, or a module in memory.
+
+    ``outputs`` are the places of those of its outputs that are the head, side by side: one for each choice of several,
+    for instance.
+    """
 
     kind: Literal["module"]
+    outputs: Annotated[tuple[Annotated[int, Constrained(ge=0, le=255)], ...], Constrained(min_length=1)] = (0,)
+
+    @model_validator(mode="after")
+    def _each_output_once(self) -> "ModuleNetwork":
+        places = [*self.outputs, *([self.std.output] if self.std is not None and self.std.output is not None else [])]
+        if len(set(places)) < len(places):
+            msg = f"outputs and std.output are {places}, expected each place once"
+            raise ValueError(msg)
+        return self

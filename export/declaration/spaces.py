@@ -43,9 +43,10 @@ Numbers = Annotated[tuple[float, ...] | str, BeforeValidator(_numbers)]
 class Normalise(Frozen):
     """What training subtracted from an observation and divided it by, worked out in float64 inside the graph.
 
-    ``mean`` and ``var`` or ``std`` are numbers, or names of tensors in the file (at ``key``, where they lie in another
-    part of it than the network). ``epsilon_with`` says whether epsilon was added to the variance,
-    (x - mean) / sqrt(var + epsilon), or to the standard deviation, (x - mean) / (std + epsilon).
+    ``mean`` and ``var`` or ``std`` are numbers, or names of numbers in the file, dotted where they lie deeper: tensors,
+    lists of numbers, or single ones (at ``key``, where they lie in another part of it than the network; at ``""`` for
+    the whole file). ``epsilon_with`` says whether epsilon was added to the variance, (x - mean) / sqrt(var + epsilon),
+    or to the standard deviation, (x - mean) / (std + epsilon). Where both var and std are given they have to agree.
     """
 
     mean: Numbers
@@ -58,8 +59,11 @@ class Normalise(Frozen):
 
     @model_validator(mode="after")
     def _one_width(self) -> "Normalise":
-        if (self.var is None) == (self.std is None):
+        if self.var is None and self.std is None:
             msg = "expected either var or std"
+            raise ValueError(msg)
+        if self.var is not None and self.std is not None and self.epsilon_with is None:
+            msg = "has both var and std, expected epsilon_with = 'var' or 'std' with them"
             raise ValueError(msg)
         return self
 
@@ -238,7 +242,10 @@ class MultiBinaryAction(Frozen):
 
 
 class BoxAction(Frozen):
-    """Real numbers: ``fields`` with their names, units and bounds, or lists ``low`` and ``high`` (and ``names``)."""
+    """Real numbers: ``fields`` with their names, units and bounds, or lists ``low`` and ``high`` (and ``names``).
+
+    ``constant`` names the numbers that never change, or gives their places: others than those are refused.
+    """
 
     kind: Literal["box"] = "box"
     fields: Annotated[tuple[Field, ...], Constrained(max_length=4096)] = ()
@@ -247,6 +254,7 @@ class BoxAction(Frozen):
     names: tuple[Identifier, ...] = ()
     units: tuple[str, ...] = ()
     shape: Annotated[tuple[Size, ...], Constrained(max_length=4)] = ()
+    constant: tuple[Identifier | Annotated[int, Constrained(ge=0)], ...] = ()
 
     @model_validator(mode="after")
     def _fit_an_artefact(self) -> "BoxAction":
@@ -259,11 +267,21 @@ class BoxAction(Frozen):
                 found = ", ".join(f"{name} has {count}" for name, count in ({"low": len(self.low)} | counts).items())
                 msg = f"expected as many numbers in low as in high (and in names and units, where given): {found}"
                 raise ValueError(msg)
-        _ = self.space
+        _ = self.constant_places
         return self
 
     @property
-    def space(self) -> ActionSpace:
+    def constant_places(self) -> tuple[int, ...]:
+        """Where the numbers are that never change."""
+        names = [field.name for field in self.space.fields]
+        lost = [one for one in self.constant if one not in (*names, *range(len(names)))]
+        if lost:
+            msg = f"constant has {lost[0]!r}, expected one of {', '.join(names[:12])}, or a place among {len(names)}"
+            raise ValueError(msg)
+        return tuple(one if isinstance(one, int) else names.index(one) for one in self.constant)
+
+    @property
+    def space(self) -> Box:
         names = self.names or tuple(f"action_{at}" for at in range(len(self.low)))
         units = self.units or ("",) * len(names)
         listed = tuple(

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 
 from export.declaration import Normalise, Numbers, Part
+from export.declared.leaves import checked, shown
 from export.errors import DeclarationInvalid
 from export.networks import OneHots
 
 # Gives the tensors of the part of a file that a key names: None is the part that the network is in.
 Stored = Callable[[str | int | None], dict[str, torch.Tensor]]
+# How far a file's std may be from the root of its var: both are float32 in most.
+_ALIKE = 1e-4
 
 
 class Normaliser(nn.Module):
@@ -94,19 +97,33 @@ def _normaliser(part: Part, said: Normalise, stored: Stored) -> Normaliser:
     if any(isinstance(numbers, str) for numbers in (said.mean, said.var, said.std)):
         tensors = stored(said.key)
     mean = _statistic(said.mean, "mean", tensors, shape)
-    spread = _statistic(said.var if said.var is not None else said.std or (), "var or std", tensors, shape)
-    if bool((spread < 0).any()):
-        msg = "normalise: var or std is negative in places, expected none below 0"
+    var, std = (
+        None if numbers is None else _spread(_statistic(numbers, what, tensors, shape))
+        for what, numbers in (("var", said.var), ("std", said.std))
+    )
+    if var is not None and std is not None and not torch.allclose(std, var.sqrt(), rtol=_ALIKE, atol=_ALIKE):
+        msg = "normalise: std is not the square root of var, expected both of one normaliser"
         raise DeclarationInvalid(msg)
     if said.epsilon_place == "var":
-        variance = spread if said.var is not None else spread**2
-        divisor = torch.sqrt(variance + said.epsilon)
+        divisor = torch.sqrt((var if var is not None else _given(std) ** 2) + said.epsilon)
     else:
-        divisor = (spread.sqrt() if said.var is not None else spread) + said.epsilon
+        divisor = (std if std is not None else _given(var).sqrt()) + said.epsilon
     if bool((divisor == 0).any()):
         msg = "normalise: var or std is 0 in places, expected above 0, or an epsilon"
         raise DeclarationInvalid(msg)
     return Normaliser(mean, divisor, said.clip)
+
+
+def _given(numbers: torch.Tensor | None) -> torch.Tensor:
+    assert numbers is not None  # noqa: S101 - a declaration has one of var and std
+    return numbers
+
+
+def _spread(numbers: torch.Tensor) -> torch.Tensor:
+    if bool((numbers < 0).any()):
+        msg = "normalise: var or std is negative in places, expected none below 0"
+        raise DeclarationInvalid(msg)
+    return numbers
 
 
 def _statistic(
@@ -114,28 +131,19 @@ def _statistic(
 ) -> torch.Tensor:
     if isinstance(numbers, str):
         if numbers not in tensors:
-            msg = (
-                f"normalise.{what}: the file has no tensor {numbers!r}, expected one of {', '.join(list(tensors)[:12])}"
+            there = (
+                ", ".join(shown(name) for name in list(tensors)[:12])
+                or "those at another key: there are none at this one"
             )
+            msg = f"normalise.{what}: the file has no tensor {numbers!r}, expected one of {there}"
             raise DeclarationInvalid(msg)
-        found = tensors[numbers].to(torch.float64)
+        found = checked(tensors[numbers], f"normalise.{what}: {numbers}")
     else:
         found = torch.tensor(numbers, dtype=torch.float64)
     if found.numel() not in (1, math.prod(shape)):
         msg = f"normalise.{what} has {found.numel()} numbers, expected 1 or {math.prod(shape)}, as the observation has"
         raise DeclarationInvalid(msg)
     return found.reshape(shape) if found.numel() > 1 else found.reshape(1)
-
-
-def statistics_named(parts: Sequence[Part]) -> set[str]:
-    """Name the tensors that normalise the observation and lie beside the network's own."""
-    return {
-        numbers
-        for part in parts
-        if part.normalise is not None and part.normalise.key is None
-        for numbers in (part.normalise.mean, part.normalise.var, part.normalise.std)
-        if isinstance(numbers, str)
-    }
 
 
 class Joined(nn.Module):

@@ -110,8 +110,9 @@ class Spread(nn.Module):
 class Gaussian(nn.Module):
     """``mean`` and ``std``, each ``[N, D]``: in executed units, or before the tanh where the action is squashed.
 
-    ``spread`` takes a second head's numbers; without one, ``fixed`` is the standard deviation, zero for deterministic
-    actions. ``scale`` and ``offset`` bring a mean to executed units, after ``before`` (tanh, clip, or nothing).
+    ``spread`` takes a second head's numbers, or with ``halves`` the second half of the first's; without one, ``fixed``
+    is the standard deviation, zero for deterministic actions. ``scale`` and ``offset`` bring a mean to executed units,
+    after ``before`` (tanh, clip, or nothing).
     """
 
     fixed: torch.Tensor
@@ -124,15 +125,19 @@ class Gaussian(nn.Module):
         fixed: torch.Tensor,
         units: tuple[torch.Tensor, torch.Tensor],
         before: nn.Module,
+        *,
+        halves: bool = False,
     ) -> None:
         super().__init__()
-        self.spread, self.before = spread, before
+        self.spread, self.before, self.halves = spread, before, halves
         self.register_buffer("fixed", fixed)
         self.register_buffer("scale", units[0])
         self.register_buffer("offset", units[1])
 
     def forward(self, found: Sequence[torch.Tensor], mask: torch.Tensor | None) -> tuple[torch.Tensor, ...]:
         del mask
+        if self.halves:
+            found = found[0].chunk(2, dim=1)
         mean = self.before(found[0]) * self.scale + self.offset
         std = self.fixed.expand_as(mean) if self.spread is None else self.spread(found[1])
         return mean, std * self.scale.abs()
@@ -158,8 +163,10 @@ def gaussian(network: Heads, action: Box, tensors: Tensors) -> tuple[Gaussian, t
     if std is None:
         return Gaussian(None, zeros, units, plain), tuple(inside)
     spread = Spread(std)
-    if std.layer or std.output is not None:
-        return Gaussian(spread, zeros, units, plain), tuple(inside)
+    if std.half:
+        inside.append(f"the second half of the numbers is the {'log-std' if std.of == 'log_std' else 'std'}")
+    if std.layer or std.output is not None or std.half:
+        return Gaussian(spread, zeros, units, plain, halves=std.half), tuple(inside)
     fixed = torch.full((width,), std.fixed) if std.fixed is not None else spread(_vector(tensors, std.parameter, width))
     _refuse_no_spread(fixed)
     return Gaussian(None, fixed, units, plain), tuple(inside)

@@ -80,4 +80,5 @@ def policy_of(
         inside=(*inside, *masked),
         source=source,
         set_aside=set_aside,
+        constant=declaration.constant,
     )

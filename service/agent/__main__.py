@@ -1,6 +1,7 @@
 """``python -m service.agent``: one agent of one data folder, usually started by ``actd serve``.
 
-It ends with 0 when told to, 2 where it cannot begin, and 3 where the store belongs to another deployment.
+It ends with 0 when told to, 2 where it cannot begin, and 3 where the store belongs to another deployment: all of that
+before it has begun.
 """
 
 import argparse
@@ -9,6 +10,7 @@ import logging
 import os
 import random
 import signal
+import socket
 import sys
 import time
 from collections.abc import Sequence
@@ -20,11 +22,27 @@ from service.agent.stores import Store, StoreInvalid, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Config, ConfigInvalid
-from service.ids import Keyring, KeyringInvalid, load_keyring, make_keyring
+from service.ids import KeyringInvalid
+from service.ownership import (
+    UMASK,
+    FolderRefused,
+    Owner,
+    keyring_of,
+    lock,
+    make_folders,
+    refuse_other_service,
+    sign,
+)
 
 MISCONFIGURED = 2
 FOREIGN_STORE = 3
 NICENESS = 19
+# An agent whose supervisor was killed has a last round to do before it lets the folder go.
+HANDOVER_S = 10.0
+
+
+class PortTaken(Exception):
+    """The admin port cannot be listened on."""
 
 
 class NotSupervised(Exception):
@@ -35,45 +53,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the agent; the exit status."""
     told = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="actd agent: %(message)s", stream=sys.stderr)
+    os.umask(UMASK)
     # What the agent does can wait for a moment of peace; what the data plane does on the same cores cannot.
     os.nice(NICENESS)
     try:
         return asyncio.run(_run(told))
-    except (ConfigInvalid, KeyringInvalid, StoreInvalid, NotSupervised) as error:
+    except (ConfigInvalid, KeyringInvalid, FolderRefused, StoreInvalid, NotSupervised, PortTaken) as error:
         return _failed(str(error), MISCONFIGURED)
     except OSError as error:
-        return _failed(f"{told.data} or the admin port: {error}", MISCONFIGURED)
+        return _failed(f"{error.filename or told.data}: {error.strerror}, expected a data folder", MISCONFIGURED)
     except KeyMismatch as error:
         return _failed(str(error), FOREIGN_STORE)
 
 
 async def _run(told: argparse.Namespace) -> int:
     config = Config.read(told.config)
-    for folder in ("journal", "state"):
-        (told.data / folder).mkdir(parents=True, exist_ok=True)
+    make_folders(told.data)
+    held = _own(told.data, config.name)
     store = _store(config, told.data)
+    keyring = keyring_of(told.data)
+    sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
     # Jitter needs no secrets.
     clocks = Clocks(time.time, time.monotonic, random.Random())  # noqa: S311 - as said
-    agent = Agent(config, told.data, store, _keyring(told.data), clocks)
+    agent = Agent(config, told.data, store, keyring, clocks)
     await _heed(agent, supervised=told.supervised)
-    with listen(told.admin_host, told.admin_port) as listening:
+    with _listening(told.admin_host, told.admin_port) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         try:
-            await agent.run(listening, lambda: _say(f"actd agent: admin on {url}, store {store.kind}"))
+            await agent.run(listening, lambda: _begun(f"actd agent: admin on {url}, store {store.kind}", told.began))
         finally:
             await _closed(store)
     return 0
 
 
+def _own(data: Path, service: str) -> int:
+    """Be the one agent of a data folder; the descriptor that holds it is kept open as long as the process lives."""
+    refuse_other_service(data, service)
+    return lock(
+        data / "state" / "agent", lambda owner: f"{data} has an agent already, {owner}: end it first", wait_s=HANDOVER_S
+    )
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Listen for operators; raises PortTaken."""
+    try:
+        return listen(host, port)
+    except OSError as error:
+        msg = f"the admin port {host}:{port}: {error.strerror}, expected a free address: name another by --admin-port"
+        raise PortTaken(msg) from error
+
+
+def _begun(line: str, began: int | None) -> None:
+    """Say that the agent has begun, to people and to the supervisor."""
+    _say(line)
+    if began is not None:
+        os.write(began, b"began")
+
+
 def _store(config: Config, data: Path) -> Store:
     url = os.environ.get("REDIS_URL", "")
     return RedisStreams(url, config.name) if url else SqliteStore(data / "store.sqlite")
-
-
-def _keyring(data: Path) -> Keyring:
-    named = os.environ.get("ACTD_KEYRING", "")
-    return load_keyring(Path(named)) if named else make_keyring(data / "keyring.json")
 
 
 async def _heed(agent: Agent, *, supervised: bool) -> None:
@@ -116,6 +156,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--admin-host", default="127.0.0.1", help="where operators connect (default: 127.0.0.1)")
     parser.add_argument("--admin-port", type=int, default=0, help="the port for operators (default: any free one)")
     parser.add_argument("--supervised", action="store_true", help="end when standard input ends")
+    parser.add_argument("--began", type=int, help="a descriptor to write to once it has begun")
     return parser
 
 

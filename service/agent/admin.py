@@ -52,7 +52,14 @@ def listen(host: str, port: int) -> socket.socket:
 
 def create_app(desk: Desk) -> FastAPI:
     """The admin app with all its routes."""
-    app = FastAPI(title="actd agent", version="0.1.0", summary="Looks after what was logged.", redoc_url=None)
+    app = FastAPI(
+        title="actd agent",
+        version="0.1.0",
+        summary="Looks after what was logged.",
+        redoc_url=None,
+        # A redirect would go wherever the request's Host says.
+        redirect_slashes=False,
+    )
     app.add_exception_handler(HTTPException, _http_error)
 
     @app.get("/live", summary="The process runs")

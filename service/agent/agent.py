@@ -4,6 +4,7 @@ import asyncio
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -49,7 +50,7 @@ class Agent:
         self._stop = asyncio.Event()
         # What fails at the moment; everything does, until it has worked once.
         self._failing = {"ship", "join"}
-        self._refused: KeyMismatch | None = None
+        self._claimed = self._said = False
         self._shipper = Shipper(
             store,
             data / "journal",
@@ -66,7 +67,12 @@ class Agent:
         self._stop.set()
 
     async def run(self, listening: socket.socket, announce: Callable[[], None]) -> None:
-        """Work until told to stop; ``announce`` is called when all of it has begun. Raises KeyMismatch."""
+        """Work until told to stop; ``announce`` is called when all of it has begun.
+
+        Raises KeyMismatch where the store can be reached at once and belongs to others.
+        """
+        with suppress(StoreUnavailable):
+            await self._claim()
         server = create_server(create_app(Desk(self._store, self._keyring.place, self.ledger)))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listening]))
@@ -77,8 +83,6 @@ class Agent:
             announce()
             await self._stop.wait()
             server.should_exit = True
-        if self._refused is not None:
-            raise self._refused
 
     def ledger(self) -> Ledger:
         """What became of everything."""
@@ -104,13 +108,7 @@ class Agent:
 
     async def _work(self) -> None:
         """Ship and join, side by side, once the store is known to be this deployment's; then a last time."""
-        try:
-            claimed = await self._keep("ship", self._claim, once=True)
-        except KeyMismatch as error:
-            self._refused = error
-            self.stop()
-            return
-        if not claimed:
+        if not await self._keep("ship", self._claim_in_time, once=True):
             return
         await asyncio.gather(self._keep("ship", self._shipper.step), self._keep("join", self._joining.step))
         try:
@@ -122,17 +120,30 @@ class Agent:
         except (TimeoutError, StoreUnavailable, OSError) as error:
             log.info("the last round was cut short (%s): the rest stays in the journal", error)
 
-    async def _claim(self) -> bool:
-        """Make sure that whoever shares the store shares the keyring: ids are verified without looking them up."""
-        # An embedded store lives and dies with the keyring beside it.
-        if self._store.kind != "sqlite":
-            there = await self._store.claim_key(self._keyring.fingerprint)
-            if there != self._keyring.fingerprint:
-                msg = (
-                    f"the store belongs to a deployment with keyring {there}, this one's is "
-                    f"{self._keyring.fingerprint}: share its keyring file by ACTD_KEYRING, or use another name"
-                )
-                raise KeyMismatch(msg)
+    async def _claim(self) -> None:
+        """Make sure that whoever shares the store shares the keyring: ids are verified without looking them up.
+
+        Raises KeyMismatch and StoreUnavailable.
+        """
+        there = await self._store.claim_key(self._keyring.fingerprint)
+        if there != self._keyring.fingerprint:
+            msg = (
+                f"the store belongs to a deployment with keyring {there}, this one's is {self._keyring.fingerprint}: "
+                f"name that deployment's keyring file by ACTD_KEYRING, or begin anew on purpose under another name"
+            )
+            raise KeyMismatch(msg)
+        self._claimed = True
+
+    async def _claim_in_time(self) -> bool:
+        """The same once the service serves, which goes on serving: whoever shares the store may put it right."""
+        try:
+            if not self._claimed:
+                await self._claim()
+        except KeyMismatch as error:
+            if not self._said:
+                log.error("%s", error)  # noqa: TRY400 - an operator's matter: where in the code is no matter
+            self._said = True
+            raise StoreUnavailable(str(error)) from error
         return False
 
     async def _keep(self, name: str, step: Callable[[], Awaitable[bool]], *, once: bool = False) -> bool:

@@ -169,6 +169,46 @@ def test_recorded_rows_and_steps_are_part_of_the_proof(artefact: Artefact) -> No
     assert "recorded actions" not in card(artefact)
 
 
+DECLARED = {"library": "torch", "algorithm": "", "checkpoint_sha256": "c" * 64}
+
+
+@pytest.mark.parametrize("library", ["torch", "safetensors", "cleanrl"])
+def test_a_declared_network_is_unproven_until_it_met_recorded_actions(artefact: Artefact, library: str) -> None:
+    """Its file holds tensors alone: that the activation is right says nothing but what the policy did."""
+    source = Source.model_validate(DECLARED | {"library": library})
+    parity = artefact.manifest.parity.model_copy(update={"recorded": 40})
+
+    unproven, met = told(artefact, source=source), told(artefact, source=source, parity=parity)
+
+    assert any(line.startswith("behaviour    declared, unproven against behaviour: activations") for line in unproven)
+    assert "behaviour    declared, and met 40 recorded actions" in met
+    variant = Variant(kind="int8", mother="a" * 64, observations=500, agreement=1, floor=0.99)
+    (line,) = (line for line in told(artefact, source=source, variant=variant) if line.startswith("behaviour"))
+    assert line.startswith("behaviour    declared, as its mother was")
+
+
+@pytest.mark.parametrize(
+    ("source", "recorded", "expected"),
+    [
+        (DECLARED, 0, "unproven"),
+        (DECLARED, 3, "recorded"),
+        ({"library": "torch", "algorithm": ""}, 0, "source"),
+        *[(DECLARED | {"library": library}, 0, "source") for library in ("stable-baselines3", "rllib", "numpy")],
+        *[(DECLARED | {"library": library}, 0, "source") for library in ("torchscript", "no dialect", "rsl_rl")],
+    ],
+)
+def test_the_json_says_what_was_compared_with(
+    artefact: Artefact, source: dict[str, object], recorded: int, expected: str
+) -> None:
+    """A library's own policy, a module in memory, a table and a graph are compared with themselves."""
+    parity = artefact.manifest.parity.model_copy(update={"recorded": recorded})
+    manifest = artefact.manifest.model_copy(update={"source": Source.model_validate(source), "parity": parity})
+    known = Artefact(manifest, artefact.digest, artefact.data, artefact.operators)
+
+    assert json.loads(card_json(known))["behaviour"] == expected
+    assert ("behaviour" in card(known)) == (expected != "source")
+
+
 def test_the_commit_of_the_source_is_told(artefact: Artefact) -> None:
     """Where it is known."""
     source = Source(library="cleanrl", algorithm="PPO", commit="abc123")

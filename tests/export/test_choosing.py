@@ -9,7 +9,7 @@ from torch import nn
 
 from export.declaration import parsed
 from export.distill import distilled
-from export.errors import DeclarationInvalid, HeadMistaken, OptionInvalid
+from export.errors import DeclarationInvalid, HeadImplausible, OptionInvalid
 from export.module import of_module
 from export.mother import mother_of
 from export.observations import Recorded
@@ -116,7 +116,7 @@ def test_a_softmax_at_the_end_is_no_head_of_scores(tail: Tail, action: Table, he
     """It is refused where it is proved, with the word that takes it, and nothing is written."""
     policy = read(Ending(tail, 5 if action is TWO else 3), action, head, script=script)
 
-    with pytest.raises(HeadMistaken, match=r"these are probabilities, .*head = 'probabilities' in a declaration"):
+    with pytest.raises(HeadImplausible, match=r"these are probabilities, .*head = 'probabilities' in a declaration"):
         build(policy, ABOUT)
 
 
@@ -145,7 +145,7 @@ def test_log_probabilities_and_logits_are_as_they_were() -> None:
     """A logarithm of a softmax has the same softmax; logits are no probabilities, and the sentence says so."""
     for tail in (lambda x: torch.log_softmax(x, dim=1), lambda x: x):
         assert build(read(Ending(tail), THREE, "logits", script=False), ABOUT).manifest.scores
-        with pytest.raises(HeadMistaken, match=r"said to be 'probabilities', but .*head = 'logits'"):
+        with pytest.raises(HeadImplausible, match=r"said to be 'probabilities', but .*head = 'logits'"):
             build(read(Ending(tail), THREE, "probabilities", script=False), ABOUT)
 
 
@@ -162,7 +162,7 @@ def test_log_probabilities_and_logits_are_as_they_were() -> None:
 )
 def test_an_arg_max_at_the_end_is_no_head(tail: Tail, action: Table, shown: str, script: bool) -> None:
     """What it is is said, and what to do about it."""
-    with pytest.raises(DeclarationInvalid, match=rf"is {shown} .*the action already chosen, .*head = 'action'"):
+    with pytest.raises(DeclarationInvalid, match=rf"is {shown}.*the action already chosen, .*head = 'action'"):
         read(Ending(tail, 5 if action is TWO else 3), action, "logits", script=script)
 
 
@@ -183,7 +183,7 @@ def test_an_arg_max_is_no_number_of_a_box_either() -> None:
 )
 def test_floats_in_the_right_shape_are_seen_through(tail: Tail, action: Table, message: str) -> None:
     """Their shape is that of scores; their numbers are not."""
-    with pytest.raises(HeadMistaken, match=message):
+    with pytest.raises(HeadImplausible, match=message):
         build(read(Ending(tail), action, "logits", script=False), ABOUT)
 
 
@@ -222,7 +222,9 @@ def test_a_choice_that_was_not_declared_is_refused() -> None:
     """One more than there are is no other action."""
     policy = read(Ending(chosen), {"n": 2}, "action", script=False)
 
-    with pytest.raises(HeadMistaken, match="are none of the 2 actions that were told, expected whole numbers 0 to 1"):
+    with pytest.raises(
+        HeadImplausible, match="are none of the 2 actions that were told, expected whole numbers 0 to 1"
+    ):
         build(policy, ABOUT)
 
 

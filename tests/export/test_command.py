@@ -207,6 +207,36 @@ def test_statistics_beside_a_zip_are_read_with_it(tmp_path: Path, capsys: pytest
     assert open_artefact(path.read_bytes()).manifest == manifest
 
 
+def test_a_declared_network_says_that_it_is_unproven(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong activation exports, with that said, and fails by recorded actions; the right one meets them."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    torch.save({"net": module.state_dict(), "iter": 3}, tmp_path / "net.pt")
+    seen = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+    with torch.no_grad():
+        np.savez(tmp_path / "seen.npz", obs=seen, action=module(torch.from_numpy(seen)).argmax(1).numpy())
+    spaces = "observation = { shape = [2] }\naction = { n = 3 }\n"
+    for activation in ("relu", "tanh"):
+        network = f"network = {{ hidden = [8], key = 'net', activation = '{activation}' }}"
+        (tmp_path / f"{activation}.toml").write_text(spaces + network)
+    words = [str(tmp_path / "net.pt"), "-o", str(tmp_path / "net-1.onnx"), "--declare"]
+    recorded = ["--observations", str(tmp_path / "seen.npz")]
+
+    assert main([*words, str(tmp_path / "relu.toml")]) == 0
+    wrong = capsys.readouterr().out.splitlines()
+    assert main(["show", str(tmp_path / "net-1.onnx")]) == 0
+    shown = capsys.readouterr().out
+    assert main([*words, str(tmp_path / "relu.toml"), *recorded]) == 1
+    refused = capsys.readouterr().err
+    assert main([*words, str(tmp_path / "tanh.toml"), *recorded]) == 0
+    right = capsys.readouterr().out.splitlines()
+
+    assert wrong[0] == 'beside key = "net": iter'
+    assert wrong[-2].startswith("behaviour: declared, unproven against behaviour")
+    assert "behaviour    declared, unproven against behaviour" in shown
+    assert "have another action" in refused
+    assert right[-2] == "behaviour: declared, and met 200 recorded actions"
+
+
 def test_reading_artefacts_needs_no_torch(exported: Path) -> None:
     """``verify`` and ``show`` run where torch is not installed, and exporting there says what is missing."""
     code = (

@@ -149,11 +149,12 @@ def test_a_state_dict_inside_a_checkpoint_is_found_by_its_key(tmp_path: Path) ->
 
 
 def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
-    """``torch.save(module)`` would have to be unpickled: it is refused with what to do."""
+    """``torch.save(module)`` would have to be unpickled: it is refused with what it is and what to do."""
     path = stored(Plain(), tmp_path / "net.pt")
 
-    with pytest.raises(CheckpointRefused, match="holds more than tensors"):
-        read(path, parsed(SPACES | {"network": MLP}, "declaration"))
+    for declaration in (parsed(SPACES | {"network": MLP}, "declaration"), None):
+        with pytest.raises(CheckpointRefused, match=r"holds more than tensors.*a whole module .*test_declared\.Plain"):
+            read(path, declaration)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from export.errors import HeadMistaken
+from export.errors import HeadImplausible
 from export.meaning import Meaning
 from export.plausible import FLOOR, kind_of, refuse_implausible
 from export.spec import Box, Discrete, Factor, Field, Fields, Head, MultiDiscrete
@@ -55,7 +55,7 @@ def test_probabilities_are_no_scores(said: str, sizes: tuple[int, ...]) -> None:
     """Rows from 0 on that sum to 1 are refused as either, with the word that takes them; of each factor by itself."""
     meaning = meaning_of(said, *sizes, head="q_values" if said == "q_values" else "logits")
 
-    with pytest.raises(HeadMistaken, match=rf"was said to be '{said}', .* sum to 1.* say --head probabilities"):
+    with pytest.raises(HeadImplausible, match=rf"was said to be '{said}', .* sum to 1.* say --head probabilities"):
         asked(meaning, soft(logits(*sizes)))
 
 
@@ -63,7 +63,7 @@ def test_one_factor_of_probabilities_is_enough() -> None:
     """Where others are logits, the softmax of the whole is another policy all the same."""
     first, second = logits(3, 2)
 
-    with pytest.raises(HeadMistaken, match="these are probabilities"):
+    with pytest.raises(HeadImplausible, match="these are probabilities"):
         asked(meaning_of("logits", 3, 2), np.concatenate([first, soft([second])], axis=1))
 
 
@@ -98,7 +98,9 @@ def test_a_one_among_zeros_is_an_action_that_was_chosen(said: str) -> None:
     """As one-hot rows say it, in floats: that is said before anything about probabilities."""
     ones = np.eye(4)[np.random.default_rng(0).integers(0, 4, 200)]
 
-    with pytest.raises(HeadMistaken, match=r"the action already chosen; export the scores before the arg-max, or .*"):
+    with pytest.raises(
+        HeadImplausible, match=r"the action already chosen; export the scores before the arg-max, or .*"
+    ):
         asked(meaning_of(said, 4, head="q_values" if said == "q_values" else "logits"), ones)
 
 
@@ -110,9 +112,9 @@ def test_switches_that_were_thrown_or_squashed_are_seen() -> None:
         return np.stack([np.zeros_like(rows), rows], axis=2).reshape(len(rows), -1)
 
     asked(meaning_of("logits", 2, 2, 2), switches(numbers))
-    with pytest.raises(HeadMistaken, match="the action already chosen"):
+    with pytest.raises(HeadImplausible, match="the action already chosen"):
         asked(meaning_of("logits", 2, 2, 2), switches((numbers > 0).astype(np.float64)))
-    with pytest.raises(HeadMistaken, match="expected the numbers before the sigmoid"):
+    with pytest.raises(HeadImplausible, match="expected the numbers before the sigmoid"):
         asked(meaning_of("logits", 2, 2, 2), switches(1 / (1 + np.exp(-numbers))))
 
 
@@ -122,7 +124,7 @@ def test_only_rows_in_which_nothing_is_forbidden_are_asked() -> None:
     mask[::2, 0] = False
     rows = np.where(mask, shares, -1e8).astype(np.float32)
 
-    with pytest.raises(HeadMistaken, match="in all of 100 answers"):
+    with pytest.raises(HeadImplausible, match="in all of 100 answers"):
         refuse_implausible(meaning_of("logits", 4, mask=True), {"action_mask": mask}, {"logits": rows})
     refuse_implausible(
         meaning_of("probabilities", 4, mask=True),
@@ -140,10 +142,10 @@ def test_what_is_said_to_be_probabilities_has_to_be(sizes: tuple[int, ...]) -> N
     asked(meaning, np.log(np.maximum(soft(parts), FLOOR)))
     with (
         np.errstate(invalid="ignore"),
-        pytest.raises(HeadMistaken, match=r"a number below 0, or none: .* --head logits"),
+        pytest.raises(HeadImplausible, match=r"a number below 0, or none: .* --head logits"),
     ):
         asked(meaning, np.log(raw))
-    with pytest.raises(HeadMistaken, match=r"do not sum to 1, as .* --head logits"):
+    with pytest.raises(HeadImplausible, match=r"do not sum to 1, as .* --head logits"):
         asked(meaning, np.log(np.abs(raw) + 0.1))
 
 
@@ -151,7 +153,7 @@ def test_one_softmax_over_all_factors_is_taken_too() -> None:
     """Put in proportion within each factor they are the probabilities that its logits have."""
     whole = soft([np.concatenate(logits(3, 2), axis=1)])
 
-    with pytest.raises(HeadMistaken, match="these are probabilities"):
+    with pytest.raises(HeadImplausible, match="these are probabilities"):
         asked(meaning_of("logits", 3, 2), whole)
     asked(meaning_of("probabilities", 3, 2), np.log(whole))
 
@@ -160,7 +162,7 @@ def test_probabilities_of_nothing_but_one_and_zero_are_a_choice() -> None:
     """What stands for the logarithm of zero is not taken for a ranking of the others."""
     ones = np.eye(3)[np.random.default_rng(0).integers(0, 3, 200)]
 
-    with pytest.raises(HeadMistaken, match="the action already chosen"):
+    with pytest.raises(HeadImplausible, match="the action already chosen"):
         asked(meaning_of("probabilities", 3), np.log(np.maximum(ones, FLOOR)))
 
 
@@ -170,7 +172,7 @@ def test_an_action_that_was_not_told_is_refused() -> None:
 
     asked(meaning_of("action", 3), ones)
     ones[7] = np.nan
-    with pytest.raises(HeadMistaken, match="1 of 200 answers are none of the 3 actions that were told"):
+    with pytest.raises(HeadImplausible, match="1 of 200 answers are none of the 3 actions that were told"):
         asked(meaning_of("action", 3), ones)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from export import sandbox
 from export.errors import CheckpointRefused, OptionInvalid
-from export.sandbox import Limits, trusted_state_dict
+from export.sandbox import Limits, trusted_state_dict, unpickled
 from tests.export.gadgets import Gadget
 
 QUICK = Limits(memory=256 * 1024 * 1024, cpu_s=1, wall_s=60.0, answer=1024 * 1024)
@@ -59,6 +59,33 @@ def test_tensors_are_found_inside_dicts() -> None:
     found = trusted_state_dict(saved(given, zipped=False), "all.pt")
 
     assert sorted(found) == ["actor.bias", "actor.weight", "model.w", "stats"]
+
+
+class Kept:
+    """Statistics as an object, with something in it that is no number."""
+
+    def __init__(self) -> None:
+        self.mean, self.var, self.env = np.ones(3), np.full(3, 2.0), "Ant-v4"
+
+
+def test_what_is_no_tensor_of_a_dict_is_told_apart() -> None:
+    """Objects' arrays, numbers and lists are given for who names them; a replay buffer is only named."""
+    optimizer = {"state": {0: {"exp_avg": torch.ones(2)}}}
+    given = {"net": {"w": torch.ones(2)}, "rms": Kept(), "std": [1, 2.5], "epoch": 3, "when": None, "ok": True}
+    big = Kept()
+    big.mean = np.zeros(1_000_000)
+
+    found = unpickled(pickle.dumps(given | {"optimizer": optimizer, "buffer": big}), "all.pkl")
+
+    assert list(found.arrays) == ["net.w"]
+    assert sorted(found.within) == ["buffer.var", "optimizer.state.0.exp_avg", "rms.mean", "rms.var"]
+    assert {name: array.tolist() for name, array in found.plain.items()} == {"std": [1, 2.5], "epoch": 3}
+    kinds = {"when": "NoneType", "ok": "bool", "rms.env": "str", "buffer.env": "str"}
+    assert found.others == kinds | {"buffer.mean": "array of float64 [1000000]"}
+    with pytest.raises(CheckpointRefused, match="no arrays that could be found"):
+        trusted_state_dict(pickle.dumps({"epoch": 3}), "none.pkl")
+    with pytest.raises(CheckpointRefused, match="more than 20000 things"):
+        unpickled(pickle.dumps({f"a{at}": at for at in range(20_001)}), "many.pkl")
 
 
 def test_a_pickled_table_comes_back_as_an_array() -> None:

@@ -1,7 +1,6 @@
 """The supervisor: mistakes end it with a sentence, signals with a drain, deaths of its children with a new one."""
 
 import asyncio
-import math
 import os
 import signal
 import socket
@@ -290,18 +289,38 @@ class TestChild:
         assert child.failures == 0
 
     async def test_a_refusal_may_take_its_time(self, capsys: pytest.CaptureFixture[str]) -> None:
-        """Where a child is only refused before it serves, how long that took is no matter; else it has run."""
-        late = [sys.executable, "-c", "import time; time.sleep(0.2); raise SystemExit(2)"]
-        plane, agent = Child("plane", late, refused_s=math.inf), Child("agent", late, refused_s=0.1)
+        """However long a child took to find out that it cannot begin, it is not started again."""
+        late = [sys.executable, "-c", "import time; time.sleep(0.5); raise SystemExit(2)"]
 
-        assert await plane.keep() == 2
+        assert await Child("agent", late).keep() == 2
         assert capsys.readouterr().err == ""
-        keeping = asyncio.create_task(agent.keep())
+
+    async def test_what_has_begun_is_started_again_whatever_it_ends_with(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """A child that has said that it has begun is started again even after a fatal status, and at once."""
+        script = "import os, sys\nos.write(int(sys.argv[sys.argv.index('--began') + 1]), b'x')\nraise SystemExit(2)\n"
+        child = Child("agent", [sys.executable, "-c", script])
+        keeping = asyncio.create_task(child.keep())
         async with asyncio.timeout(20):
-            await until(lambda: agent.failures > 0)
-        await agent.stop()
+            await until(lambda: child.failures > 1)
+        await child.stop()
         await keeping
-        assert "actd: the agent ended with status 2, starting it again" in capsys.readouterr().err
+
+        assert "actd: the agent ended with status 2, starting it again in 0.1 s" in capsys.readouterr().err
+
+    async def test_a_held_child_waits_for_a_word(self) -> None:
+        """It hears nothing until it is released, and each one that is started after that hears it at once."""
+        script = "import os, sys; raise SystemExit(2 if os.read(0, 64) else 7)"
+        child = Child("plane", [sys.executable, "-c", script], held=True)
+        keeping = asyncio.create_task(child.keep())
+        async with asyncio.timeout(10):
+            await until(lambda: child.process is not None)
+            assert not keeping.done()
+            await child.release()
+
+            assert await keeping == 2
+        assert await Child("plane", [sys.executable, "-c", script]).keep() == 2
 
     async def test_other_ends_are_followed_by_a_new_start(
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -371,9 +390,9 @@ class TestChild:
         assert capsys.readouterr().err == "actd: the child did not stop within 0.2 s and was ended\n"
 
     async def test_a_child_sees_the_end_of_its_supervisor(self) -> None:
-        """Its standard input stays open as long as the supervisor lives, and nothing comes through it."""
+        """Its standard input stays open as long as the supervisor lives; after the word nothing comes through it."""
         child = Child(
-            "child", [sys.executable, "-c", "import sys; raise SystemExit(2 if sys.stdin.read() == '' else 3)"]
+            "child", [sys.executable, "-c", "import sys; raise SystemExit(2 if sys.stdin.read() == 'go' else 3)"]
         )
         keeping = asyncio.create_task(child.keep())
         async with asyncio.timeout(10):

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -50,12 +50,15 @@ class Plane:
 class Service:
     """A supervisor and its children: ``with Service(config, data) as service: service.port``."""
 
-    def __init__(self, config: Path, data: Path, *, port: int = 0, redis_url: str = "") -> None:
-        """With ``redis_url`` the streams go there, else into the data folder."""
+    def __init__(
+        self, config: Path, data: Path, *, port: int = 0, redis_url: str = "", options: Sequence[str] = ()
+    ) -> None:
+        """With ``redis_url`` the streams go there, else into the data folder; ``options`` end the command line."""
         self.config = config
         self.data = data
         self._port = port
         self._redis_url = redis_url
+        self._options = options
         self._log = data.with_name(data.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,7 +82,7 @@ class Service:
         # A file rather than a pipe: nobody has to read it for the service to go on.
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [*command, "--data", str(self.data)],
+                [*command, "--data", str(self.data), *self._options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -140,16 +143,16 @@ class Service:
         try:
             self.plane()
         except BaseException:
-            self._end()
+            self.end()
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._end()
+        self.end()
 
-    def _end(self) -> None:
+    def end(self) -> None:
         """Leave nothing behind, whatever state it is in: the children end with the supervisor's pipes."""
         if self.process.poll() is not None:
             return

@@ -362,8 +362,8 @@ def test_the_output_that_is_named_is_the_head() -> None:
     data = stages().data()
     past, now = rows(40, 12), rows(40, 4)
 
-    whole = finished(data, Said(head="mean", output="target"))
-    encoder = finished(data, Said(head="mean", output="latent", observations=("obs_history",)))
+    whole = finished(data, Said(head="mean", outputs=("target",)))
+    encoder = finished(data, Said(head="mean", outputs=("latent",), observations=("obs_history",)))
 
     told = dict(zip(("latent", "target"), original(data).run(None, {"obs_history": past, "obs": now}), strict=True))
     found = answered(whole, {"obs.obs_history": past, "obs.obs": now})["mean"]

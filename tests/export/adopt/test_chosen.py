@@ -12,7 +12,7 @@ from export.adopt.adoption import adopt
 from export.adopt.command import run
 from export.adopt.reading import Said
 from export.card import card, card_json
-from export.errors import AdoptionRefused, HeadMistaken, OptionInvalid
+from export.errors import AdoptionRefused, HeadImplausible, OptionInvalid
 from export.spec import Box, Discrete, MultiDiscrete
 from export.spec.artefact import open_artefact
 from export.verify import verify
@@ -93,7 +93,9 @@ def one_number() -> File:
 )
 def test_a_choice_is_no_head(head: str, file: File, cause: str) -> None:
     """Whatever it is called: one number a row has its largest at 0, for ever."""
-    with pytest.raises(HeadMistaken, match=rf"'choice' is the action already chosen \({cause}.*or say --head action"):
+    with pytest.raises(
+        HeadImplausible, match=rf"'choice' is the action already chosen \({cause}.*or say --head action"
+    ):
         adopt(file.data(), Said(head=head))
 
 
@@ -105,17 +107,48 @@ def test_a_choice_of_one_is_no_head(head: str, dims: list[int | str]) -> None:
     scores = file.network(file.input("state", ["batch", 4]), 4, 1)
     file.add("Reshape", scores, file.constant([-1] if len(dims) == 1 else [-1, 1], "int64"), out=file.output("v", dims))
 
-    with pytest.raises(HeadMistaken, match=r"it has one number a row, of the shape \[B"):
+    with pytest.raises(HeadImplausible, match=r"it has one number a row, of the shape \[B"):
         adopt(file.data(), Said(head=head))
+
+
+def test_scores_that_come_one_by_one_are_joined_where_that_is_said() -> None:
+    """An output for each action is no factor of one choice: with --factors they are the scores of one choice."""
+    file = File()
+    state = file.input("state", ["batch", 4])
+    for name in ("left", "right"):
+        file.network(state, 4, 1, out=file.output(name, ["batch", 1]))
+    seen, names = rows(50, 4), ("left", "right")
+
+    with pytest.raises(HeadImplausible, match="'left' is the action already chosen"):
+        adopt(file.data(), Said(head="logits", outputs=names))
+    found = answered(finished(file.data(), Said(head="logits", outputs=names, sizes=(2,))), {"obs": seen})
+
+    told = np.concatenate(original(file.data()).run(list(names), {"state": seen}), axis=1)
+    assert np.abs(found["logits"] - told).max() < 1e-6
+
+
+def test_indices_of_several_outputs_are_the_choices_of_several_factors() -> None:
+    """One output a factor, each an index, in the order in which they are named."""
+    file = File()
+    state = file.input("state", ["batch", 4])
+    for name, size in (("steer", 3), ("brake", 2)):
+        file.add("ArgMax", file.network(state, 4, size), axis=1, keepdims=0, out=file.output(name, ["batch"], "int64"))
+    seen, names = rows(100, 4), ("brake", "steer")
+
+    found = answered(finished(file.data(), Said(head="action", outputs=names, sizes=(2, 3))), {"obs": seen})
+
+    told = original(file.data()).run(list(names), {"state": seen})
+    assert np.array_equal(found["action"], np.stack(told, axis=1))
+    assert set(np.unique(found["logits"])) == {0.0, 1.0}
 
 
 def test_the_tensor_before_it_is_named_and_can_be_adopted() -> None:
     """What the message says works: the scores inside the graph become the head."""
     data, seen = chosen().data(), rows(50, 4)
-    with pytest.raises(HeadMistaken, match=r"\(here 'scores': say --output-name scores --head logits\)"):
+    with pytest.raises(HeadImplausible, match=r"\(here 'scores': say --output-name scores --head logits\)"):
         adopt(data, LOGITS)
 
-    artefact = finished(data, Said(head="logits", output="scores"))
+    artefact = finished(data, Said(head="logits", outputs=("scores",)))
 
     told = original(data, "scores").run(["scores", "choice"], {"state": seen})
     found = answered(artefact, {"obs": seen})
@@ -127,15 +160,18 @@ def test_the_recipe_of_stable_baselines_is_seen_through() -> None:
     """Of its three outputs the first is the action; the logits before softmax and arg-max are named."""
     for file, names in (
         (recipe(), r"\(here '/action_net_0': say --output-name /action_net_0 --head logits\)"),
-        (recipe(factors=True), r"\(here '/action_net_0', '/action_net_1'\)"),
+        (
+            recipe(factors=True),
+            r"\(here '/action_net_0', '/action_net_1': say --output-name /action_net_0,/action_net_1 --head logits\)",
+        ),
     ):
-        with pytest.raises(HeadMistaken, match=names):
-            adopt(file.data(), Said(head="logits", output="29"))
+        with pytest.raises(HeadImplausible, match=names):
+            adopt(file.data(), Said(head="logits", outputs=("29",)))
 
-    artefact = finished(recipe().data(), Said(head="logits", output="/action_net_0"))
-
-    found = answered(artefact, {"obs": rows(50, 4)})
-    assert np.array_equal(found["action"], original(recipe().data()).run(["29"], {"input": rows(50, 4)})[0])
+    for factors, names in ((False, ("/action_net_0",)), (True, ("/action_net_0", "/action_net_1"))):
+        data = recipe(factors=factors).data()
+        found = answered(finished(data, Said(head="logits", outputs=names)), {"obs": rows(50, 4)})
+        assert np.array_equal(found["action"], original(data).run(["29"], {"input": rows(50, 4)})[0])
 
 
 def test_a_dialect_of_means_does_not_hide_a_choice() -> None:
@@ -144,7 +180,7 @@ def test_a_dialect_of_means_does_not_hide_a_choice() -> None:
     del file.outputs[:]
     file.add("ArgMax", "plain", axis=1, keepdims=1, out=file.output("actions", ["batch", 1], "int64"))
 
-    with pytest.raises(HeadMistaken, match="expected the mean of each number"):
+    with pytest.raises(HeadImplausible, match="expected the mean of each number"):
         adopt(file.data(), Said())
 
 
@@ -200,8 +236,8 @@ def test_several_choices_are_a_one_for_each_factor() -> None:
     told = original(data).run(["29"], {"input": seen})[0]
 
     for said in (
-        Said(head="action", output="29", sizes=(3, 2)),
-        Said(head="action", output="29", actions=("fan=a/b/c", "x=d/e")),
+        Said(head="action", outputs=("29",), sizes=(3, 2)),
+        Said(head="action", outputs=("29",), actions=("fan=a/b/c", "x=d/e")),
     ):
         artefact = finished(data, said)
         found = answered(artefact, {"obs": seen})
@@ -220,7 +256,7 @@ def test_a_one_among_zeros_is_taken_as_the_choice_that_it_is() -> None:
     seen = rows(100, 4) * 3
 
     for head in ("logits", "probabilities", "q_values"):
-        with pytest.raises(HeadMistaken, match="this output is the action already chosen"):
+        with pytest.raises(HeadImplausible, match="this output is the action already chosen"):
             finished(file.data(), Said(head=head))
     artefact = finished(file.data(), ACTION)
 
@@ -254,7 +290,7 @@ def test_an_index_that_does_not_exist_is_no_number(said: Said) -> None:
 
 def test_more_choices_than_were_told_are_refused() -> None:
     """A choice that somebody forgot to name is no choice that nobody makes."""
-    with pytest.raises(HeadMistaken, match=r"the file chooses \[2\] for .* expected one of the 2 actions"):
+    with pytest.raises(HeadImplausible, match=r"the file chooses \[2\] for .* expected one of the 2 actions"):
         adopt(chosen().data(), Said(head="action", actions=("left", "right")))
 
 
@@ -319,7 +355,7 @@ def test_the_command_says_and_does_it(tmp_path: Path, capsys: pytest.CaptureFixt
     """From the refusal to the artefact, with names of the actions."""
     (tmp_path / "theirs.onnx").write_bytes(chosen().data())
     words = [str(tmp_path / "theirs.onnx"), "-o", str(tmp_path / "turn-1.onnx")]
-    with pytest.raises(HeadMistaken, match="or say --head action"):
+    with pytest.raises(HeadImplausible, match="or say --head action"):
         run([*words, "--head", "logits"])
     assert not (tmp_path / "turn-1.onnx").exists()
 

@@ -339,7 +339,7 @@ def test_names_that_are_not_there_are_refused() -> None:
     with pytest.raises(OptionInvalid, match=r"the inputs are \[obs\], expected observations named image"):
         adopt(simple().data(), Said(observations=("image",)))
     with pytest.raises(OptionInvalid, match="--output-name is 'q', expected one of the outputs actions"):
-        adopt(simple().data(), Said(output="q"))
+        adopt(simple().data(), Said(outputs=("q",)))
 
 
 def test_a_mask_of_no_dialect_is_a_mask() -> None:

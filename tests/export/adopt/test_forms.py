@@ -6,7 +6,7 @@ import pytest
 from export.adopt.adoption import adopt
 from export.adopt.forms import inside_of, served
 from export.adopt.reading import Said
-from export.errors import HeadMistaken, OptionInvalid
+from export.errors import HeadImplausible, OptionInvalid
 from export.plausible import FLOOR
 from export.spec import MultiDiscrete
 from export.spec.artefact import Artefact
@@ -84,7 +84,7 @@ def shares_of(artefact: Artefact, seen: np.ndarray, *sizes: int, **inputs: np.nd
 )
 def test_probabilities_are_refused_as_scores(head: str, file: File, sizes: tuple[int, ...]) -> None:
     """The softmax of 0.909, 0.045 and 0.045 is 0.543 ...: another policy, which a comparison with itself proves."""
-    with pytest.raises(HeadMistaken, match=r"these are probabilities, .* say --head probabilities"):
+    with pytest.raises(HeadImplausible, match=r"these are probabilities, .* say --head probabilities"):
         finished(file.data(), Said(head=head, sizes=sizes))
 
 
@@ -150,7 +150,7 @@ def test_what_is_no_probability_is_not_taken_for_one(tail: str) -> None:
     operator = ("Identity", {}) if tail == "logits" else ("LogSoftmax", {"axis": 1})
     file.add(operator[0], scores, out=file.output("out", ["batch", 3]), **operator[1])
 
-    with pytest.raises(HeadMistaken, match=r"was said to be 'probabilities', but .* --head logits"):
+    with pytest.raises(HeadImplausible, match=r"was said to be 'probabilities', but .* --head logits"):
         finished(file.data(), PROBABILITIES)
     found = answered(finished(file.data(), Said(head="logits")), {"obs": rows(20, 4)})["logits"]
 
@@ -163,7 +163,7 @@ def test_ml_agents_shares_are_seen_too() -> None:
     scores = file.network("obs_0", 4, 3)
     file.add("Softmax", scores, axis=1, out=file.output("discrete_actions", ["batch", 3]))
 
-    with pytest.raises(HeadMistaken, match="these are probabilities"):
+    with pytest.raises(HeadImplausible, match="these are probabilities"):
         finished(file.data(), Said())
     artefact = finished(file.data(), PROBABILITIES)
 
@@ -173,7 +173,7 @@ def test_ml_agents_shares_are_seen_too() -> None:
 
 def test_values_of_several_factors_are_refused_as_such() -> None:
     """Several choices at once have logits: the sentence says so, whatever the numbers are."""
-    with pytest.raises(OptionInvalid, match="head is 'q_values', expected 'logits' for a MultiDiscrete action"):
+    with pytest.raises(OptionInvalid, match="the head is 'q_values', expected 'logits' for several choices at once"):
         adopt(branched().data(), Said(head="q_values", sizes=(3, 2)))
 
 

@@ -54,7 +54,11 @@ async def running(store: Store, data: Path) -> AsyncIterator[Agent]:
     up = asyncio.Event()
     with listen("127.0.0.1", 0) as listening:
         work = asyncio.create_task(one.run(listening, up.set))
-        await up.wait()
+        begun = asyncio.create_task(up.wait())
+        await asyncio.wait([work, begun], return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        if work.done():
+            await work
         try:
             yield one
         finally:

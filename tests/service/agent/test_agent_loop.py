@@ -55,6 +55,28 @@ class TestLoop:
         await store.close()
         pen.close()
 
+    async def test_a_store_that_turns_out_to_be_foreign_is_said_and_left_alone(
+        self, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Away at the start and somebody else's when it comes: said once, nothing shipped, and put right in time."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        await store.claim_key("another")
+        redis_server.stall()
+        pen = Pen(1, tmp_path / "journal")
+        pen.beat(1)
+        async with running(store, tmp_path) as one:
+            redis_server.resume()
+            await seen(lambda: "keyring another" in caplog.text)
+            before = (await store.writers(), one.ledger().reachable)
+            with redis_server.client() as operator:
+                operator.delete("actd:{svc}:key")
+            await seen(lambda: one.ledger().journal.delivered == 1)
+
+        assert before == ({}, False)
+        assert [record.levelname for record in caplog.records].count("ERROR") == 1
+        await store.close()
+        pen.close()
+
     async def test_told_to_stop_before_the_store_ever_answered_it_ends(
         self, redis_server: RedisServer, tmp_path: Path
     ) -> None:
