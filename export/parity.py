@@ -45,7 +45,8 @@ def prove(
     )
     differ = _compare(meaning, parity, answers_name, source, graph, source)
     if meaning.native is not None:
-        differ |= _compare(meaning, parity, meaning.native_name, _played(meaning.native, meaning, asked), graph, source)
+        native = _played(meaning.native, meaning, asked, starting=True)
+        differ |= _compare(meaning, parity, meaning.native_name, native, graph, source)
     parity = parity.model_copy(update={"action_agreement": float(1.0 - differ.mean()), "near_ties": int(differ.sum())})
     if recorded is not None:
         parity = _against_recorded(meaning, parity, recorded, graph, source)
@@ -56,8 +57,8 @@ def _named(meaning: Meaning, answers_name: str) -> str:
     return answers_name if meaning.native is None else f"{meaning.native_name} and {answers_name}"
 
 
-def _played(answers: Answers, meaning: Meaning, asked: Sequence[Trial]) -> Played:
-    parts = [play(answers, meaning, trial) for trial in asked]
+def _played(answers: Answers, meaning: Meaning, asked: Sequence[Trial], *, starting: bool = False) -> Played:
+    parts = [play(answers, meaning, trial, starting=starting) for trial in asked]
     return Played(inputs=joined([part.inputs for part in parts]), outputs=joined([part.outputs for part in parts]))
 
 
