@@ -268,7 +268,7 @@ def test_networks_from_elsewhere_are_stacked_alike(kind: str, tmp_path: Path) ->
     else:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            torch.jit.save(torch.jit.script(layers.requires_grad_(False)), tmp_path / "model.pt")  # type: ignore[no-untyped-call]
+            torch.jit.save(torch.jit.script(layers.requires_grad_(False)), tmp_path / "model.pt")
         network = 'network = { kind = "module", head = "q_values" }'
     spaces_ = 'observation = { shape = [3, 20] }\naction = { names = ["a", "b", "c", "d"] }\n'
     (tmp_path / "it.toml").write_text(spaces_ + network)
