@@ -102,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument
     kept("--frame-stack", type=int, metavar="FRAMES", help="the network sees so many frames; callers send one")
     kept("--frame-padding", choices=["zero", "first"], default="zero", help="before the first frame (%(default)s)")
+    kept("--frame-axis", type=_words, metavar="AXIS", help="they are stacked on the first or last axis (KEY=first,...)")
     kept("--channels-last", action="store_true", help="callers send images as [height, width, channels]")
     kept("--time-feature", type=int, metavar="STEPS", help="the last field is the share of STEPS that is left")
     faster = parser.add_argument_group("a faster variant of an artefact (CHECKPOINT is FILE.onnx)").add_argument

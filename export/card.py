@@ -199,11 +199,12 @@ def _seen(taken: Statistics, at: int) -> str:
 def _proof(manifest: Manifest) -> Iterator[str]:
     parity = manifest.parity
     steps = f" over {parity.steps} steps" if parity.steps > 1 else ""
+    beyond = ", but for the source's own rounding" if parity.max_scaled_error > parity.tolerance else ""
     yield (
         f"parity       {parity.observations} observations{steps}, {parity.reference}: same action in "
         f"{parity.action_agreement * 100:g} % ({parity.near_ties} near ties), largest error "
         f"{parity.max_abs_error:.3g} ({parity.max_scaled_error:.2g} of the scale {parity.scale:.3g}, "
-        f"at most {parity.tolerance:g} allowed)"
+        f"at most {parity.tolerance:g} allowed{beyond})"
     )
     if parity.recorded:
         yield f"             {parity.recorded} of them with recorded actions ({parity.recorded_ties} near ties)"

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from export.errors import OptionInvalid
+from export.frames import images_of
 from export.meaning import Answers, Arrays
 from export.spec import Array, Dict, Fields
 from export.spec.spaces import ObservationSpace
@@ -43,6 +44,17 @@ def channels_last(policy: TrainedPolicy) -> TrainedPolicy:
         inside=(*(f"{name}: channels moved from last to first" for name in names), *policy.inside),
         native=_asked_so(policy.native, names) if policy.native is not None else None,
     )
+
+
+def refuse_last(stack: TrainedPolicy, frame: TrainedPolicy) -> None:
+    """Raise OptionInvalid where the frames of an image were stacked on its last axis: its channels are there."""
+    for whole, one in zip(stack.observation.inputs, frame.observation.inputs, strict=True):
+        if whole.name in images_of(stack) and whole.shape[-1] != one.shape[-1]:
+            msg = (
+                f"--channels-last is for networks that take channels first, but the frames of {whole.name} are stacked "
+                f"on its last axis, {list(whole.shape)}: callers send {list(one.shape)} without it"
+            )
+            raise OptionInvalid(msg)
 
 
 def _turned(space: ObservationSpace) -> ObservationSpace:

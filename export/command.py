@@ -11,14 +11,15 @@ from tqdm import tqdm
 
 from export.archive import read_capped
 from export.card import behaviour_said
-from export.channels import channels_last
+from export.channels import channels_last, refuse_last
 from export.declaration import read_declaration
 from export.ensemble import ensemble
 from export.errors import CheckpointRefused, OptionInvalid
+from export.frames import axes_of
 from export.meaning import About
 from export.naming import Names, named
 from export.observations import read_recorded
-from export.remembered import per_frame_of, size_of, stacked, timed
+from export.remembered import is_of_frames, stacked, timed
 from export.sb3 import read_normaliser
 from export.sources import Asked, read
 from export.spec import Evaluation
@@ -80,22 +81,24 @@ def _policy(options: argparse.Namespace, about: About) -> TrainedPolicy:
 def _as_called(asked: Asked, options: argparse.Namespace) -> TrainedPolicy:
     """Read a policy and have it take what callers have: one frame, no time feature, channels where theirs are."""
     frames = options.frame_stack
-    per_frame = None
+    of_frame = None
     if frames is not None and asked.normalisation is not None:
-        normaliser = read_normaliser(asked.normalisation)
+        normaliser, plain = read_normaliser(asked.normalisation), replace(asked, normalisation=None)
         # VecNormalize below VecFrameStack has the statistics of one frame, and zeros stand for normalised frames.
-        if (size := size_of(normaliser)) is not None and size * frames == read(_plain(asked)).observation.size:
-            asked, per_frame = _plain(asked), per_frame_of(normaliser)
+        if is_of_frames(normaliser, read(plain), frames):
+            asked, of_frame = plain, normaliser
     policy = read(asked)
+    if frames is None and options.frame_axis is not None:
+        msg = f"--frame-axis is {','.join(options.frame_axis)}, expected --frame-stack FRAMES with it"
+        raise OptionInvalid(msg)
     if frames is not None:
-        policy = stacked(policy, frames, options.frame_padding, per_frame)
+        axes, whole = axes_of(options.frame_axis or ()), policy
+        policy = stacked(policy, frames, options.frame_padding, axes=axes, of_frame=of_frame)
+        if options.channels_last:
+            refuse_last(whole, policy)
     if options.time_feature is not None:
         policy = timed(policy, options.time_feature)
     return channels_last(policy) if options.channels_last else policy
-
-
-def _plain(asked: Asked) -> Asked:
-    return replace(asked, normalisation=None)
 
 
 def _prefixes(names: tuple[str, ...]) -> str:

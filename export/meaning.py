@@ -13,6 +13,8 @@ _UNKNOWN = Source(library="torch", algorithm="")
 # Tensors by the name of their port, each ``[N, ...]``.
 Arrays = Mapping[str, NDArray[np.generic]]
 Answers = Callable[[Arrays], Arrays]
+# What the source's own way of answering is told besides: the rows ``[N]`` where an episode starts.
+EPISODE_START = "episode_start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,8 @@ class Meaning:
     """The meaning of a policy's inputs and outputs.
 
     ``native``, where given, is the source framework's own answer to the same questions, worked out in another way: it
-    takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with.
+    takes tensors by name and gives ``action`` or any of the outputs by name, to be compared with. It is asked step by
+    step, in the order of the episodes, and is told too where one starts (``episode_start``).
     ``said`` is what people said the source's own output is, where it does not tell itself: ``logits``, ``q_values``,
     ``probabilities`` or ``action``; its answers are held against that. ``scores`` is as in the manifest.
     ``set_aside`` names the tensors of the checkpoint that no action depends on. ``constant`` are the numbers of a Box

@@ -1,6 +1,8 @@
 """The proof that an ONNX graph answers as the source framework does, before anything is written."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
@@ -10,11 +12,24 @@ from export.errors import ParityFailed
 from export.meaning import Answers, Meaning
 from export.plausible import refuse_implausible
 from export.questions import Played, Trial, joined, play, sizes_of
+from export.rounding import Rounding, ranged
 from export.runtime import Session
 from export.spec import HEADS, Box, Parity
 from export.spec.manifest import magnitudes
 
 TOLERANCE = 1e-5
+
+
+class Proof(NamedTuple):
+    """What was measured, and what the graph answered.
+
+    Of the rows ``[N]``, ``plain`` are within the tolerance by themselves and ``steady`` on other machines too.
+    """
+
+    parity: Parity
+    played: Played
+    plain: NDArray[np.bool_]
+    steady: NDArray[np.bool_]
 
 
 def prove(
@@ -25,14 +40,16 @@ def prove(
     tolerance: float = TOLERANCE,
     *,
     answers_name: str = "the source",
+    precise: Answers | None = None,
     recorded: NDArray[np.generic] | None = None,
-) -> tuple[Parity, Played]:
+) -> Proof:
     """Compare every output and the executed action with the source's over all trials; give what the graph answered.
 
     The source is ``answers`` and, where there is one, the policy's own ``native``; ``recorded[K, ...]`` are the actions
-    recorded for the first K rows. Raises HeadImplausible where the source's head is not what people said it is, and
-    ParityFailed, showing the worst row, where an output is off by more than the tolerance (see ``Parity``), or where
-    another action is executed in a row that is no near tie.
+    recorded for the first K rows. ``precise`` is the source in float64, asked only where a row differs too much: a row
+    in which the source's own float32 answer is off itself is judged by that (see ``Rounding``). Raises HeadImplausible
+    where the source's head is not what people said it is, and ParityFailed, showing the worst row, where an output is
+    off by more than the tolerance (see ``Parity``), or where another action is executed in a row that is no near tie.
     """
     graph = _played(session.run, meaning, asked)
     source = _played(answers, meaning, asked)
@@ -46,21 +63,26 @@ def prove(
             "steps": asked[-1].starts.shape[0],
         }
     )
-    differ = _compare(meaning, parity, answers_name, source, graph, source)
+    rounding = Rounding(meaning, parity, source, answers, precise, lambda asked_of: _played(asked_of, meaning, asked))
+    comparison = _Comparison(meaning, parity, graph, source, rounding)
+    differ = comparison.compare(answers_name, source)
     if meaning.native is not None:
-        differ |= _compare(meaning, parity, meaning.native_name, _played(meaning.native, meaning, asked), graph, source)
+        native = _played(meaning.native, meaning, asked, starting=True)
+        differ |= comparison.compare(meaning.native_name, native)
     parity = parity.model_copy(update={"action_agreement": float(1.0 - differ.mean()), "near_ties": int(differ.sum())})
     if recorded is not None:
-        parity = _against_recorded(meaning, parity, recorded, graph, source)
-    return parity, graph
+        ties = int(comparison.compare_actions("the recorded action", recorded).sum())
+        parity = parity.model_copy(update={"recorded": len(recorded), "recorded_ties": ties})
+    parity = parity.model_copy(update={"reference": parity.reference + rounding.said})
+    return Proof(parity, graph, rounding.plain, rounding.steady)
 
 
 def _named(meaning: Meaning, answers_name: str) -> str:
     return answers_name if meaning.native is None else f"{meaning.native_name} and {answers_name}"
 
 
-def _played(answers: Answers, meaning: Meaning, asked: Sequence[Trial]) -> Played:
-    parts = [play(answers, meaning, trial) for trial in asked]
+def _played(answers: Answers, meaning: Meaning, asked: Sequence[Trial], *, starting: bool = False) -> Played:
+    parts = [play(answers, meaning, trial, starting=starting) for trial in asked]
     return Played(inputs=joined([part.inputs for part in parts]), outputs=joined([part.outputs for part in parts]))
 
 
@@ -91,49 +113,63 @@ def _scale(array: NDArray[np.generic]) -> float:
     return float(np.median(magnitudes(array).max(axis=1, initial=0.0))) or 1.0
 
 
-def _compare(
-    meaning: Meaning, parity: Parity, what: str, expected: Played, found: Played, source: Played
-) -> NDArray[np.bool_]:
-    """Refuse a graph whose outputs or actions are not those of ``expected``, as far as it says them.
+@dataclass(frozen=True, slots=True)
+class _Comparison:
+    """A graph's answers, to be compared with what others say to the same questions."""
 
-    Gives the rows of another action, which are near ties.
-    """
-    for port in meaning.outputs:
-        if port.name not in expected.outputs:
-            continue
-        told, seen = expected.outputs[port.name], found.outputs[port.name]
-        close = parity.close(told, seen, port.name)
-        if not close.all():
-            worst = int(np.argmax(parity.errors(told, seen, port.name)))
+    meaning: Meaning
+    parity: Parity
+    graph: Played
+    source: Played
+    rounding: Rounding
+
+    def compare(self, what: str, expected: Played) -> NDArray[np.bool_]:
+        """Refuse a graph whose outputs or actions are not those of ``expected``, as far as it says them.
+
+        Gives the rows of another action, which are near ties.
+        """
+        for port in self.meaning.outputs:
+            if port.name not in expected.outputs:
+                continue
+            told, seen = expected.outputs[port.name], self.graph.outputs[port.name]
+            wrong = ~self.parity.close(told, seen, port.name)
+            if not wrong.any():
+                continue
+            judged = self.rounding.output(port.name, told, seen, wrong)
+            wrong &= ~judged.excused
+            if wrong.any():
+                worst = int(np.argmax(np.where(wrong, self.parity.errors(told, seen, port.name), -1)))
+                reason = (
+                    f"{int(wrong.sum())} of {len(wrong)} rows of {port.name!r} differ by more than "
+                    f"{self.parity.tolerance:g} of their scale (--tolerance): {judged.why(worst)}"
+                )
+                raise ParityFailed(_case(reason, what, self.graph, worst, told[worst], seen[worst]))
+        if "action" not in expected.outputs:
+            return np.zeros(len(self.graph), dtype=np.bool_)
+        return self.compare_actions(what, expected.outputs["action"])
+
+    def compare_actions(self, what: str, told: NDArray[np.generic]) -> NDArray[np.bool_]:
+        """Compare the executed actions of the first rows with those told; see ``compare``.
+
+        Numbers of a Box that rounding explains are the same action; choices that it explains are near ties.
+        """
+        meaning, seen = self.meaning, self.graph.outputs["action"][: len(told)]
+        wrong = differ = differing(meaning, self.parity.tolerance, told, seen)
+        if not isinstance(meaning.action, Box):
+            head = self.source.outputs[HEADS[meaning.head][0]][: len(told)]
+            wrong = differ & ~near_ties(meaning, self.parity, head)
+        if not wrong.any():
+            return differ
+        judged = self.rounding.action(told, seen, wrong)
+        wrong = wrong & ~judged.excused
+        if wrong.any():
+            worst = int(np.argmax(wrong))
             reason = (
-                f"{int((~close).sum())} of {len(close)} rows of {port.name!r} differ by more than "
-                f"{parity.tolerance:g} of their scale"
+                f"{int(wrong.sum())} of {len(wrong)} rows have another action, by more than {self.parity.tolerance:g} "
+                f"(--tolerance): {judged.why(worst)}"
             )
-            raise ParityFailed(_case(reason, what, found, worst, told[worst], seen[worst]))
-    if "action" not in expected.outputs:
-        return np.zeros(len(found), dtype=np.bool_)
-    return _compare_actions(meaning, parity, what, expected.outputs["action"], found, source)
-
-
-def _compare_actions(
-    meaning: Meaning, parity: Parity, what: str, told: NDArray[np.generic], found: Played, source: Played
-) -> NDArray[np.bool_]:
-    seen = found.outputs["action"][: len(told)]
-    wrong = differ = differing(meaning, parity.tolerance, told, seen)
-    if not isinstance(meaning.action, Box):
-        wrong = differ & ~near_ties(meaning, parity, source.outputs[HEADS[meaning.head][0]][: len(told)])
-    if wrong.any():
-        worst = int(np.argmax(wrong))
-        reason = f"{int(wrong.sum())} of {len(wrong)} rows have another action"
-        raise ParityFailed(_case(reason, what, found, worst, told[worst], seen[worst]))
-    return differ
-
-
-def _against_recorded(
-    meaning: Meaning, parity: Parity, recorded: NDArray[np.generic], found: Played, source: Played
-) -> Parity:
-    ties = _compare_actions(meaning, parity, "the recorded action", recorded, found, source)
-    return parity.model_copy(update={"recorded": len(recorded), "recorded_ties": int(ties.sum())})
+            raise ParityFailed(_case(reason, what, self.graph, worst, told[worst], seen[worst]))
+        return differ if not isinstance(meaning.action, Box) else np.zeros_like(differ)
 
 
 def differing(
@@ -142,10 +178,7 @@ def differing(
     """Say for each row whether another action is executed; for a Box, by more than ``tolerance`` of its range."""
     if not isinstance(meaning.action, Box):
         return np.asarray((told != seen).reshape(len(told), -1).any(axis=1))
-    low, high = np.array(meaning.action.low), np.array(meaning.action.high)
-    a, b = (array.reshape(len(told), -1).astype(np.float64) for array in (told, seen))
-    width = np.where(np.isfinite(high - low), high - low, np.maximum(1.0, np.abs(a)))
-    return np.asarray(~(np.abs(a - b) <= tolerance * np.maximum(width, 1e-12)).all(axis=1))
+    return np.asarray(~(ranged(meaning.action, told, seen) <= tolerance))
 
 
 def near_ties(meaning: Meaning, parity: Parity, head: NDArray[np.generic]) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from export.meaning import Answers, Arrays, Meaning
+from export.meaning import EPISODE_START, Answers, Arrays, Meaning
 from export.observations import Recorded, sampled, states
 from export.spec import MASK, Discrete, MultiDiscrete
 
@@ -100,8 +100,11 @@ def sizes_of(meaning: Meaning) -> tuple[int, ...]:
     return meaning.action.sizes if isinstance(meaning.action, MultiDiscrete) else ()
 
 
-def play(answers: Answers, meaning: Meaning, trial: Trial) -> Played:
-    """Ask a trial's questions in order, carrying the memory that is answered from step to step."""
+def play(answers: Answers, meaning: Meaning, trial: Trial, *, starting: bool = False) -> Played:
+    """Ask a trial's questions in order, carrying the memory that is answered from step to step.
+
+    Who is ``starting`` its episodes itself is told where they start.
+    """
     steps, episodes = trial.starts.shape
     carried = {memory.name: _initial(memory.shape, memory.dtype, memory.initial, episodes) for memory in meaning.memory}
     asked: list[Arrays] = []
@@ -112,7 +115,7 @@ def play(answers: Answers, meaning: Meaning, trial: Trial) -> Played:
             first = trial.starts[step].reshape(-1, *[1] * len(memory.shape))
             initial = _initial(memory.shape, memory.dtype, memory.initial, episodes)
             inputs[memory.port_in.name] = np.where(first, initial, carried[memory.name])
-        outputs = answers(inputs)
+        outputs = answers(inputs | {EPISODE_START: trial.starts[step]} if starting else inputs)
         carried = {memory.name: outputs[memory.port_out.name] for memory in meaning.memory}
         asked.append(inputs)
         told.append(outputs)

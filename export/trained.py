@@ -18,10 +18,12 @@ class TrainedPolicy(Meaning):
 
     ``module`` takes the tensors of ``inputs`` in their order, each ``[N, *shape]`` (observation, mask, memory), and
     gives those of ``outputs`` in theirs (head, spread, memory): one tensor, or a tuple where there are several. The
-    executed action is worked out of the head by the writer, the same way for all.
+    executed action is worked out of the head by the writer, the same way for all. ``images`` names the inputs that the
+    source takes for images of bytes, with channels; None where it does not say.
     """
 
     module: nn.Module
+    images: tuple[str, ...] | None = None
 
     def answer(self, inputs: Arrays) -> Arrays:
         """Give the network's outputs and the executed ``action``, each ``[N, ...]``."""

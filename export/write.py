@@ -4,7 +4,7 @@ import contextlib
 import copy
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,8 +19,9 @@ from export.gaussian_columns import refuse_constant, refuse_negative_std
 from export.graph import graph_of
 from export.meaning import About, Answers, Meaning
 from export.observations import Recorded, statistics
-from export.parity import TOLERANCE, gaps, prove
-from export.questions import Played, trials
+from export.parity import TOLERANCE, Proof, gaps, prove
+from export.precision import Precise
+from export.questions import trials
 from export.runtime import Session
 from export.spec import HEADS, Box, Golden, Manifest, Parity, Tensor
 from export.spec.artefact import Artefact, open_artefact, seal
@@ -77,6 +78,7 @@ def build(
         policy.answer,
         about,
         answers_name=f"torch {torch.__version__}",
+        precise=Precise(policy),
         recorded=recorded,
         tolerance=tolerance,
         step=step,
@@ -90,20 +92,27 @@ def finish(
     about: About,
     *,
     answers_name: str,
+    precise: Answers | None = None,
     recorded: Recorded | None = None,
     tolerance: float = TOLERANCE,
     step: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
-    """Compare a graph with what ``answers`` says to the same questions, seal it and verify it; see ``write``."""
+    """Compare a graph with what ``answers`` says to the same questions, seal it and verify it; see ``write``.
+
+    ``precise`` answers in float64, where the source can.
+    """
     step("compare")
     asked = trials(meaning, recorded)
     session = Session(model.SerializeToString())
     actions = None if recorded is None else recorded.actions
-    parity, played = prove(meaning, session, answers, asked, tolerance, answers_name=answers_name, recorded=actions)
-    refuse_negative_std(played)
-    refuse_constant(meaning, session.run, asked, played)
+    proof = prove(
+        meaning, session, answers, asked, tolerance, answers_name=answers_name, precise=precise, recorded=actions
+    )
+    parity = proof.parity
+    refuse_negative_std(proof.played)
+    refuse_constant(meaning, session.run, asked, proof.played)
     step("seal")
-    golden = _golden(meaning, parity, played, 0 if recorded is None else len(recorded))
+    golden = _golden(meaning, proof, 0 if recorded is None else len(recorded))
     manifest = _manifest(meaning, about, parity, golden, recorded, _opset(model))
     try:
         artefact = open_artefact(seal(model, manifest))
@@ -114,7 +123,10 @@ def finish(
     report = verify(artefact.data)
     for check in report.checks:
         if not check.passed:
-            msg = f"the finished file fails its own check {check.name!r}: {check.found}; nothing was written"
+            rounded = (
+                "" if proof.plain.all() else ": the policy's own float32 rounding, which --tolerance allows more of,"
+            )
+            msg = f"the finished file fails its own check {check.name!r}: {check.found}{rounded}; nothing was written"
             raise VerificationFailed(msg)
     return artefact
 
@@ -123,15 +135,16 @@ def _opset(model: onnx.ModelProto) -> int:
     return max(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
 
 
-def _golden(meaning: Meaning, parity: Parity, played: Played, seen: int) -> Golden:
+def _golden(meaning: Meaning, proof: Proof, seen: int) -> Golden:
     """Choose rows that say most, half of them from the ``seen`` recorded ones at the front."""
+    parity, played, plain, steady = proof
     head = played.outputs[HEADS[meaning.head][0]]
-    clear = np.ones(len(head), dtype=np.bool_)
+    clear = steady
     if not isinstance(meaning.action, Box):
-        clear = gaps(meaning, head) > _CLEAR * parity.tolerance * parity.row_scales(head)
+        clear = steady & (gaps(meaning, head) > _CLEAR * parity.tolerance * parity.row_scales(head))
     count = GOLDEN if meaning.observation.size <= _LARGE else _LARGE_GOLDEN
-    first = _spread(np.arange(seen), clear, count // 2)
-    chosen = np.concatenate([first, _spread(np.arange(seen, len(head)), clear, count - len(first))])
+    first = _spread(np.arange(seen), (clear, steady, plain), count // 2)
+    chosen = np.concatenate([first, _spread(np.arange(seen, len(head)), (clear, steady, plain), count - len(first))])
     outputs = (*meaning.outputs, meaning.action.port)
     return Golden(
         inputs={port.name: Tensor.of(played.inputs[port.name][chosen]) for port in meaning.inputs},
@@ -139,10 +152,10 @@ def _golden(meaning: Meaning, parity: Parity, played: Played, seen: int) -> Gold
     )
 
 
-def _spread(pool: NDArray[np.int64], clear: NDArray[np.bool_], count: int) -> NDArray[np.int64]:
-    """Pick ``count`` indices evenly from the pool, from its clear ones where they are enough."""
-    preferred = pool[clear[pool]]
-    source = preferred if len(preferred) >= count else pool
+def _spread(pool: NDArray[np.int64], better: Sequence[NDArray[np.bool_]], count: int) -> NDArray[np.int64]:
+    """Pick ``count`` indices evenly from the pool, from the first of its ``better`` parts that is large enough."""
+    parts = [pool[wanted[pool]] for wanted in better]
+    source = next((part for part in parts if len(part) >= count), pool)
     return source[np.linspace(0, len(source) - 1, min(count, len(source))).astype(np.int64)]
 
 

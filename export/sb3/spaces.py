@@ -63,6 +63,13 @@ def observations_of(found: Sb3Checkpoint) -> ObservationSpace:
     )
 
 
+def images_of(found: Sb3Checkpoint, observation: ObservationSpace) -> tuple[str, ...]:
+    """Name the observation's tensors that SB3 takes for images."""
+    space = space_of(found, "observation_space")
+    parts = zip(observation.inputs, space.spaces or (("", space),), strict=True)
+    return tuple(port.name for port, (_, part) in parts if part.image)
+
+
 def _part(space: Space, prefix: str, single: str) -> Fields | Array:
     """Give the space of one tensor; ``prefix`` names its numbers, ``single`` that of a Discrete."""
     if space.kind in ("Discrete", "MultiDiscrete"):

@@ -101,7 +101,8 @@ class Parity(Frozen):
     ``action_agreement`` is the share of all rows with the same action (the same arg-max; for a Box, each number within
     ``tolerance`` of its range); the others, ``near_ties`` of them, are rows whose two best values are closer to each
     other, in the source itself, than the tolerance. ``recorded`` counts the rows among them whose actions were
-    recorded from the source, ``recorded_ties`` those of them that are near ties.
+    recorded from the source, ``recorded_ties`` those of them that are near ties. Where the source's own float32 answer
+    is off by more than that, as its float64 answer shows, a row may differ by as much: ``reference`` says in how many.
     """
 
     reference: str

@@ -16,7 +16,7 @@ from torch import nn
 from export.channels import channels_last
 from export.errors import OptionInvalid
 from export.meaning import Arrays
-from export.remembered import per_frame_of, size_of, stacked, timed
+from export.remembered import is_of_frames, stacked, timed
 from export.runtime import Session
 from export.sb3.normaliser import Normaliser, Running
 from export.spec import Array, Dict, Discrete, Entry, Field, Fields
@@ -185,8 +185,8 @@ def test_a_stack_and_a_time_feature_go_together() -> None:
 
 
 def test_a_stack_that_does_not_divide_the_observation_is_refused() -> None:
-    """Three frames of ten numbers, one frame, a Dict: each is a sentence."""
-    parts = Dict(entries=(Entry(key="x", space=Array(shape=(4,))),))
+    """Three frames of ten numbers, one frame, an entry of a Dict: each is a sentence."""
+    parts = Dict(entries=(Entry(key="x", space=Array(shape=(5,))),))
     odd = TrainedPolicy(module=nn.Identity(), observation=parts, action=ACTION)
 
     for wrong, frames in ((policy(10), 3), (policy(10), 1), (odd, 2)):
@@ -214,9 +214,9 @@ def test_statistics_of_one_frame_are_applied_before_the_stack() -> None:
         stats={"": Running(mean=running.mean, var=running.var)}, clip=10, epsilon=1e-8, norm_obs=True
     )
 
-    told = answers(build(stacked(base, 4, per_frame=per_frame_of(statistics)), ABOUT).data, iter(plain))
+    told = answers(build(stacked(base, 4, of_frame=statistics), ABOUT).data, iter(plain))
 
-    assert size_of(statistics) == 3
+    assert is_of_frames(statistics, base, 4)
     assert np.array(told) == pytest.approx(np.array(expected), abs=1e-5)
 
 
