@@ -168,9 +168,9 @@ def test_the_recipe_of_stable_baselines_is_seen_through() -> None:
         with pytest.raises(HeadImplausible, match=names):
             adopt(file.data(), Said(head="logits", outputs=("29",)))
 
-    for factors, names in ((False, ("/action_net_0",)), (True, ("/action_net_0", "/action_net_1"))):
-        data = recipe(factors=factors).data()
-        found = answered(finished(data, Said(head="logits", outputs=names)), {"obs": rows(50, 4)})
+    for factors in (False, True):
+        data, outputs = recipe(factors=factors).data(), tuple(f"/action_net_{at}" for at in range(1 + factors))
+        found = answered(finished(data, Said(head="logits", outputs=outputs)), {"obs": rows(50, 4)})
         assert np.array_equal(found["action"], original(data).run(["29"], {"input": rows(50, 4)})[0])
 
 
