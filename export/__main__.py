@@ -96,7 +96,8 @@ def _parser() -> argparse.ArgumentParser:
     known("--control-period", type=float, metavar="SECONDS", help="the time from one decision to the next")
     known("--tolerance", type=float, default=1e-5, metavar="X", help="error allowed, at the head's scale (%(default)g)")
     known("--normalisation", type=Path, metavar="FILE.pkl", help="VecNormalize statistics (else those beside it)")
-    known("--ignore-normalisation", action="store_true", help="leave out a vecnormalize.pkl beside the checkpoint")
+    known("--ignore-normalisation", action="store_true", help="leave out statistics that lie beside the checkpoint")
+    known("--ignore-config", action="store_true", help="callers do what RL Zoo's config.yml beside it says was done")
     known("--trust", action="store_true", help="unpickle what has to be, in a confined process")
     known("--cvar", type=float, metavar="ALPHA", help="of a distribution of returns, the mean of the worst share ALPHA")
     kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument

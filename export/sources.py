@@ -29,14 +29,15 @@ _Reader = Callable[[bytes, str, Declaration | None, float | None], TrainedPolicy
 class Asked:
     """A checkpoint that is to be exported, and what was said about it.
 
-    ``normalisation`` are the bytes of a ``vecnormalize.pkl``; ``cvar`` asks for the mean of the worst share of
-    outcomes, above 0 and up to 1, where the network knows a distribution of them. ``trust`` lets a file that has to be
-    unpickled be unpickled, in a confined process.
+    ``normalisation`` are the bytes of a ``vecnormalize.pkl``, and ``normalisation_name`` is what messages call it.
+    ``cvar`` asks for the mean of the worst share of outcomes, above 0 and up to 1, where the network knows a
+    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process.
     """
 
     path: Path
     declaration: Declaration | None = None
     normalisation: bytes | None = None
+    normalisation_name: str = "the file of normalisation statistics"
     cvar: float | None = None
     trust: bool = False
 
@@ -53,7 +54,8 @@ class Asked:
 def sb3_zip(asked: Asked) -> TrainedPolicy:
     """Read what ``model.save`` of Stable-Baselines3 or sb3-contrib wrote."""
     _refuse(asked, declaration=True)
-    normaliser = read_normaliser(asked.normalisation) if asked.normalisation is not None else None
+    given = asked.normalisation
+    normaliser = read_normaliser(given, asked.normalisation_name) if given is not None else None
     return of_sb3(read_sb3(asked.read()), normaliser, asked.cvar)
 
 

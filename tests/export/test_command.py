@@ -203,7 +203,7 @@ def test_statistics_beside_a_zip_are_read_with_it(tmp_path: Path, capsys: pytest
     assert (manifest.parity.recorded, manifest.parity.recorded_ties) == (1000, 0)
     told = capsys.readouterr().err
     assert "rows have another action" in told
-    assert "the file of normalisation statistics cannot be read" in told
+    assert f"the file of normalisation statistics {tmp_path / 'a.vecnormalize.pkl'} cannot be read" in told
     assert open_artefact(path.read_bytes()).manifest == manifest
 
 
