@@ -136,13 +136,12 @@ def _normalise(
             return True, f"vec_env_wrapper = {full}"
     if "normalize" not in told:
         return False, ""
-    value = told["normalize"]
-    options = _literal(value)
-    text = f"normalize = {_said(value)}"
+    value = _literal(told["normalize"])
+    text = f"normalize = {_said(told['normalize'])}"
     kwargs = _table(told.get("normalize_kwargs")) or {}
-    if isinstance(options, Mapping):
-        kwargs = {**kwargs, **options}
-    elif not options or (isinstance(options, str) and options.strip().lower() in _NO):
+    if isinstance(value, Mapping):
+        kwargs = {**kwargs, **value}
+    elif not value or (isinstance(value, str) and value.strip().lower() in _NO):
         return False, text
     return bool(kwargs.get("norm_obs", True)), text
 
