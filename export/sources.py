@@ -1,5 +1,6 @@
 """Where policies come from: one function each that reads a checkpoint, and one line each in the table at the end."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,6 +145,10 @@ def read(asked: Asked) -> TrainedPolicy:
     kind = SOURCES.get(asked.path.suffix.lower())
     if kind is None and asked.path.is_dir():
         kind = rllib
+    if kind is None and asked.path.suffix.lower() == ".onnx":
+        command = f"actd-export adopt {shlex.quote(str(asked.path))} -o NAME-VERSION.onnx"
+        msg = f"{asked.name} is an ONNX file, which is no checkpoint: {command}"
+        raise CheckpointRefused(msg)
     if kind is None:
         known = ", ".join(SOURCES)
         msg = f"{asked.name} ends in {asked.path.suffix!r}, expected a checkpoint ending in one of {known}, or a folder"
