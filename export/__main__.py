@@ -1,13 +1,17 @@
 """The command ``actd-export``: write an artefact from a checkpoint, and verify, show or sign one."""
 
 import argparse
+import difflib
 import importlib
+import os
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from export.errors import ExportError, OptionInvalid
 from export.spec.errors import ArtefactError
+from export.spec.extras import install
 
 _USAGE = """actd-export CHECKPOINT [CHECKPOINT ...] -o NAME-VERSION.onnx [options]
        actd-export FILE.onnx -o NAME-VERSION.onnx --quantize int8 | --distill W,W,...
@@ -50,17 +54,46 @@ def _complain(error: Exception, code: int) -> int:
 
 
 def _export(words: Sequence[str]) -> int:
-    options = _parser().parse_args(words)
+    _refuse_unknown_verb(words)
+    parser = _parser()
+    options = parser.parse_args(words)
+    made = options.quantize is not None or options.distill is not None
+    if not made:
+        _refuse_onnx(options)
+    if options.output is None:
+        parser.error("the following arguments are required: -o/--output")
     try:
         # Torch takes seconds to load, and where artefacts are only verified and shown it is not there at all.
         from export.command import about_of, export  # noqa: PLC0415
         from export.variant_command import variant  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise _missing(error) from error
-    made = options.quantize is not None or options.distill is not None
     for line in variant(options, about_of(options)) if made else export(options):
         print(line)
     return 0
+
+
+def _refuse_unknown_verb(words: Sequence[str]) -> None:
+    """Refuse a first word that can be no checkpoint, because it has no ending and is no folder: it was to be a verb."""
+    word = words[0] if words else "-"
+    if word.startswith("-") or Path(word).suffix or os.path.exists(word):  # noqa: PTH110 - of any length
+        return
+    near = difflib.get_close_matches(word.casefold(), _VERBS, 1)
+    known = f"did you mean {near[0]!r}?" if near else f"expected a checkpoint, or one of {', '.join(_VERBS)}"
+    msg = f"{word!r} is neither a file nor a verb: {known}"
+    raise OptionInvalid(msg)
+
+
+def _refuse_onnx(options: argparse.Namespace) -> None:
+    """Refuse an ONNX file that is exported as a checkpoint would be, with the commands that take one."""
+    for path in options.checkpoint:
+        if path.suffix.lower() == ".onnx":
+            file, output = (shlex.quote(str(name or "NAME-VERSION.onnx")) for name in (path, options.output))
+            msg = (
+                f"{path} is an ONNX file, which is adopted: actd-export adopt {file} -o {output} (a faster variant of "
+                "an artefact needs --quantize or --distill)"
+            )
+            raise OptionInvalid(msg)
 
 
 def _verb(module: str, function: str) -> Callable[[Sequence[str]], int]:
@@ -73,14 +106,14 @@ def _verb(module: str, function: str) -> Callable[[Sequence[str]], int]:
 
 
 def _missing(error: ModuleNotFoundError) -> OptionInvalid:
-    return OptionInvalid(f"this needs the package {error.name!r}, expected it installed: pip install 'actd[export]'")
+    return OptionInvalid(f"this needs the package {error.name!r}, expected it installed: {install('export')}")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("actd-export", usage=_USAGE, description=_WHAT, epilog=_CHECKPOINTS)
     add = parser.add_argument
     add("checkpoint", type=Path, nargs="+", metavar="CHECKPOINT", help="several become one: an ensemble")
-    add("-o", "--output", type=Path, required=True, metavar="NAME-VERSION.onnx", help="the file to write")
+    add("-o", "--output", type=Path, metavar="NAME-VERSION.onnx", help="the file to write")
     add("--name", help="the policy's name (else from the file's)")
     add("--version", help="the policy's version (else from the file's, after the last '-')")
     spaces = parser.add_argument_group("spaces, in the network's order").add_argument
@@ -96,7 +129,8 @@ def _parser() -> argparse.ArgumentParser:
     known("--control-period", type=float, metavar="SECONDS", help="the time from one decision to the next")
     known("--tolerance", type=float, default=1e-5, metavar="X", help="error allowed, at the head's scale (%(default)g)")
     known("--normalisation", type=Path, metavar="FILE.pkl", help="VecNormalize statistics (else those beside it)")
-    known("--ignore-normalisation", action="store_true", help="leave out a vecnormalize.pkl beside the checkpoint")
+    known("--ignore-normalisation", action="store_true", help="leave out statistics that lie beside the checkpoint")
+    known("--ignore-config", action="store_true", help="callers do what RL Zoo's config.yml beside it says was done")
     known("--trust", action="store_true", help="unpickle what has to be, in a confined process")
     known("--cvar", type=float, metavar="ALPHA", help="of a distribution of returns, the mean of the worst share ALPHA")
     kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument

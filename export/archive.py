@@ -27,6 +27,8 @@ _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, struct.error, RuntimeError, Value
 # What reading the header of an array raises, which is a Python expression.
 _ARRAY_ERRORS = (ValueError, TypeError, SyntaxError, tokenize.TokenError, EOFError, RecursionError, MemoryError)
 _MEMBERS_CAP = 10_000
+# The name of a module within the one that torch.compile makes of it.
+_COMPILED = "_orig_mod"
 _PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -122,7 +124,8 @@ def _member(archive: zipfile.ZipFile, name: str, cap: int) -> bytes:
 def tensors_of(loaded: object, what: str) -> dict[str, torch.Tensor]:
     """Check that what was loaded is a state dict, name -> tensor; ``what`` names it in messages.
 
-    Raises CheckpointRefused where it holds anything but dense, finite tensors.
+    Names are given as they were before ``torch.compile``. Raises CheckpointRefused where it holds anything but dense,
+    finite tensors, or two whose names differ in that alone.
     """
     if not isinstance(loaded, dict):
         msg = f"{what} holds a {type(loaded).__name__}, expected a state dict (names and tensors)"
@@ -132,7 +135,20 @@ def tensors_of(loaded: object, what: str) -> dict[str, torch.Tensor]:
             msg = f"{what}: {name!r} is a {type(value).__name__}, expected a tensor"
             raise CheckpointRefused(msg)
         _refuse_odd(f"{what}: the tensor {name!r}", value)
-    return {name: value.detach().contiguous() for name, value in loaded.items()}
+    named = {uncompiled(name): value.detach().contiguous() for name, value in loaded.items()}
+    if len(named) < len(loaded):
+        plain = [uncompiled(name) for name in loaded]
+        double = next(name for name in plain if plain.count(name) > 1)
+        msg = (
+            f"{what} has the tensor {double!r} compiled and not compiled (with {_COMPILED!r} in its name), expected one"
+        )
+        raise CheckpointRefused(msg)
+    return named
+
+
+def uncompiled(name: str) -> str:
+    """Give a tensor's name without what ``torch.compile`` puts before all that is in a module that it compiled."""
+    return ".".join(part for part in name.split(".") if part != _COMPILED)
 
 
 def load_tensors_only(data: bytes, what: str) -> object:

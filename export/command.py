@@ -20,7 +20,7 @@ from export.meaning import About
 from export.naming import Names, named
 from export.observations import read_recorded
 from export.remembered import is_of_frames, stacked, timed
-from export.sb3 import read_normaliser
+from export.sb3 import Told, Wrapped, read_normaliser, wrapped
 from export.sources import Asked, read
 from export.spec import Evaluation
 from export.trained import TrainedPolicy
@@ -46,10 +46,11 @@ def export(options: argparse.Namespace) -> Iterator[str]:
             bar.update()
 
         bar.set_description("read")
-        policy = _policy(options, about)
+        policy, lines = _policy(options, about)
         seen = read_recorded(options.observations, policy) if options.observations is not None else None
         artefact = write(policy, options.output, about, recorded=seen, tolerance=options.tolerance, step=step)
     parity = artefact.manifest.parity
+    yield from lines
     if policy.set_aside:
         yield f"set aside: {len(policy.set_aside)} tensors that no action depends on ({_prefixes(policy.set_aside)})"
     yield from policy.remarks
@@ -63,19 +64,27 @@ def export(options: argparse.Namespace) -> Iterator[str]:
     yield f"{options.output}: {len(artefact.data)} bytes, sha256 {artefact.digest}"
 
 
-def _policy(options: argparse.Namespace, about: About) -> TrainedPolicy:
-    """Read what is asked for, with the names and the memory that the options say."""
+def _policy(options: argparse.Namespace, about: About) -> tuple[TrainedPolicy, list[str]]:
+    """Read what is asked for, with the names and the memory that the options say; lines tell what was found with it."""
     declaration = read_declaration(options.declare) if options.declare is not None else None
-    members = []
+    members, lines = [], []
     for path in options.checkpoint:
-        statistics = _normalisation(options, path)
-        asked = Asked(path, declaration, normalisation=statistics, cvar=options.cvar, trust=options.trust)
+        around = _around(options, path)
+        lines += [line if len(options.checkpoint) == 1 else f"{path}: {line}" for line in around.lines]
+        asked = Asked(
+            path,
+            declaration,
+            normalisation=around.statistics,
+            normalisation_name=around.name,
+            cvar=options.cvar,
+            trust=options.trust,
+        )
         member = named(_as_called(asked, options), _names(options))
         if len(options.checkpoint) > 1:
             # The ensemble is compared with its members' networks; each of them, here, with its own library.
             build(member, about, tolerance=options.tolerance)
         members.append(member)
-    return members[0] if len(members) == 1 else ensemble(members)
+    return members[0] if len(members) == 1 else ensemble(members), lines
 
 
 def _as_called(asked: Asked, options: argparse.Namespace) -> TrainedPolicy:
@@ -106,14 +115,18 @@ def _prefixes(names: tuple[str, ...]) -> str:
     return ", ".join(dict.fromkeys(name.split(".")[0] for name in names))
 
 
-def _normalisation(options: argparse.Namespace, checkpoint: Path) -> bytes | None:
-    """Read SB3's VecNormalize statistics: a policy trained with them answers wrongly without."""
-    if options.normalisation is not None:
-        return read_capped(options.normalisation)
-    if checkpoint.suffix != ".zip" or options.ignore_normalisation:
-        return None
-    beside = (checkpoint.with_suffix(".vecnormalize.pkl"), checkpoint.with_name("vecnormalize.pkl"))
-    return next((read_capped(path) for path in beside if path.exists()), None)
+def _around(options: argparse.Namespace, checkpoint: Path) -> Wrapped:
+    """Find SB3's VecNormalize statistics: a policy trained with them answers wrongly without."""
+    if checkpoint.suffix.lower() != ".zip":
+        return Wrapped(read_capped(options.normalisation) if options.normalisation is not None else None)
+    told = Told(
+        normalisation=options.normalisation,
+        ignore_normalisation=options.ignore_normalisation,
+        ignore_config=options.ignore_config,
+        frames=options.frame_stack,
+        time_feature=options.time_feature,
+    )
+    return wrapped(checkpoint, told)
 
 
 def _names(options: argparse.Namespace) -> Names:

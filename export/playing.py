@@ -7,6 +7,7 @@ import numpy as np
 from export.errors import OptionInvalid
 from export.runtime import Session
 from export.spec.artefact import Artefact
+from export.spec.extras import install
 
 
 def mean_return(env: str, policy: Artefact, episodes: int) -> tuple[float, float]:
@@ -17,7 +18,7 @@ def mean_return(env: str, policy: Artefact, episodes: int) -> tuple[float, float
     try:
         import gymnasium  # noqa: PLC0415 - only who asks for an environment needs it
     except ModuleNotFoundError as error:
-        msg = "--env needs the package 'gymnasium', expected it installed"
+        msg = f"--env needs the package 'gymnasium', expected it installed: {install('train')}"
         raise OptionInvalid(msg) from error
     session = Session(policy.data)
     try:

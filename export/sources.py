@@ -1,5 +1,6 @@
 """Where policies come from: one function each that reads a checkpoint, and one line each in the table at the end."""
 
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +30,15 @@ _Reader = Callable[[bytes, str, Declaration | None, float | None], TrainedPolicy
 class Asked:
     """A checkpoint that is to be exported, and what was said about it.
 
-    ``normalisation`` are the bytes of a ``vecnormalize.pkl``; ``cvar`` asks for the mean of the worst share of
-    outcomes, above 0 and up to 1, where the network knows a distribution of them. ``trust`` lets a file that has to be
-    unpickled be unpickled, in a confined process.
+    ``normalisation`` are the bytes of a ``vecnormalize.pkl``, and ``normalisation_name`` is what messages call it.
+    ``cvar`` asks for the mean of the worst share of outcomes, above 0 and up to 1, where the network knows a
+    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process.
     """
 
     path: Path
     declaration: Declaration | None = None
     normalisation: bytes | None = None
+    normalisation_name: str = "the file of normalisation statistics"
     cvar: float | None = None
     trust: bool = False
 
@@ -53,7 +55,8 @@ class Asked:
 def sb3_zip(asked: Asked) -> TrainedPolicy:
     """Read what ``model.save`` of Stable-Baselines3 or sb3-contrib wrote."""
     _refuse(asked, declaration=True)
-    normaliser = read_normaliser(asked.normalisation) if asked.normalisation is not None else None
+    given = asked.normalisation
+    normaliser = read_normaliser(given, asked.normalisation_name) if given is not None else None
     return of_sb3(read_sb3(asked.read()), normaliser, asked.cvar)
 
 
@@ -142,6 +145,10 @@ def read(asked: Asked) -> TrainedPolicy:
     kind = SOURCES.get(asked.path.suffix.lower())
     if kind is None and asked.path.is_dir():
         kind = rllib
+    if kind is None and asked.path.suffix.lower() == ".onnx":
+        command = f"actd-export adopt {shlex.quote(str(asked.path))} -o NAME-VERSION.onnx"
+        msg = f"{asked.name} is an ONNX file, which is no checkpoint: {command}"
+        raise CheckpointRefused(msg)
     if kind is None:
         known = ", ".join(SOURCES)
         msg = f"{asked.name} ends in {asked.path.suffix!r}, expected a checkpoint ending in one of {known}, or a folder"

@@ -41,7 +41,7 @@ HOMES = {
     "gymnasium": ("export.sb3.native", "export.sb3.native_frames", "export.playing", "examples"),
     "cryptography": ("export.spec.signature",),
     "safetensors": ("export.tensorfile",),
-    "ruamel": ("export.adopt.deploy",),
+    "ruamel": ("export.inert_yaml",),
     "onnx": ("export",),
     "z3": ("guards.proof.symbols",),
 }

@@ -5,18 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic import Field as Constrained
-from ruamel.yaml import YAML
-from ruamel.yaml.constructor import SafeConstructor
-from ruamel.yaml.error import YAMLError
 
 from export.adopt.preparation import Preparation, Term
-from export.errors import DeclarationInvalid
+from export.errors import CheckpointRefused, DeclarationInvalid
+from export.inert_yaml import Tagged, read_yaml
 
-_CAP = 256 * 1024
-_DEPTH = 32
 # Switches that stand among the observation terms.
 _SWITCHES = frozenset({"scale_first", "use_gym_history"})
 Number = Annotated[float, Constrained(allow_inf_nan=False)]
@@ -62,13 +57,6 @@ class Deploy:
     period_s: float | None
 
 
-class _Inert(SafeConstructor):
-    """Makes plain values alone; what any other tag stands before becomes None."""
-
-
-_Inert.add_constructor(None, lambda _loader, _node: None)
-
-
 def read_deploy(data: bytes, takes: int, gives: int, group: str = "") -> Deploy:
     """Read the file for a network that takes and gives so many numbers; raises DeclarationInvalid.
 
@@ -92,29 +80,27 @@ def read_deploy(data: bytes, takes: int, gives: int, group: str = "") -> Deploy:
 
 
 def _parsed(data: bytes) -> _File:
-    if len(data) > _CAP:
-        msg = f"deploy.yaml has {len(data)} bytes, expected at most {_CAP}"
-        raise DeclarationInvalid(msg)
-    depths = np.cumsum([(byte in b"[{") - (byte in b"]}") for byte in data] or [0])
-    if depths.max() > _DEPTH:
-        # The reader takes the cube of this depth.
-        msg = f"deploy.yaml nests brackets {depths.max()} deep, expected at most {_DEPTH}"
-        raise DeclarationInvalid(msg)
-    reader = YAML(typ="safe", pure=True)
-    reader.Constructor = _Inert
     try:
-        found = reader.load(data)
+        found = _untagged(read_yaml(data, "deploy.yaml"))
         if not isinstance(found, Mapping):
             msg = "deploy.yaml holds no table, expected actions and observations"
             raise DeclarationInvalid(msg)
         return _File.model_validate(found)
-    except (YAMLError, ValueError, RecursionError) as error:
-        if isinstance(error, ValidationError):
-            first = error.errors(include_url=False)[0]
-            msg = f"deploy.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}"
-        else:
-            msg = f"deploy.yaml cannot be read: {' '.join(str(error).split())[:200]}"
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        msg = f"deploy.yaml: {'.'.join(map(str, first['loc']))}: {first['msg']}"
         raise DeclarationInvalid(msg) from error
+    except CheckpointRefused as error:
+        raise DeclarationInvalid(str(error)) from error
+
+
+def _untagged(value: object) -> object:
+    """Give plain values, and None where a tag stood that is not YAML's own."""
+    if isinstance(value, Mapping):
+        return {key: _untagged(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_untagged(one) for one in value]
+    return None if isinstance(value, Tagged) else value
 
 
 def _preparation(terms: Mapping[str, object], takes: int) -> Preparation:

@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import Field as Constrained
 from pydantic import ValidationError, model_validator
 
-from export.archive import read_capped
+from export.archive import read_capped, uncompiled
 from export.declaration.networks import (
     C51Network,
     DuelingNetwork,
@@ -165,7 +165,7 @@ def parsed(table: dict[str, object], what: str) -> Declaration:
 
     Raises DeclarationInvalid.
     """
-    table = _with_kinds(table)
+    table = _with_kinds(_uncompiled(table))
     try:
         return Declaration.model_validate(table)
     except ValidationError as error:
@@ -175,6 +175,19 @@ def parsed(table: dict[str, object], what: str) -> Declaration:
         found = "" if whole else f", found {str(first['input'])[:80]!r}"
         msg = f"{what}: {place + ': ' if place else ''}{_said(first['msg'])}{found}"
         raise DeclarationInvalid(msg) from error
+
+
+def _uncompiled(table: dict[str, object]) -> dict[str, object]:
+    """Name tensors as they were before ``torch.compile``; a ``key`` is a way through a file, whose steps stay."""
+    return {key: value if key == "key" else _plainly(value) for key, value in table.items()}
+
+
+def _plainly(value: object) -> object:
+    if isinstance(value, dict):
+        return _uncompiled(value)
+    if isinstance(value, (list, tuple)):
+        return type(value)(_plainly(one) for one in value)
+    return uncompiled(value) if isinstance(value, str) else value
 
 
 def _with_kinds(table: dict[str, object]) -> dict[str, object]:

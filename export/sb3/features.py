@@ -123,7 +123,10 @@ def _refuse_unknown_keys(normaliser: Normaliser | None, parts: dict[str, Space])
     for key in normaliser.norm_obs_keys or normaliser.stats:
         if key not in parts or key not in normaliser.stats:
             where = f"for the key {key!r}" if key else "for a single observation"
-            msg = f"the statistics are {where}, expected ones for this policy's observation: {sorted(parts)}"
+            msg = (
+                f"{normaliser.name}: the statistics are {where}, expected ones for this policy's observation: "
+                f"{sorted(parts)}"
+            )
             raise CheckpointRefused(msg)
 
 
@@ -139,7 +142,10 @@ def _normalised(part: Space, key: str, normaliser: Normaliser | None, port: str)
         return Features(nn.Identity(), width, ())
     running = normaliser.stats[key]
     if running.mean.shape != part.shape:
-        msg = f"the statistics of {port} have the shape {list(running.mean.shape)}, expected {list(part.shape)}"
+        msg = (
+            f"{normaliser.name}: the statistics of {port} have the shape {list(running.mean.shape)}, expected "
+            f"{list(part.shape)}, that of the policy's observation: --normalisation FILE names others"
+        )
         raise CheckpointRefused(msg)
     module = Normalised(running.mean, running.var, normaliser.epsilon, normaliser.clip)
     return Features(module, width, (f"{port}: VecNormalize in float64, clipped to {normaliser.clip:g}",))

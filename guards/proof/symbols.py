@@ -10,6 +10,7 @@ from itertools import accumulate
 from typing import NamedTuple
 
 from export.spec import Box, MultiDiscrete
+from export.spec.extras import install
 from guards.errors import ProofUnavailable, Untranslatable
 from guards.proof.situation import WHOLE, ranges
 from guards.records import NEVER, NO_ACTION, Schema
@@ -17,7 +18,7 @@ from guards.records import NEVER, NO_ACTION, Schema
 try:
     import z3 as z3  # the parts of the proof have it from here
 except ModuleNotFoundError as error:
-    msg = "the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'"
+    msg = f"the proof needs the package 'z3-solver', expected it installed: {install('verify')}"
     raise ProofUnavailable(msg) from error
 except Exception as error:  # a package that is broken raises anything
     msg = f"the proof needs the package 'z3-solver', which cannot be loaded ({type(error).__name__}: {error})"

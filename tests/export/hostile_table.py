@@ -106,8 +106,7 @@ HOSTILE: dict[str, tuple[str, Maker]] = {
     **{f"{kind} in policy.pth": ("policy.pth holds more than tensors", in_tensors(kind)) for kind in KINDS},
     **{f"{kind} in a .pt": ("net.pt holds more than tensors", in_plain(kind)) for kind in KINDS},
     **{
-        f"{kind} in vecnormalize.pkl": ("normalisation statistics holds an object", in_statistics(kind))
-        for kind in KINDS
+        f"{kind} in vecnormalize.pkl": ("model.vecnormalize.pkl holds an object", in_statistics(kind)) for kind in KINDS
     },
     **{f"{kind} in an RLlib state": ("module_state.pkl: 'a' is an object", in_state(kind)) for kind in KINDS},
     "gadget as a policy class": (
@@ -246,7 +245,7 @@ HOSTILE: dict[str, tuple[str, Maker]] = {
     "statistics with a persistent id": ("opcode PERSID", statistics(lambda _: b"Pcanary\n.")),
     "statistics with an extension": ("opcode EXT1", statistics(lambda _: b"\x82\x01.")),
     "statistics of 4 GB": ("cannot be read as a pickle", statistics(lambda _: b"\x8e" + b"\xff" * 8 + b".")),
-    "NaN statistics": ("hold NaN or infinite", statistics(lambda _: running(np.array([np.nan] * 5), np.ones(5)))),
+    "NaN statistics": ("holds NaN or infinite", statistics(lambda _: running(np.array([np.nan] * 5), np.ones(5)))),
     "negative variance": ("var has -1.0", statistics(lambda _: running(np.zeros(5), -np.ones(5)))),
     "statistics of two shapes": ("expected that of var", statistics(lambda _: running(np.zeros(5), np.ones(4)))),
     "statistics of another width": ("have the shape", statistics(lambda _: running(np.zeros(7), np.ones(7)))),

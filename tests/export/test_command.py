@@ -10,8 +10,11 @@ import pytest
 import torch
 
 from export.__main__ import main
+from export.errors import CheckpointRefused
+from export.sources import Asked, read
 from export.spec import Discrete
 from export.spec.artefact import open_artefact
+from export.spec.extras import install
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "policies"
 
@@ -151,6 +154,16 @@ def test_verify_fails_on_a_damaged_file(exported: Path, tmp_path: Path, capsys: 
         (["{f}/none.bin", "-o", "{f}/lake-1.onnx"], 1, "none.bin ends in '.bin', expected a checkpoint"),
         (["{q}", "-o", "{f}/lake-1.onnx", "--observations", "{q}"], 1, "q.npy has the shape [20, 3]"),
         (["{q}", "-o", "{f}/lake-1.onnx", "--declare", "{f}/none.toml"], 1, "none.toml cannot be read"),
+        (["{f}/x.onnx", "-o", "{f}/lake-1.onnx"], 2, "adopted: actd-export adopt {f}/x.onnx -o {f}/lake-1.onnx (a"),
+        (["-o", "{f}/lake-1.onnx", "{f}/X.ONNX"], 2, "actd-export adopt {f}/X.ONNX -o {f}/lake-1.onnx (a faster"),
+        (["{f}/my net.onnx"], 2, "actd-export adopt '{f}/my net.onnx' -o NAME-VERSION.onnx (a faster variant of"),
+        (["{q}", "{f}/x.onnx", "-o", "{f}/lake-1.onnx"], 2, "an artefact needs --quantize or --distill)"),
+        (["verfy", "{f}/x.onnx"], 2, "'verfy' is neither a file nor a verb: did you mean 'verify'?"),
+        (["Shwo", "{f}/x.onnx"], 2, "did you mean 'show'?"),
+        (["adpot", "{f}/x.onnx", "-o", "{f}/lake-1.onnx"], 2, "did you mean 'adopt'?"),
+        (["keygne", "-o", "{f}/k"], 2, "did you mean 'keygen'?"),
+        (["frobnicate", "{q}"], 2, "expected a checkpoint, or one of verify, show, keygen, sign, adopt"),
+        (["x" * 300, "-o", "{f}/lake-1.onnx"], 2, "is neither a file nor a verb"),
         (["show", "{f}/none.onnx"], 2, "none.onnx cannot be read: No such file"),
         (["show", "{q}"], 1, "has 0 policy.digest entries"),
     ],
@@ -164,9 +177,35 @@ def test_mistakes_are_sentences(
     error = capsys.readouterr().err
     assert found == code
     assert error.startswith("actd-export: ")
-    assert message in error
+    assert message.format(q=folder / "q.npy", f=folder) in error
     assert len(error.splitlines()) == 1
     assert not (folder / "lake-1.onnx").exists()
+
+
+def test_a_script_that_reads_an_onnx_file_is_told_too() -> None:
+    """Whoever calls the reader without the command gets the command to use."""
+    with pytest.raises(CheckpointRefused, match=r"x.onnx is an ONNX .*: actd-export adopt a/x.onnx -o NAME-VERSION"):
+        read(Asked(Path("a/x.onnx")))
+
+
+def test_an_output_is_still_required(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without one the command says so as it says any missing option."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(folder / "q.npy")])
+
+    assert ended.value.code == 2
+    assert "the following arguments are required: -o/--output" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_called_like_a_verb_is_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What exists is a checkpoint, however near its name is to a verb's."""
+    (tmp_path / "verfy").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    assert main(["verfy", "-o", "lake-1.onnx"]) == 1
+    assert "verfy is a folder without" in capsys.readouterr().err
 
 
 def test_an_sb3_zip_goes_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +242,7 @@ def test_statistics_beside_a_zip_are_read_with_it(tmp_path: Path, capsys: pytest
     assert (manifest.parity.recorded, manifest.parity.recorded_ties) == (1000, 0)
     told = capsys.readouterr().err
     assert "rows have another action" in told
-    assert "the file of normalisation statistics cannot be read" in told
+    assert f"the file of normalisation statistics {tmp_path / 'a.vecnormalize.pkl'} cannot be read" in told
     assert open_artefact(path.read_bytes()).manifest == manifest
 
 
@@ -256,7 +295,7 @@ def test_reading_artefacts_needs_no_torch(exported: Path) -> None:
         cwd=Path(__file__).resolve().parents[2],
     )
 
-    assert "this needs the package 'torch'" in done.stderr
+    assert f"this needs the package 'torch', expected it installed: {install('export')}\n" in done.stderr
 
 
 def test_neither_sb3_nor_gym_is_imported() -> None:

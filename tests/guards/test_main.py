@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from export.spec.extras import install
 from guards.__main__ import main
 from tests.acting import factors, gaussian
 from tests.artefacts import demo
@@ -404,7 +405,7 @@ def test_without_z3_proving_says_what_to_install(folder: Path) -> None:
 
     assert (proving.returncode, proving.stdout) == (2, "")
     assert proving.stderr == (
-        "guards: the proof needs the package 'z3-solver', expected it installed: pip install 'actd[verify]'\n"
+        f"guards: the proof needs the package 'z3-solver', expected it installed: {install('verify')}\n"
     )
     assert (explaining.returncode, explaining.stderr) == (0, "")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from export.spec.extras import install
 from service.config import ConfigInvalid
 from service.process import MISCONFIGURED
 from tests.in_process import asking, serving
@@ -113,7 +114,7 @@ def test_without_z3_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
     assert told == (
         "proof.at_start: was 'warn', and the proof needs the package 'z3-solver', expected it installed: "
-        "pip install 'actd[verify]'"
+        + install("verify")
     )
 
 
