@@ -6,6 +6,7 @@ import importlib
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(error, 2)
     except (ExportError, ArtefactError) as error:
         return _complain(error, 1)
+    except Exception as error:  # noqa: BLE001 - the last resort: people get a sentence, and where to look
+        return _complain(_unforeseen(error), 1)
+
+
+def _unforeseen(error: Exception) -> ExportError:
+    """Put what nobody foresaw into a sentence, with the place where it was raised."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    reason = (str(error).strip() or "it says no more").splitlines()[0][:300]
+    return ExportError(
+        f"nothing was written: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}: {reason}; "
+        "this is a fault of actd-export itself, expected a sentence of its own: please report it"
+    )
 
 
 def _complain(error: Exception, code: int) -> int:

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+import re
 import warnings
 from collections.abc import Iterator
 
@@ -10,7 +11,7 @@ import onnx
 import torch
 from google.protobuf.message import Message
 
-from export.errors import ConversionFailed
+from export.errors import ConversionFailed, ExportError
 from export.executed import WithAction
 from export.trained import TrainedPolicy
 
@@ -23,6 +24,9 @@ _WARNINGS = (
     (UserWarning, r".*The axis name: batch will not be used"),
     (UserWarning, r".*_flat_weights\[0\].* were assigned during export"),
 )
+# What torch says of an operator that it has no translation of, and of a graph that would have to go two ways.
+_NO_OPERATOR = re.compile(r"No ONNX function found for <OpOverload\(op='([\w.]+)'")
+_DECIDES = re.compile(r"data-dependent|DataDependent|GuardOnDataDependentSymNode", re.IGNORECASE)
 _TORCH_LOG = "torch.onnx._internal.exporter._registration"
 
 
@@ -57,15 +61,34 @@ def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], pol
                 opset_version=OPSET,
                 verbose=False,
             )
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError, AssertionError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-        msg = f"torch cannot write the network as an ONNX graph: {reason}"
+    except Exception as error:  # torch's exporter raises nearly everything there is, and so does somebody's module
+        msg = f"torch cannot write the network as an ONNX graph: {_reason(error)}"
         raise ConversionFailed(msg) from error
     if program is None:
         msg = "torch wrote no ONNX graph for the network"
         raise ConversionFailed(msg)
     # A copy in Python's own protobuf classes: torch keeps a reference to its program otherwise.
     return onnx.ModelProto.FromString(program.model_proto.SerializeToString())
+
+
+def _reason(error: BaseException) -> str:
+    """Say in a sentence why a network was not converted: the operator, the decision, or what was raised first."""
+    chain = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None and cause not in chain:
+        chain.append(cause)
+    own = next((str(one) for one in chain if isinstance(one, ExportError)), None)
+    if own is not None:
+        return own
+    texts = [str(one) for one in chain]
+    for text in texts:
+        if (missing := _NO_OPERATOR.search(text)) is not None:
+            return f"ONNX has no operator for {missing[1]}: write it with others, or leave it out of the served head"
+        if _DECIDES.search(text) is not None:
+            return (
+                "it decides by a tensor's numbers which way it goes (an if, int() or item() on a tensor), which a "
+                "graph cannot do: torch.where chooses by numbers"
+            )
+    return f"{type(chain[-1]).__name__}: {texts[-1].strip()}".splitlines()[0][:300]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """A torch module in memory as a policy: what it takes and gives is checked before anything is written."""
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -10,15 +9,14 @@ from torch import nn
 from export.declaration import Declaration, ModuleNetwork, parsed
 from export.declared.entry import prepared
 from export.declared.policies import family_of, head_of, policy_of
-from export.errors import CheckpointRefused, DeclarationInvalid
+from export.errors import CheckpointRefused, DeclarationInvalid, ExportError
+from export.held import own_copy, refuse_changed
 from export.networks import Tensors
 from export.observations import sampled
 from export.spec import Box, Memory, MultiDiscrete, Source
 from export.trained import TrainedPolicy
 
 _ROWS = 8
-# What running somebody's module raises, in and beneath torch.
-RUN_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, NotImplementedError)
 
 
 def of_module(
@@ -43,9 +41,17 @@ def of_module(
     if not isinstance(network, ModuleNetwork):
         msg = f"network.kind is {network.kind!r}, expected 'module' for a module in memory"
         raise DeclarationInvalid(msg)
-    own = copy.deepcopy(module).cpu().eval()
+    own, fresh = own_copy(module), own_copy(module)
     policy = of_forward(own, declaration, source or Source(library="torch", algorithm=declaration.algorithm))
-    refuse_changed(own, lambda: policy.answer(_questions(policy)))
+    obs, _ = _prepared(policy, declaration)
+
+    def run(it: nn.Module) -> list[torch.Tensor]:
+        with torch.no_grad():
+            found = it(*(part.clone() for part in obs))
+        return [found] if isinstance(found, torch.Tensor) else [one for one in found if isinstance(one, torch.Tensor)]
+
+    # Another copy, which nothing has asked yet: the first answer may change it once and for all.
+    refuse_changed(fresh, run)
     refuse_random(policy)
     return policy
 
@@ -103,17 +109,19 @@ class Apart(nn.Module):
 class Whole(nn.Module):
     """Somebody's module between the observation's parts and the head.
 
-    ``places`` are those of its outputs that are put side by side, ``std`` is the place of a std of its own.
+    ``places`` are those of its outputs that are put side by side, ``std`` is the place of a std of its own. A module
+    that writes into what it is given gets copies: what is around it needs the observation as it was.
     """
 
     def __init__(self, network: nn.Module, places: tuple[int, ...], std: int | None) -> None:
         super().__init__()
-        self.network, self.places, self.std = network, places, std
+        self.network, self.places, self.std, self.copies = network, places, std, False
 
     def forward(
         self, parts: tuple[torch.Tensor, ...], *memory: torch.Tensor
     ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        found = self.network(*parts, *memory)
+        own = tuple(part.clone() for part in parts) if self.copies else parts
+        found = self.network(*own, *memory)
         given: tuple[torch.Tensor, ...] = (found,) if isinstance(found, torch.Tensor) else tuple(found)
         chosen = [given[place] for place in self.places]
         # Indices may come on one axis.
@@ -143,23 +151,35 @@ def _questions(policy: TrainedPolicy) -> dict[str, np.ndarray[tuple[int, ...], n
     return found
 
 
+def _prepared(policy: TrainedPolicy, declaration: Declaration) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """Draw a few observations, prepared as the module gets them, and the memory at its beginning."""
+    questions = _questions(policy)
+    given = [torch.from_numpy(questions[port.name]) for port in policy.inputs]
+    obs = apart_of(declaration)[0](*given[: len(policy.observation.inputs)])
+    return list(obs), given[len(given) - len(policy.memory) :]
+
+
 def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declaration) -> None:
     """Run the module alone and compare what it gives with what was declared."""
-    questions = _questions(policy)
-    given_in = [torch.from_numpy(questions[port.name]) for port in policy.inputs]
-    obs = given_in[: len(policy.observation.inputs)]
-    memory = given_in[len(given_in) - len(policy.memory) :]
+    obs, memory = _prepared(policy, declaration)
+    own = [part.clone() for part in obs]
     try:
         with torch.no_grad():
-            found = core.network(*apart_of(declaration)[0](*obs), *memory)
-    except RUN_ERRORS as error:
+            found = core.network(*own, *memory)
+    except ExportError:
+        raise
+    except Exception as error:  # somebody's module may raise anything
         shapes = ", ".join(f"{tensor.dtype}".removeprefix("torch.") + f"{list(tensor.shape)}" for tensor in obs)
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
-        msg = f"the module cannot be run on {shapes}: {reason}"
+        msg = f"the module cannot be run on {shapes}: {_reason(error)}{_width(core.network)}"
         raise DeclarationInvalid(msg) from error
+    core.copies = not all(torch.equal(part, one) for part, one in zip(own, obs, strict=True)) or any(
+        part._version > 0  # noqa: SLF001 - torch's only count of what was written, with the same number too
+        for part in own
+    )
     given = list(found) if isinstance(found, (tuple, list)) else [found]
     given = given[: len(given) - len(memory)]
-    rows = [_checked(given, place, declaration) for place in (*core.places, *(() if core.std is None else (core.std,)))]
+    wanted = (*core.places, *(() if core.std is None else (core.std,)))
+    rows = [_checked(given, place, declaration, core.network) for place in wanted]
     head, std = rows[: len(core.places)], rows[len(core.places) :]
     places = ", ".join(map(str, core.places))
     _refuse_other_width(head, declaration, f"output{'s' if len(head) > 1 else ''} {places}", given)
@@ -167,17 +187,17 @@ def _refuse_misshapen(policy: TrainedPolicy, core: Whole, declaration: Declarati
         _refuse_other_width(std, declaration, f"output {core.std}", given)
 
 
-def _checked(given: Sequence[object], place: int, declaration: Declaration) -> torch.Tensor:
+def _checked(given: Sequence[object], place: int, declaration: Declaration, module: nn.Module) -> torch.Tensor:
     """Take an output that is a row of float32 numbers for each observation; an index may be of any kind of number."""
     tensor, index = given[place] if place < len(given) else None, _is_index(declaration)
     alone = index and isinstance(tensor, torch.Tensor) and tensor.ndim == 1
     if not isinstance(tensor, torch.Tensor) or list(tensor.shape if alone else tensor.shape[:-1]) != [_ROWS]:
         shown = "nothing" if tensor is None else _shown(tensor)
         msg = f"output {place} of the module is {shown} for {_ROWS} observations, expected float32[{_ROWS}, numbers]"
-        raise DeclarationInvalid(msg + _cause(tensor, declaration))
-    if tensor.dtype != torch.float32 and not index:
+        raise DeclarationInvalid(msg + (_cause(tensor, declaration) or _instead(tensor, module)))
+    if not index and _kind(tensor) != f"float32{list(tensor.shape)}":
         msg = f"output {place} of the module is {_shown(tensor)}, expected float32"
-        raise DeclarationInvalid(msg + _cause(tensor, declaration))
+        raise DeclarationInvalid(msg + (_cause(tensor, declaration) or _instead(tensor, module)))
     if not bool(torch.isfinite(tensor).all()):
         msg = f"output {place} of the module is NaN or infinite for an observation within the declared bounds"
         raise CheckpointRefused(msg)
@@ -227,27 +247,32 @@ def _cause(tensor: object, declaration: Declaration) -> str:
     )
 
 
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _instead(found: object, module: nn.Module) -> str:
+    if isinstance(found, torch.Tensor) or found is None:
+        return _width(module)
+    return ": have its forward give that tensor, or a tuple that begins with it"
+
+
+def _width(module: nn.Module) -> str:
+    """Say that a module is not made of float32 numbers; nothing where it is."""
+    dtypes = {tensor.dtype for tensor in module.parameters() if tensor.is_floating_point()} - {torch.float32}
+    if not dtypes:
+        return ""
+    names = ", ".join(sorted(str(dtype).removeprefix("torch.") for dtype in dtypes))
+    return f"; its parameters are {names}: bring it to float32 with float(), or have its forward cast in and out"
+
+
 def _shown(found: object) -> str:
-    if isinstance(found, torch.Tensor):
-        return f"{str(found.dtype).removeprefix('torch.')}{list(found.shape)}"
-    return f"a {type(found).__name__}"
+    return _kind(found) if isinstance(found, torch.Tensor) else f"a {type(found).__name__}"
 
 
-def refuse_changed(module: nn.Module, run: Callable[[], object]) -> None:
-    """Refuse a module whose parameters or buffers change when it is run: what it answers depends on what came before.
-
-    A normaliser that goes on learning is one such, and a recurrent network that keeps its state in buffers is another.
-    """
-    before = {name: tensor.clone() for name, tensor in module.state_dict(keep_vars=False).items()}
-    run()
-    after = module.state_dict()
-    changed = [name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)]
-    if changed:
-        msg = (
-            f"the module changes {', '.join(changed[:4])} when it is run, so that its answer depends on what came "
-            "before: make its state an input and an output (network.kind = 'lstm'), or freeze it"
-        )
-        raise CheckpointRefused(msg)
+def _kind(tensor: torch.Tensor) -> str:
+    layout = "" if tensor.layout == torch.strided else f"{str(tensor.layout).removeprefix('torch.')} "
+    return f"{layout}{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
 
 
 def refuse_random(policy: TrainedPolicy) -> None:

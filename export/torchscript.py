@@ -17,10 +17,10 @@ from export.archive import sha256_of
 from export.declaration import Declaration, ModuleNetwork
 from export.declared import state_dict
 from export.errors import CheckpointRefused, DeclarationInvalid, OptionInvalid
-from export.module import apart_of, of_forward, refuse_changed, refuse_random
+from export.module import apart_of, of_forward, refuse_random
 from export.observations import sampled
 from export.scripted import is_torchscript, read_code
-from export.scripted.original import Original, refuse_divergent
+from export.scripted.original import Original, refuse_changed, refuse_divergent
 from export.scripted.states import memory_of, states_of
 from export.scripted.tree import copied
 from export.spec import Source
@@ -57,7 +57,7 @@ def torchscript(data: bytes, name: str, declaration: Declaration | None, cvar: f
         kept = ", ".join(owners[place].path for place in states)
         policy = replace(policy, inside=(*policy.inside, f"the module's own state in and out: {kept}"))
     else:
-        refuse_changed(script, lambda: original(*rows[0]))
+        refuse_changed(script, rows[0])
     native = of_forward(original, declaration, source, memory)
     return replace(policy, native=native.answer, native_name=f"TorchScript in torch {torch.__version__}")
 

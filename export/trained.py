@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from export.errors import CheckpointRefused, ExportError
 from export.executed import WithAction
 from export.meaning import About, Answers, Arrays, Meaning
 
@@ -26,9 +27,23 @@ class TrainedPolicy(Meaning):
     images: tuple[str, ...] | None = None
 
     def answer(self, inputs: Arrays) -> Arrays:
-        """Give the network's outputs and the executed ``action``, each ``[N, ...]``."""
-        tensors = [torch.from_numpy(np.ascontiguousarray(inputs[port.name])) for port in self.inputs]
-        with torch.no_grad():
-            found = WithAction(self.module, self)(*tensors)
+        """Give the network's outputs and the executed ``action``, each ``[N, ...]``.
+
+        What is given stays as it is: the network gets copies, and no gradients, whatever its parameters ask for.
+        Raises CheckpointRefused where the network cannot be run.
+        """
+        tensors = [torch.from_numpy(np.array(inputs[port.name], order="C")) for port in self.inputs]
+        try:
+            with torch.no_grad():
+                found = WithAction(self.module, self)(*tensors)
+        except ExportError:
+            raise
+        except Exception as error:  # somebody's module may raise anything
+            shapes = ", ".join(
+                f"{port.name} {list(tensor.shape)}" for port, tensor in zip(self.inputs, tensors, strict=True)
+            )
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+            msg = f"the network cannot be run on {shapes}: {reason}"
+            raise CheckpointRefused(msg) from error
         names = [port.name for port in (*self.outputs, self.action.port)]
-        return {name: np.asarray(tensor.numpy()) for name, tensor in zip(names, found, strict=True)}
+        return {name: np.asarray(tensor.detach().numpy()) for name, tensor in zip(names, found, strict=True)}

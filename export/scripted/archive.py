@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from export.errors import CheckpointRefused
-from export.scripted.operators import ALLOWED, RANDOM
+from export.scripted.operators import ALLOWED, INSTEAD
 
 CODE_CAP = 8 * 1024 * 1024
 TOTAL_CAP = 1024 * 1024 * 1024
@@ -29,11 +29,13 @@ _RUN_BY_LOADING = ("__setstate__", "__getstate__")
 class Code:
     """The functions of an archive by their qualified names, and what its classes hold by theirs.
 
-    A method is ``__torch__.package.Class.method``. ``members`` are the archive's files without its own directory.
+    A method is ``__torch__.package.Class.method``. ``tuples`` are the fields of its named tuples by their names;
+    ``members`` are the archive's files without its own directory.
     """
 
     functions: Mapping[str, ast.FunctionDef]
     attributes: Mapping[str, tuple[str, ...]]
+    tuples: Mapping[str, tuple[str, ...]]
     members: Mapping[str, bytes]
 
 
@@ -59,19 +61,21 @@ def read_code(data: bytes, name: str) -> Code:
     members = _members(data, name)
     functions: dict[str, ast.FunctionDef] = {}
     attributes: dict[str, tuple[str, ...]] = {}
+    tuples: dict[str, tuple[str, ...]] = {}
     for path, content in members.items():
         if path.startswith("code/") and path.endswith(".py"):
             module = path.removeprefix("code/").removesuffix(".py").replace("/", ".")
-            tree = _tree(content, module, name)
+            tree = _tree(content, path, name)
             functions.update(_functions(tree.body, module))
             for node in tree.body:
                 if isinstance(node, ast.ClassDef):
                     functions.update(_functions(node.body, f"{module}.{node.name}"))
-                    attributes[f"{module}.{node.name}"] = tuple(_held(node.body))
+                    kinds = tuples if _is_tuple(node) else attributes
+                    kinds[f"{module}.{node.name}"] = tuple(_held(node.body))
     if not functions:
         msg = f"{name} has no code, expected TorchScript"
         raise CheckpointRefused(msg)
-    return Code(functions, attributes, members)
+    return Code(functions, attributes, tuples, members)
 
 
 def _members(data: bytes, name: str) -> dict[str, bytes]:
@@ -111,14 +115,32 @@ def _refuse_oversized(infos: list[zipfile.ZipInfo], name: str) -> None:
         raise CheckpointRefused(msg)
 
 
-def _tree(content: bytes, module: str, name: str) -> ast.Module:
+def _tree(content: bytes, path: str, name: str) -> ast.Module:
     try:
-        tree = ast.parse(content.decode())
-        _refuse_calls(tree, name)
+        text = content.decode()
+        tree = ast.parse(text)
+        for node in ast.walk(tree):
+            if (reason := _objection(node)) is not None:
+                msg = f"{name}: its code {reason} ({_place(node, text, path)}): {INSTEAD}"
+                raise CheckpointRefused(msg)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        msg = f"{name}: the code of {module} cannot be read ({type(error).__name__})"
+        msg = f"{name}: the code of {path} cannot be read ({type(error).__name__})"
         raise CheckpointRefused(msg) from error
     return tree
+
+
+def _place(node: ast.AST, text: str, path: str) -> str:
+    """Say where in an archive's code something stands, and what the line is."""
+    at = getattr(node, "lineno", 0)
+    if not at:
+        return path
+    # Lines as the parser counts them, which breaks them at less than splitlines does.
+    line = text.split("\n")[at - 1].strip()
+    return f"line {at} of {path}: {line[:120]}"
+
+
+def _is_tuple(node: ast.ClassDef) -> bool:
+    return any(isinstance(base, ast.Name) and base.id == "NamedTuple" for base in node.bases)
 
 
 def _functions(body: list[ast.stmt], owner: str) -> dict[str, ast.FunctionDef]:
@@ -135,39 +157,31 @@ def _held(body: list[ast.stmt]) -> Iterator[str]:
                 yield name
 
 
-def _refuse_calls(tree: ast.Module, name: str) -> None:
-    for node in ast.walk(tree):
-        if not isinstance(node, _NODES):
-            msg = f"{name}: its code has a {type(node).__name__.lower()}, expected arithmetic on tensors alone"
-            raise CheckpointRefused(msg)
-        if isinstance(node, ast.FunctionDef) and node.name in _RUN_BY_LOADING:
-            msg = f"{name}: its code has {node.name}, which runs as it is loaded (quantised layers have it)"
-            raise CheckpointRefused(msg)
-        if isinstance(node, ast.Attribute) and (path := dotted(node)) is not None:
-            _refuse_operator(path, name)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            known = _BUILTINS | {"NamedTuple"}
-            if node.func.id not in known and not node.func.id.startswith("_"):
-                msg = f"{name}: its code calls {node.func.id}, expected arithmetic on tensors alone"
-                raise CheckpointRefused(msg)
+def _objection(node: ast.AST) -> str | None:
+    """Say what is wrong with a part of the code; None where it is arithmetic."""
+    if not isinstance(node, _NODES):
+        way = " (so does a for with a break or continue)" if isinstance(node, ast.While) else ""
+        return f"has a {type(node).__name__.lower()}{way}, expected arithmetic on tensors alone"
+    if isinstance(node, ast.FunctionDef) and node.name in _RUN_BY_LOADING:
+        return f"has {node.name}, which runs as it is loaded (quantised layers have it)"
+    if isinstance(node, ast.Attribute) and (path := dotted(node)) is not None:
+        return _objection_to(path)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        known = _BUILTINS | {"NamedTuple"}
+        if node.func.id not in known and not node.func.id.startswith("_"):
+            return f"calls {node.func.id}, expected arithmetic on tensors alone"
+    return None
 
 
-def _refuse_operator(path: str, name: str) -> None:
-    """Refuse an operator that is not on the list; calls of the archive's own functions begin with ``__torch__``."""
+def _objection_to(path: str) -> str | None:
+    """Object to an operator that is not on the list; calls of the archive's own functions begin with ``__torch__``."""
     first, _, rest = path.partition(".")
     if path.startswith("__torch__.torch.classes"):
-        msg = f"{name}: its code uses {path}, a class that comes from outside of it"
-        raise CheckpointRefused(msg)
-    if first not in ("torch", "ops"):
-        return
+        return f"uses {path}, a class that comes from outside of it"
     operator = rest.removeprefix("prim.").removeprefix("aten.")
-    if operator in ("prim", "aten") or operator in ALLOWED:
-        return
-    if operator in RANDOM:
-        msg = f"{name}: its code calls {path}, which draws random numbers: export the head, not its samples"
-        raise CheckpointRefused(msg)
-    msg = f"{name}: its code calls {path}, which is not on the list of operators that only work out numbers"
-    raise CheckpointRefused(msg)
+    if first not in ("torch", "ops") or operator in ("prim", "aten") or operator in ALLOWED:
+        return None
+    return f"calls {path}, which is not on the list of operators that only work out numbers"
 
 
 def dotted(node: ast.expr) -> str | None:

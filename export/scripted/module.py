@@ -1,6 +1,7 @@
 """A TorchScript module as an ordinary torch module that works its code out step by step, with its state in and out."""
 
 import ast
+import collections
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -10,9 +11,12 @@ from torch import nn
 
 from export.errors import CheckpointRefused
 from export.scripted.archive import Code, dotted
-from export.scripted.operators import call
+from export.scripted.lists import HeldDict, HeldList
+from export.scripted.operators import INSTEAD, call, writes
+from export.scripted.rows import carried, given_by, stored
 
 _MOST_STEPS = 20_000
+_ALONE = "its forward has to take the observation alone, its parts one by one, and to keep its state in buffers"
 _NAMES = {"inf": float("inf"), "nan": float("nan")}
 
 
@@ -49,7 +53,8 @@ class Scripted(nn.Module):
 
     def __init__(self, code: Code, root: Scope, tensors: Sequence[torch.Tensor], constants: Sequence[object]) -> None:
         super().__init__()
-        self.code, self.root, self.constants = code.functions, root, tuple(constants)
+        self.code, self.tuples = code.functions, code.tuples
+        self.root, self.constants = root, tuple(constants)
         self.count = len(tensors)
         for place, tensor in enumerate(tensors):
             self.register_buffer(f"tensor_{place}", tensor)
@@ -61,10 +66,10 @@ class Scripted(nn.Module):
         states = [stored(tensor, self.shape(place), axis) for tensor, (place, axis) in self._paired(inputs[split:])]
         found, kept, changed = self.run("forward", inputs[:split], [place for place, _ in self.memory], states)
         lost = changed - {place for place, _ in self.memory}
-        if self.memory and lost:
+        if lost:
             msg = f"the module changes {', '.join(map(str, sorted(lost)))} beside its states"
             raise CheckpointRefused(msg)
-        outputs = (found,) if isinstance(found, torch.Tensor) else tuple(_tensors(found))
+        outputs = given_by(found)
         return (*outputs, *(carried(state, axis) for state, (_, axis) in zip(kept, self.memory, strict=True)))
 
     def _paired(self, states: Sequence[torch.Tensor]) -> list[tuple[torch.Tensor, tuple[int, int]]]:
@@ -81,10 +86,22 @@ class Scripted(nn.Module):
         run = _Run([self.get_buffer(f"tensor_{place}") for place in range(self.count)], set())
         for place, state in zip(places, states, strict=True):
             run.tensors[place] = state.clone()
+        begun = [(tensor, tensor._version) for tensor in (*run.tensors, *self._fixed())]  # noqa: SLF001 - its only name
         found = self._called(f"{self.root.kind}.{method}", [self.root, *given], {}, run)
-        return found, [run.tensors[place] for place in places], run.changed
+        # However it was written into, as itself or as a view of it, torch has counted that.
+        written = {at for at, (tensor, version) in enumerate(begun) if tensor._version != version}  # noqa: SLF001
+        if any(at >= self.count for at in written):
+            msg = f"the module's code writes into one of its constants, whose numbers would stay changed: {INSTEAD}"
+            raise CheckpointRefused(msg)
+        return found, [run.tensors[place] for place in places], run.changed | written
+
+    def _fixed(self) -> list[torch.Tensor]:
+        return [constant for constant in self.constants if isinstance(constant, torch.Tensor)]
 
     def _called(self, name: str, given: Sequence[object], named: Mapping[str, object], run: _Run) -> object:
+        if (fields := self.tuples.get(name)) is not None:
+            kind = collections.namedtuple("Named", fields, rename=True)  # type: ignore[misc]  # fields as the code has them
+            return kind(*given, **named)
         function = self.code.get(name)
         if function is None:
             msg = f"the module's code calls {name}, which it does not have"
@@ -95,6 +112,10 @@ class Scripted(nn.Module):
         for argument, default in zip(names[len(names) - len(defaults) :], defaults, strict=True):
             scope[argument] = self._value(default, {}, run)
         scope |= dict(zip(names, given, strict=False)) | dict(named)
+        if len(given) > len(names) or not scope.keys() >= set(names):
+            wanted = ", ".join(names[1:]) or "nothing"
+            msg = f"the module's {name.rpartition('.')[2]} takes {wanted}, found {len(given) - 1} of them: {_ALONE}"
+            raise CheckpointRefused(msg)
         return self._block(function.body, scope, run)[1]
 
     def _block(self, body: Sequence[ast.stmt], scope: dict[str, object], run: _Run) -> tuple[bool, object]:
@@ -165,11 +186,14 @@ class Scripted(nn.Module):
                 return tuple(self._value(part, scope, run) for part in parts)
             case ast.List(elts=parts):
                 return [self._value(part, scope, run) for part in parts]
+            case ast.Dict(keys=keys, values=values):
+                found = [self._value(key, scope, run) for key in keys if key is not None]
+                return dict(zip(found, (self._value(value, scope, run) for value in values), strict=True))
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 number = self._value(operand, scope, run)
                 return call("neg", [number], {})
             case ast.Subscript(value=held, slice=at):
-                return _items(self._value(held, scope, run))[_whole(self._value(at, scope, run))]
+                return _item(self._value(held, scope, run), self._value(at, scope, run))
             case ast.Attribute(value=ast.Name(id="CONSTANTS"), attr=name):
                 return self.constants[int(name.removeprefix("c"))]
             case ast.Attribute(value=owner, attr=name):
@@ -179,6 +203,8 @@ class Scripted(nn.Module):
         return _refuse(node)
 
     def _attribute(self, owner: object, name: str, run: _Run) -> object:
+        if isinstance(owner, tuple) and name in getattr(owner, "_fields", ()):
+            return getattr(owner, name)
         if not isinstance(owner, Scope) or name not in owner.values:
             msg = f"the module's code reads {name!r} of a {type(owner).__name__}, which it does not have"
             raise CheckpointRefused(msg)
@@ -201,8 +227,9 @@ class Scripted(nn.Module):
         if path.startswith("__torch__."):
             return self._called(path, given, named, run)
         name = path.partition(".")[2].removeprefix("prim.").removeprefix("aten.")
-        if name.endswith("_") and not name.endswith("__") and given:
+        if writes(name) and given:
             _note_change(given[0], run)
+        _note_change(named.get("out"), run)
         return call(name, given, named)
 
     def _builtin(self, name: str, arguments: Sequence[ast.expr], scope: dict[str, object], run: _Run) -> object:
@@ -215,9 +242,9 @@ class Scripted(nn.Module):
             return self._attribute(given[0], given[1], run)
         if name == "range":
             return range(*(_whole(number) for number in given))
-        if name in ("int", "float", "bool") and not isinstance(given[0], torch.Tensor):
+        if name in ("int", "float", "bool", "str") and not isinstance(given[0], torch.Tensor):
             # A size that is not known yet stays one.
-            kinds = {"int": int, "float": float, "bool": bool}
+            kinds = {"int": int, "float": float, "bool": bool, "str": str}
             return given[0] if isinstance(given[0], torch.SymInt) else kinds[name](given[0])
         msg = f"the module's code calls {name} on a {type(given[0]).__name__}: its way must not depend on its numbers"
         raise CheckpointRefused(msg)
@@ -226,7 +253,9 @@ class Scripted(nn.Module):
 def _resolved(value: object, run: _Run) -> object:
     if isinstance(value, At):
         return run.tensors[value.place]
-    return [_resolved(item, run) for item in value] if isinstance(value, list) else value
+    if isinstance(value, dict):
+        return HeldDict({key: _resolved(item, run) for key, item in value.items()})
+    return HeldList(_resolved(item, run) for item in value) if isinstance(value, list) else value
 
 
 def _note_change(tensor: object, run: _Run) -> None:
@@ -237,29 +266,17 @@ def _note_change(tensor: object, run: _Run) -> None:
             run.changed.add(place)
 
 
-def stored(state: torch.Tensor, shape: tuple[int, ...], axis: int) -> torch.Tensor:
-    """Bring a state ``[N, ...]`` to the shape in which the module keeps it, its rows along ``axis``."""
-    kept = shape[:axis] + shape[axis + 1 :]
-    return state.reshape(state.shape[0], *kept).movedim(0, axis)
-
-
-def carried(state: torch.Tensor, axis: int) -> torch.Tensor:
-    """Bring a state from the shape in which the module keeps it to ``[N, ...]`` without axes of length 1."""
-    rows = state.movedim(axis, 0)
-    return rows.reshape(rows.shape[0], *carried_shape(tuple(state.shape), axis))
-
-
-def carried_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Give the shape of a state without its batch and without axes of length 1."""
-    rest = shape[:axis] + shape[axis + 1 :]
-    return tuple(size for size in rest if size != 1) or (1,)
-
-
 def _sure(value: object) -> bool:
     if isinstance(value, torch.Tensor):
         msg = "the module's code decides by a tensor's numbers which way it goes, which a graph cannot do"
         raise CheckpointRefused(msg)
     return bool(value)
+
+
+def _item(held: object, at: object) -> object:
+    if isinstance(held, dict):
+        return held[at]
+    return _items(held)[_whole(at)]
 
 
 def _items(value: object) -> Sequence[object]:
@@ -275,14 +292,6 @@ def _whole(value: object) -> int:
         return cast("int", value)
     msg = f"the module's code counts with a {type(value).__name__}, expected a whole number"
     raise CheckpointRefused(msg)
-
-
-def _tensors(found: object) -> list[torch.Tensor]:
-    tensors = [item for item in _items(found) if isinstance(item, torch.Tensor)]
-    if len(tensors) < len(_items(found)):
-        msg = "the module gives something else than tensors, expected its head"
-        raise CheckpointRefused(msg)
-    return tensors
 
 
 def _refuse(node: ast.AST) -> object:

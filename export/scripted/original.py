@@ -1,12 +1,13 @@
 """The module that torch loaded, to be compared with: asked with its states set, or left to keep them itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from export.errors import CheckpointRefused
-from export.scripted.module import Scripted, carried, stored
+from export.scripted.module import Scripted
+from export.scripted.rows import carried, given_by, stored
 from export.scripted.states import initial_of
 from export.scripted.tree import Held
 
@@ -27,7 +28,7 @@ class Original(nn.Module):
 
     def forward(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
         if not self.memory:
-            return tuple(_given(self.script(*inputs)))
+            return given_by(self.script(*inputs))
         split = len(inputs) - len(self.memory)
         found = []
         for at in range(len(inputs[0])):
@@ -45,13 +46,19 @@ class Original(nn.Module):
 
     def step(self, row: Sequence[torch.Tensor]) -> Tensors:
         """Answer the next step of an episode, the module keeping its state itself."""
-        return list(_given(self.script(*row)))
+        return [tensor.detach() for tensor in given_by(self.script(*row))]
 
 
-def _given(found: object) -> Iterator[torch.Tensor]:
-    for item in found if isinstance(found, (tuple, list)) else (found,):
-        if isinstance(item, torch.Tensor):
-            yield item
+def refuse_changed(script: torch.jit.ScriptModule, row: Sequence[torch.Tensor]) -> None:
+    """Refuse a loaded module that changes what it holds where its code said that it does not."""
+    before = {name: tensor.clone() for name, tensor in script.state_dict().items()}
+    with torch.no_grad():
+        script(*(part.clone() for part in row))
+    after = script.state_dict()
+    changed = [name for name, tensor in after.items() if name not in before or not torch.equal(before[name], tensor)]
+    if changed:
+        msg = f"the module changes {', '.join(changed[:4])} when torch runs it, which its code does not say"
+        raise CheckpointRefused(msg)
 
 
 def refuse_divergent(scripted: Scripted, original: Original, rows: Sequence[Tensors]) -> None:
@@ -66,7 +73,8 @@ def refuse_divergent(scripted: Scripted, original: Original, rows: Sequence[Tens
     original.begin(memory)
     with torch.no_grad():
         for at, row in enumerate(rows):
-            expected, found = original.step(row), list(scripted(*row, *memory))
+            expected = original.step([part.clone() for part in row])
+            found = list(scripted(*(part.clone() for part in row), *memory))
             memory = found[len(found) - len(memory) :]
             for one, other in zip(expected, found, strict=False):
                 limit = _TOLERANCE * max(1.0, float(one.abs().max()))

@@ -5,17 +5,20 @@ from collections.abc import Sequence
 from typing import Literal, cast
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 
-from export.errors import CheckpointRefused, DeclarationInvalid
-from export.scripted.module import Scripted, carried_shape
+from export.errors import CheckpointRefused, DeclarationInvalid, ExportError
+from export.scripted.module import Scripted
+from export.scripted.rows import carried_shape
 from export.scripted.tree import Held
 from export.spec import Memory
 
 _ROWS = 3
 _RESETS = ("reset_memory", "reset")
-# What running a module's code raises, in and beneath torch.
-_RUN_ERRORS = (RuntimeError, TypeError, ValueError, AttributeError, IndexError, KeyError, NotImplementedError)
 Tensors = list[torch.Tensor]
 Dtype = Literal["float32", "int64", "uint8"]
 
@@ -30,14 +33,32 @@ def states_of(scripted: Scripted, rows: Sequence[Tensors], name: str) -> list[in
             with torch.no_grad():
                 if row is rows[0]:
                     _try_shapes(scripted, row, before)
-                _, after, changed = scripted.run("forward", row, everything, before)
-        except _RUN_ERRORS as error:
+                _, after, changed = scripted.run("forward", [part.clone() for part in row], everything, before)
+        except ExportError:
+            raise
+        except Exception as error:  # the operators raise nearly everything there is
             shapes = ", ".join(str(list(part.shape)) for part in row)
-            msg = f"{name} cannot be run on an observation {shapes}: {str(error).strip().splitlines()[-1:]}"
+            msg = f"{name} cannot be run on an observation {shapes}: {_reason(error)}"
             raise DeclarationInvalid(msg) from error
+        for place in changed:
+            _refuse_regrown(before[place], after[place])
         found |= changed
         found |= {place for place in everything if not _equal(before[place], after[place])}
     return sorted(found)
+
+
+def _reason(error: Exception) -> str:
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+    if isinstance(error, (DataDependentOutputException, DynamicOutputShapeException)):
+        return f"the result of {reason} has another shape for other numbers, which must not depend on them"
+    return reason
+
+
+def _refuse_regrown(before: torch.Tensor, after: torch.Tensor) -> None:
+    if before.shape != after.shape or before.dtype != after.dtype:
+        was, is_now = (f"{str(one.dtype).removeprefix('torch.')}{list(one.shape)}" for one in (before, after))
+        msg = f"the module makes its state {was} into {is_now}, expected one shape and dtype from step to step"
+        raise CheckpointRefused(msg)
 
 
 def _try_shapes(scripted: Scripted, row: Tensors, before: Tensors) -> None:
@@ -57,6 +78,8 @@ def memory_of(
     """Make the states inputs and outputs, once it is known along which axis of each the rows of a batch lie."""
     if not states:
         return ()
+    for place in states:
+        _refuse_entangled(place, owners)
     scripted.memory = _axes(scripted, states, [owners[place].path for place in states], rows)
     found: list[Memory] = []
     for place, axis in scripted.memory:
@@ -71,6 +94,19 @@ def memory_of(
             )
         )
     return tuple(found)
+
+
+def _refuse_entangled(place: int, owners: Sequence[Held]) -> None:
+    """Refuse a state that cannot go in and out by itself: its numbers are another tensor's too, or lie in a list."""
+    state = owners[place]
+    if state.within:
+        msg = f"the module keeps its state in the list or dictionary {state.path!r}, expected a buffer for each"
+        raise CheckpointRefused(msg)
+    others = [held.path for held in owners if held is not state and held.memory == state.memory != 0]
+    if others or state.also:
+        names = ", ".join([*state.also, *others])
+        msg = f"the module keeps its state {state.path!r} in the same memory as {names}, expected a buffer of its own"
+        raise CheckpointRefused(msg)
 
 
 def _identifier(path: str, taken: Sequence[str]) -> str:
@@ -134,7 +170,7 @@ def _answers_alike(scripted: Scripted, memory: tuple[tuple[int, int], ...], rows
             one.shape[0] == _ROWS and torch.allclose(one, torch.cat(alone), rtol=1e-4, atol=1e-5)
             for one, alone in zip(together, zip(*apart, strict=True), strict=True)
         )
-    except (*_RUN_ERRORS, CheckpointRefused):
+    except Exception:  # noqa: BLE001 - an axis that does not fit fails in any operator, with whatever that raises
         return False
     finally:
         scripted.memory = ()

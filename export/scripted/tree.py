@@ -22,10 +22,17 @@ class Part(Protocol):
 
 
 class Held(NamedTuple):
-    """Where a loaded module has one of its tensors: in what part of it, and the path to it for people."""
+    """Where a loaded module has one of its tensors: in what part of it, and the path to it for people.
+
+    ``within`` says that it lies in a list or a dictionary there; ``memory`` is the address of its numbers, which others
+    may share, and ``also`` are the other names of the very same tensor.
+    """
 
     owner: Part
     path: str
+    within: bool
+    memory: int
+    also: list[str]
 
     @property
     def tensor(self) -> torch.Tensor:
@@ -41,18 +48,21 @@ def copied(code: Code, script: torch.jit.ScriptModule, name: str) -> tuple[Scrip
     tensors: list[torch.Tensor] = []
     owners: list[Held] = []
 
-    def held(value: object, owner: Part, path: str) -> object:
+    def held(value: object, owner: Part, path: str, *, within: bool = False) -> object:
         if isinstance(value, torch.ScriptModule):
             return scope(cast("Part", value), path)
         if isinstance(value, torch.Tensor):
             for place, known in enumerate(tensors):
                 if known is value or (_same(known, value)):
+                    owners[place].also.append(path)
                     return At(place)
             tensors.append(value)
-            owners.append(Held(owner, path))
+            owners.append(Held(owner, path, within, value.untyped_storage().data_ptr(), []))
             return At(len(tensors) - 1)
         if isinstance(value, (list, tuple)):
-            return [held(item, owner, path) for item in value]
+            return [held(item, owner, path, within=True) for item in value]
+        if isinstance(value, dict):
+            return {key: held(item, owner, path, within=True) for key, item in value.items()}
         return value
 
     def scope(module: Part, path: str) -> Scope:
@@ -62,7 +72,7 @@ def copied(code: Code, script: torch.jit.ScriptModule, name: str) -> tuple[Scrip
         return Scope(kind, path, found)
 
     root = scope(cast("Part", script._c), "")  # noqa: SLF001 - what torch's own reader gave
-    tensors_of({path: tensor for tensor, (_, path) in zip(tensors, owners, strict=True)}, name)
+    tensors_of({held.path: tensor for tensor, held in zip(tensors, owners, strict=True)}, name)
     copies = [tensor.detach().clone() for tensor in tensors]
     return Scripted(code, root, copies, _constants(code, name)), owners
 

@@ -172,4 +172,4 @@ def grown(module: Grown, factor: float = 2.0) -> Grown:
         for name, parameter in module.named_parameters():
             if parameter.dim() > 1 and "logstd" not in name:
                 parameter.mul_(factor)
-    return module.eval().requires_grad_(False)
+    return module.eval()

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from export.__main__ import main
+from export.__main__ import _VERBS, main
 from export.errors import CheckpointRefused
 from export.sources import Asked, read
 from export.spec import Discrete
 from export.spec.artefact import open_artefact
 from export.spec.extras import install
+from tests.export.scripted.policies import saved
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "policies"
 
@@ -307,3 +308,35 @@ def test_neither_sb3_nor_gym_is_imported() -> None:
     )
 
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).resolve().parents[2])
+
+
+@pytest.mark.parametrize("head", ["logits", "q_values"])
+def test_torchscript_whose_parameters_require_grad_goes_through_the_command(
+    head: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A network as training left it, scripted and saved: nobody has to freeze it."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 3))
+    (tmp_path / "policy.pt").write_bytes(saved(module))
+    declaration = (
+        f'observation = {{ shape = [4] }}\naction = {{ n = 3 }}\nnetwork = {{ kind = "module", head = "{head}" }}'
+    )
+    (tmp_path / "policy.toml").write_text(declaration)
+    words = [str(tmp_path / "policy.pt"), "-o", str(tmp_path / "policy-1.onnx")]
+
+    code = main([*words, "--declare", str(tmp_path / "policy.toml")])
+
+    assert code == 0
+    assert "100 % the same action" in capsys.readouterr().out
+
+
+def test_what_nobody_foresaw_is_a_sentence_too(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistake of the command itself says that it is one, and where; nothing is shown as a traceback."""
+    monkeypatch.setitem(_VERBS, "show", ("export.reading_command", "nothing_of_the_kind"))
+
+    assert main(["show", "policy-1.onnx"]) == 1
+    told = capsys.readouterr().err
+    assert "nothing was written: AttributeError in __main__.py, line" in told
+    assert "this is a fault of actd-export itself" in told
+    assert "Traceback" not in told

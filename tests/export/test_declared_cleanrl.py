@@ -160,7 +160,7 @@ def test_c51_of_the_worst_share() -> None:
 
     found = answers(declared(module.state_dict(), network, ROW, CHOICE, cvar=0.25), obs)
 
-    shares = torch.softmax(module.network(obs).view(40, ACTIONS, 21), 2).double().numpy()
+    shares = torch.softmax(module.network(obs).view(40, ACTIONS, 21), 2).double().detach().numpy()
     expected = np.zeros((40, ACTIONS))
     for at in np.ndindex(40, ACTIONS):
         left = 0.25
@@ -228,7 +228,7 @@ def test_ppo(
 
     own = module.distribution(seen)
     action = own.sample()  # type: ignore[no-untyped-call]
-    assert float((log_prob_of(found["logits"], action) - own.log_prob(action)).abs().max()) < 1e-5  # type: ignore[no-untyped-call]
+    assert float((log_prob_of(found["logits"], action) - own.log_prob(action)).detach().abs().max()) < 1e-5  # type: ignore[no-untyped-call]
     assert np.array_equal(found["action"], own.logits.argmax(1).numpy())
     assert set(policy.set_aside) == {name for name in module.state_dict() if name.startswith("critic.")}
 
@@ -250,9 +250,9 @@ def test_ppo_continuous_action() -> None:
 
     own = module.distribution(seen)
     action = own.sample()
-    assert float((gaussian_log_prob(found, action.double()) - own.log_prob(action)).abs().max()) < 1e-5
+    assert float((gaussian_log_prob(found, action.double()) - own.log_prob(action)).detach().abs().max()) < 1e-5
     clipped = module.actor_mean(seen).clamp(torch.tensor(LOW), torch.tensor(HIGH))
-    assert np.abs(found["action"] - clipped.numpy()).max() < 1e-5
+    assert np.abs(found["action"] - clipped.detach().numpy()).max() < 1e-5
     assert np.abs(found["mean"] - found["action"]).max() > 0.1
 
 
@@ -273,7 +273,7 @@ def test_ppo_continuous_action_normalised_as_its_environment_did() -> None:
     found = answers(policy, seen)
 
     normalised = np.clip((seen.double().numpy() - mean) / np.sqrt(var + 1e-8), -10, 10).astype(np.float32)
-    assert np.abs(found["mean"] - module.actor_mean(torch.from_numpy(normalised)).numpy()).max() < 1e-5
+    assert np.abs(found["mean"] - module.actor_mean(torch.from_numpy(normalised)).detach().numpy()).max() < 1e-5
     assert policy.inside[0] == "normalise in float64 and clip to +-10"
 
 
@@ -292,10 +292,10 @@ def test_sac_continuous_action() -> None:
     own: Distribution = module.double().distribution(seen.double())
     action = torch.tanh(raw) * half + module.action_bias[0].double()
     density = gaussian_log_prob(found, raw) - (torch.log(1 - torch.tanh(raw) ** 2) + torch.log(half)).sum(1)
-    expected = own.log_prob(action)
-    assert float(((density - expected) / expected.abs().clamp(min=1)).abs().max()) < 1e-5
+    expected = own.log_prob(action).detach()
+    assert float(((density.detach() - expected) / expected.abs().clamp(min=1)).abs().max()) < 1e-5
     best = torch.tanh(normal.mean.double()) * half + module.action_bias[0].double()
-    assert np.abs(found["action"] - best.numpy()).max() < 1e-5
+    assert np.abs(found["action"] - best.detach().numpy()).max() < 1e-5
     assert (policy.head, policy.squash, policy.family) == ("gaussian", "tanh", "squashed_gaussian")
 
 
@@ -308,7 +308,7 @@ def test_td3_and_ddpg(critics: int) -> None:
 
     found = answers(declared(value, TD3, ROW, BOX), row_obs())
 
-    assert np.abs(found["action"] - module(row_obs()).numpy()).max() < 1e-5
+    assert np.abs(found["action"] - module(row_obs()).detach().numpy()).max() < 1e-5
     assert np.array_equal(found["std"], np.zeros_like(found["std"]))
     assert found["action"].max() > 1.5
 
@@ -359,14 +359,15 @@ def test_ppo_atari_lstm() -> None:
     memory = {f"memory.{name}.in": np.zeros((2, 128), dtype=np.float32) for name in "hc"}
     worst, same, forgetful = 0.0, 0, 0
     for obs in seen:
-        own, state = module.step(obs, state)
+        with torch.no_grad():
+            own, state = module.step(obs, state)
         found = session.run({"obs": obs.numpy(), **memory})
         memory = {f"memory.{name}.in": np.asarray(found[f"memory.{name}.out"]) for name in "hc"}
         action = own.sample()  # type: ignore[no-untyped-call]
         worst = max(worst, float((log_prob_of(found["logits"], action) - own.log_prob(action)).abs().max()))  # type: ignore[no-untyped-call]
         same += int((torch.from_numpy(found["action"]) == own.logits.argmax(1)).sum())
         fresh = module.step(obs, (torch.zeros(1, 2, 128), torch.zeros(1, 2, 128)))[0]
-        forgetful += int(float((fresh.logits - own.logits).abs().max()) > 1e-2)
+        forgetful += int(float((fresh.logits - own.logits).detach().abs().max()) > 1e-2)
 
     assert worst < 1e-5
     assert same == 200

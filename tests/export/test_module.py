@@ -1,11 +1,13 @@
 """A torch module in memory as a policy: right, or refused with the reason."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from export.errors import CheckpointRefused, DeclarationInvalid
+from export.errors import CheckpointRefused, ConversionFailed, DeclarationInvalid
 from export.graph import graph_of
 from export.module import of_module
 from export.runtime import Session
@@ -65,6 +67,56 @@ class Lost(nn.Module):
         return x[:, :3] * float("nan")
 
 
+class Asserting(nn.Module):
+    """Takes one row at a time."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        assert len(x) == 1, "one row at a time"
+        return x[:, :3]
+
+
+class Giving(nn.Module):
+    """Gives anything at all."""
+
+    def __init__(self, give: Callable[[torch.Tensor], object]) -> None:
+        super().__init__()
+        self.layer, self.give = nn.Linear(4, 3), give
+
+    def forward(self, x: torch.Tensor) -> object:
+        return self.give(self.layer(x))
+
+
+class Branching(nn.Module):
+    """Goes another way for another observation."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :3] if x.sum() > 0 else -x[:, :3]
+
+
+class Constant(nn.Module):
+    """Gives a parameter as it is, whatever it sees."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.bias.expand(len(x), 3)
+
+
+class Asking(nn.Module):
+    """Asks for gradients in its own forward."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.enable_grad():
+            found: torch.Tensor = self.layer(x)
+        return found
+
+
 def test_a_module_becomes_an_artefact() -> None:
     """The whole way from a module and a table of its spaces, normalisation in numbers included."""
     torch.manual_seed(0)
@@ -120,7 +172,21 @@ def test_a_module_that_gives_its_own_deviation() -> None:
             r"is float32\[8, 5\] for 8 observations, expected float32\[8, 3\]",
         ),
         (nn.Linear(6, 3), CHOICE, DeclarationInvalid, r"cannot be run on float32\[8, 4\]: mat1 and mat2"),
-        (nn.Linear(4, 3).double(), CHOICE, DeclarationInvalid, r"cannot be run on float32\[8, 4\]"),
+        (
+            nn.Linear(4, 3).double(),
+            CHOICE,
+            DeclarationInvalid,
+            r"cannot be run on float32\[8, 4\]: .*; its parameters are float64: bring it to float32 with float\(\)",
+        ),
+        (nn.Linear(4, 3).bfloat16(), CHOICE, DeclarationInvalid, r"its parameters are bfloat16"),
+        (Asserting(), CHOICE, DeclarationInvalid, r"cannot be run on float32\[8, 4\]: one row at a time"),
+        (Giving(lambda _: 1 // 0), CHOICE, DeclarationInvalid, r"integer division or modulo by zero"),
+        (Giving(lambda y: {"q": y}), CHOICE, DeclarationInvalid, r"is a dict .*: have its forward give that tensor"),
+        (Giving(lambda _: None), CHOICE, DeclarationInvalid, r"output 0 of the module is nothing"),
+        (Giving(lambda y: [[y]]), CHOICE, DeclarationInvalid, r"is a list for 8 observations"),
+        (Giving(lambda y: y.double()), CHOICE, DeclarationInvalid, r"is float64\[8, 3\]"),
+        (Giving(lambda y: y.to_sparse()), CHOICE, DeclarationInvalid, r"is sparse_coo float32\[8, 3\]"),
+        (Giving(lambda y: y[:, 0]), CHOICE, DeclarationInvalid, r"is float32\[8\] for 8 observations"),
         (
             nn.Linear(4, 2),
             BOX | {"network": {"kind": "module", "head": "gaussian", "std": {"output": 1}}},
@@ -153,3 +219,49 @@ def test_a_module_that_cannot_be_served_is_refused(
     """State, chance, NaN and other shapes than those declared are said in a sentence."""
     with pytest.raises(error, match=message):
         of_module(module, table)
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        lambda y: (y, None),
+        lambda y: [y, "text"],
+        lambda y: (y, (y, y)),
+        lambda y: y.t().contiguous().t(),
+        lambda y: torch.cat([y, y], dim=1)[:, ::2],
+    ],
+    ids=["none behind", "text behind", "nested", "not contiguous", "a view"],
+)
+def test_what_lies_behind_the_head_and_how_it_lies_does_not_matter(give: Callable[[torch.Tensor], object]) -> None:
+    """Tuples and lists that begin with the head, and heads that are views, are written and answer alike."""
+    module = Giving(give)
+
+    policy = of_module(module, CHOICE)
+    found = Session(graph_of(policy).SerializeToString()).run({"obs": normal(20, 4).numpy()})
+
+    assert np.allclose(found["q_values"], policy.answer({"obs": normal(20, 4).numpy()})["q_values"], atol=1e-5)
+
+
+@pytest.mark.parametrize("module", [Constant(), Asking()], ids=["expanded", "enable_grad"])
+def test_answers_are_numbers_though_the_module_asks_for_gradients(module: nn.Module) -> None:
+    """A parameter that is handed out, and gradients that forward itself turns on."""
+    found = of_module(module, CHOICE).answer({"obs": normal(5, 4).numpy()})
+
+    assert np.allclose(found["q_values"], module(normal(5, 4)).detach().numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (Branching(), r"decides by a tensor's numbers which way it goes .*: torch.where chooses by numbers"),
+        (Giving(lambda y: torch.lgamma(y.abs() + 1)), r"ONNX has no operator for prims.lgamma"),
+        (Giving(lambda y: torch.special.gammainc(y.abs() + 1, y.abs() + 1)), r"ONNX has no operator for prims.igamma"),
+        (Giving(lambda y: torch.median(y, dim=1, keepdim=True)[0] + y), r"ONNX has no operator for aten.median"),
+    ],
+)
+def test_what_no_graph_can_do_is_named(module: nn.Module, message: str) -> None:
+    """A decision, and operators that ONNX does not have, are sentences and no headings of torch's exporter."""
+    policy = of_module(module, CHOICE)
+
+    with pytest.raises(ConversionFailed, match=message):
+        graph_of(policy)

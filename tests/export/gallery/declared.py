@@ -126,7 +126,7 @@ def masked() -> Exhibit:
     told: Table = {"hidden": [32], "activation": "tanh", "head": "logits"}
 
     def native(inputs: Arrays) -> NDArray[np.generic]:
-        logits = module(torch.from_numpy(numbers(inputs["obs"]))).numpy()
+        logits = module(torch.from_numpy(numbers(inputs["obs"]))).detach().numpy()
         return np.asarray(np.where(inputs[MASK], logits, -np.inf).argmax(axis=1))
 
     return exhibit(_plain(saved(module.state_dict()), told, CHOICE, mask=True), forgetful(native))
@@ -146,7 +146,7 @@ def sac() -> Exhibit:
 
     def native(inputs: Arrays) -> NDArray[np.generic]:
         mean = module.normal(torch.from_numpy(numbers(inputs["obs"]))).mean
-        return np.asarray((torch.tanh(mean) * module.action_scale + module.action_bias).numpy())
+        return np.asarray((torch.tanh(mean) * module.action_scale + module.action_bias).detach().numpy())
 
     value = (module.state_dict(), Critic().state_dict(), Critic().state_dict())
     return exhibit(_cleanrl(value, SAC, BOX), forgetful(native))
@@ -158,7 +158,7 @@ def deterministic(critics: int) -> Exhibit:
     module = grown(Actor())
 
     def native(inputs: Arrays) -> NDArray[np.generic]:
-        return np.asarray(module(torch.from_numpy(numbers(inputs["obs"]))).numpy())
+        return np.asarray(module(torch.from_numpy(numbers(inputs["obs"]))).detach().numpy())
 
     value = (module.state_dict(), *(Critic().state_dict() for _ in range(critics)))
     return exhibit(_cleanrl(value, TD3, BOX), forgetful(native))
@@ -206,7 +206,7 @@ def best_of(module: nn.Module) -> Native:
 def _clipped(module: nn.Module) -> Native:
     def native(inputs: Arrays) -> NDArray[np.generic]:
         mean = module(torch.from_numpy(numbers(inputs["obs"])))
-        return np.asarray(mean.clamp(torch.tensor(LOW), torch.tensor(HIGH)).numpy())
+        return np.asarray(mean.clamp(torch.tensor(LOW), torch.tensor(HIGH)).detach().numpy())
 
     return native
 

@@ -177,7 +177,7 @@ def module_gaussian() -> Exhibit:
     }
 
     def native(inputs: Arrays) -> NDArray[np.generic]:
-        mean = module(torch.from_numpy(numbers(inputs["obs"])))[0].numpy()
+        mean = module(torch.from_numpy(numbers(inputs["obs"])))[0].detach().numpy()
         return np.asarray(np.clip(mean, [-1, -2], [1, 2]))
 
     return exhibit(of_module(module, table), forgetful(native))
