@@ -17,6 +17,8 @@ from export.spec import Box, Memory, MultiDiscrete, Source
 from export.trained import TrainedPolicy
 
 _ROWS = 8
+# Kernels for one row and for many round differently.
+_ALIKE = 1e-4
 
 
 def of_module(
@@ -53,6 +55,7 @@ def of_module(
     # Another copy, which nothing has asked yet: the first answer may change it once and for all.
     refuse_changed(fresh, run)
     refuse_random(policy)
+    refuse_mixed(policy)
     return policy
 
 
@@ -283,5 +286,24 @@ def refuse_random(policy: TrainedPolicy) -> None:
         if not np.array_equal(first[port.name], second[port.name], equal_nan=True):
             msg = (
                 f"the module gives another {port.name} when asked again, expected the head without random numbers in it"
+            )
+            raise CheckpointRefused(msg)
+
+
+def refuse_mixed(policy: TrainedPolicy) -> None:
+    """Refuse a module whose answer to a row depends on how many others are asked with it, or on what those are.
+
+    The proof asks many at once, and a controller asks alone.
+    """
+    asked = _questions(policy)
+    together = policy.answer(asked)
+    rows = [policy.answer({name: array[at : at + 1] for name, array in asked.items()}) for at in range(_ROWS)]
+    for port in policy.outputs:
+        alone = np.concatenate([row[port.name] for row in rows])
+        limit = _ALIKE * max(1.0, float(np.abs(together[port.name]).max()))
+        if not np.allclose(together[port.name], alone, rtol=_ALIKE, atol=limit):
+            msg = (
+                f"the module gives another {port.name} for an observation alone than for the same among {_ROWS}: its "
+                "answer to a row must not depend on the batch (a mean over rows, item(), the batch's size)"
             )
             raise CheckpointRefused(msg)

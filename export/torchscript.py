@@ -17,7 +17,7 @@ from export.archive import sha256_of
 from export.declaration import Declaration, ModuleNetwork
 from export.declared import state_dict
 from export.errors import CheckpointRefused, DeclarationInvalid, OptionInvalid
-from export.module import apart_of, of_forward, refuse_random
+from export.module import apart_of, of_forward, refuse_mixed, refuse_random
 from export.observations import sampled
 from export.scripted import is_torchscript, read_code
 from export.scripted.original import Original, refuse_changed, refuse_divergent
@@ -58,6 +58,7 @@ def torchscript(data: bytes, name: str, declaration: Declaration | None, cvar: f
         policy = replace(policy, inside=(*policy.inside, f"the module's own state in and out: {kept}"))
     else:
         refuse_changed(script, rows[0])
+        refuse_mixed(of_forward(original, declaration, source))
     native = of_forward(original, declaration, source, memory)
     return replace(policy, native=native.answer, native_name=f"TorchScript in torch {torch.__version__}")
 

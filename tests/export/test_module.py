@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch import nn
 
+from export.declaration import parsed
 from export.errors import CheckpointRefused, ConversionFailed, DeclarationInvalid
 from export.graph import graph_of
 from export.module import of_module
 from export.runtime import Session
+from export.torchscript import torch_file
 from export.trained import About
 from export.write import build
+from tests.export.scripted.policies import saved
 
 Table = dict[str, object]
 CHOICE: Table = {"observation": {"shape": [4]}, "action": {"n": 3}}
@@ -87,10 +90,10 @@ class Giving(nn.Module):
 
 
 class Branching(nn.Module):
-    """Goes another way for another observation."""
+    """Goes another way for an observation that is far out."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x[:, :3] if x.sum() > 0 else -x[:, :3]
+        return -x[:, :3] if (x > 1e9).any() else x[:, :3]
 
 
 class Constant(nn.Module):
@@ -265,3 +268,36 @@ def test_what_no_graph_can_do_is_named(module: nn.Module, message: str) -> None:
 
     with pytest.raises(ConversionFailed, match=message):
         graph_of(policy)
+
+
+class Counting(nn.Module):
+    """Answers one observation otherwise than several."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if x.shape[0] == 1:
+            return -x[:, :3]
+        return x[:, :3]
+
+
+class Centred(nn.Module):
+    """Takes the mean of the batch away."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x - x.mean(0))[:, :3]
+
+
+class Scaled(nn.Module):
+    """Divides by the largest number of the whole batch."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x / x.abs().max())[:, :3]
+
+
+@pytest.mark.parametrize("kind", [Counting, Centred, Scaled])
+@pytest.mark.parametrize("way", ["module", "torchscript"])
+def test_a_row_that_is_answered_otherwise_alone_is_refused(kind: type[nn.Module], way: str) -> None:
+    """The proof asks many rows at once, and a controller one: a module that tells them apart is another policy."""
+    declared = parsed(CHOICE | {"network": {"kind": "module"}}, "policy.toml")
+
+    with pytest.raises(CheckpointRefused, match="gives another q_values for an observation alone than for the same"):
+        _ = of_module(kind(), declared) if way == "module" else torch_file(saved(kind()), "policy.pt", declared)
