@@ -59,6 +59,8 @@ class Wire:
         self.layout = Layout(schema.observation)
         self._listed = isinstance(schema.observation, Fields)
         observation, self._named = _observation_type(schema.observation)
+        if schema.observation.size == 1 and not isinstance(schema.observation, Dict):
+            observation = _single(schema.observation) | observation
         self.observation_type = observation
         self.outcome_type = _outcome_type(self.actions, observation)
         self.act_type = _act_type(self.actions, observation, self.outcome_type)
@@ -71,13 +73,23 @@ class Wire:
     def numbers(self, observation: Any, path: str = "$.observation") -> Sequence[Any] | np.ndarray:
         """A decoded observation as one row: numbers in the schema's order, or an array. Raises DoesNotFit."""
         if self._listed:
-            return msgspec.structs.astuple(observation) if type(observation) is self._named else observation
+            kind = type(observation)
+            if kind is list or kind is tuple:
+                return observation  # type: ignore[no-any-return]  # as it was decoded: numbers in order
+            return msgspec.structs.astuple(observation) if kind is self._named else (observation,)
         space = self.schema.observation
         if isinstance(space, Dict):
             given = msgspec.structs.astuple(observation)
             parts = zip(space.entries, given, strict=True)
             return self.layout.flattened([_part(entry.space, one, f"{path}.{entry.key}") for entry, one in parts])
-        return np.asarray(_part(space, observation, path), dtype=self.layout.dtype)
+        row = np.asarray(_part(space, observation, path), dtype=self.layout.dtype)
+        return row if row.ndim else row.reshape(space.shape)
+
+
+def _single(space: Fields | Array) -> Any:
+    """The type of the number that an observation of one number is, without brackets around it."""
+    bounds = space.fields[0] if isinstance(space, Fields) else space
+    return _number(space.dtype, bounds.low, bounds.high)
 
 
 def _outcome_type(actions: Actions, observation: Any) -> Any:

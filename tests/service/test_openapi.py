@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema  # type: ignore[import-untyped]  # it ships no types
+import numpy as np
 import pytest
 import regress
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from tests import ports
+from tests import artefacts, ports
 from tests.in_process import SEEN, Reply, Serving, asking, call, serving
 
 # As fast as can be and always the same: a failure is shown as it was found.
@@ -289,3 +290,39 @@ async def test_parts_of_an_observation_are_declared(tmp_path: Path) -> None:
                 validate(asking("s", wrong), schema)
 
             assert reply.status == 422
+
+
+async def test_one_number_is_declared_and_taken_without_brackets(tmp_path: Path) -> None:
+    """A state of a table may be sent as ``3``: on each route, in feedback, and as the page says; it is logged as a row.
+
+    A state that the table does not have is 422 there too.
+    """
+    table = np.array([[0.0, 1.0], [1.0, 0.0], [0.0, 2.0]])
+    forms: tuple[object, ...] = (2, [2], {"state": 2})
+    with serving(tmp_path, artefacts.table(table), baseline={"kind": "constant", "action": "a0"}) as served:
+        schema = body_schema((await served.get("/openapi.json")).json(), "/act")
+        jsonschema.Draft202012Validator.check_schema(schema)
+        for form in forms:
+            validate(asking("s", form, feedback={"reward": 1, "next_observation": form}), schema)
+        with pytest.raises(jsonschema.ValidationError):
+            validate(asking("s", 3), schema)
+        alone = await served.act("s", 2)
+        decided = alone.json()["decision_id"]
+        rows = [asking("t", form) for form in (*forms, 3)]
+        batch = (await served.post("/act/batch", {"requests": rows})).json()["decisions"]
+        told = await served.act("s", 0, feedback={"decision_id": decided, "reward": 1, "final_observation": 2})
+        later = {"decision_id": told.json()["decision_id"], "reward": 1, "next_observation": 1}
+        results = (await served.post("/feedback", later)).json()["results"]
+
+        assert alone.status == 200
+        assert alone.json()["action"] == 1
+        assert [row.get("action", row.get("error", {}).get("path")) for row in batch] == [
+            1,
+            1,
+            1,
+            "$.requests[3].observation",
+        ]
+        assert [result["status"] for result in results] == ["accepted"]
+        assert [decision.observation for decision in served.decisions()] == [[2.0], [2.0], [2.0], [2.0], [0.0]]
+        assert [feedback.next_observation for feedback in served.feedback()] == [[2.0], [1.0]]
+        assert (await served.act("s", 3)).status == 422

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from export.spec import Array, Discrete, Field, Fields, ObservationSpace
+from export.spec import Array, Dict, Discrete, Entry, Field, Fields, ObservationSpace
 from guards.records import Schema
 from service.errors import DoesNotFit
 from service.observations import INTEGER_MAX
@@ -91,6 +91,52 @@ def test_floats_may_stray_from_their_bounds_and_indices_may_not() -> None:
     for observation in ([4], [-1], {"x": 4}):
         with pytest.raises(msgspec.ValidationError):
             seen(wire_of(indexed), observation)
+
+
+SINGLE: dict[str, tuple[ObservationSpace, object, object, object]] = {
+    "a state of a table": (fields("state", dtype="int64", low=0, high=15), 3, [3], [3]),
+    "a named number": (fields("cpu"), 0.5, [0.5], [0.5]),
+    "a named double": (fields("cpu", dtype="float64", low=0), 2, {"cpu": 2}, [2]),
+    "an array of one": (Array(shape=(1,), dtype="int64", low=0, high=4), 4, [4], [4]),
+    "an array of one in two axes": (Array(shape=(1, 1)), -1.5, [[-1.5]], [[-1.5]]),
+}
+
+
+@pytest.mark.parametrize("name", SINGLE)
+def test_an_observation_of_one_number_may_be_that_number(name: str) -> None:
+    """Where the schema has one number, it stands alone as well as in its brackets or by its name: all are one row."""
+    space, alone, listed, row = SINGLE[name]
+    wire = wire_of(space)
+
+    assert seen(wire, alone) == seen(wire, listed) == row
+    outcome: Any = wire.decode_outcome(json.dumps({"next_observation": alone, "final_observation": listed}).encode())
+    assert list(wire.numbers(outcome.next_observation)) == list(wire.numbers(outcome.final_observation))
+
+
+@pytest.mark.parametrize(
+    ("space", "wrong"),
+    [
+        (fields("state", dtype="int64", low=0, high=3), 4),
+        (fields("state", dtype="int64", low=0, high=3), -1),
+        (fields("state", dtype="int64", low=0, high=3), 1.5),
+        (fields("state", dtype="int64", low=0, high=3), True),
+        (fields("state", dtype="int64", low=0, high=3), "3"),
+        (fields("state", dtype="int64", low=0, high=3), None),
+        (fields("cpu"), 1e39),
+        (Array(shape=(1,), dtype="uint8"), 256),
+        (Array(shape=(1, 1)), [1.0]),
+        (fields("cpu", "queue"), 0.5),
+        (Array(shape=(2,)), 0.5),
+        (Dict(entries=(Entry(key="state", space=fields("state", dtype="int64", low=0, high=3)),)), 3),
+        (Dict(entries=(Entry(key="state", space=fields("state", dtype="int64", low=0, high=3)),)), {"state": 3}),
+    ],
+)
+def test_a_number_alone_is_held_to_the_same_type_and_only_stands_for_one(
+    space: ObservationSpace, wrong: object
+) -> None:
+    """Bounds and width hold for it too; more numbers than one, or the parts of a Dict, are no number."""
+    with pytest.raises(msgspec.ValidationError, match=r"\$\.observation"):
+        seen(wire_of(space), wrong)
 
 
 @pytest.mark.parametrize("given", [[3, 1], {"a": 3, "b": 1}])
