@@ -23,8 +23,9 @@ _USAGE = """actd-export CHECKPOINT [CHECKPOINT ...] -o NAME-VERSION.onnx [option
        actd-export sign FILE --key KEY"""
 _WHAT = "Write a policy as one verified file, verify such a file, show what it says about itself, or sign it."
 _CHECKPOINTS = """CHECKPOINT is what Stable-Baselines3 or sb3-contrib saved (.zip), a folder of RLlib's, a Q-table
-(.npy, states x actions), or, with --declare, tensors (.pt, .pth, .cleanrl_model, .safetensors) or TorchScript (.pt).
-Nothing in it is unpickled, but with --trust, and then in a process that can reach nothing. docs/export.md has more."""
+(.npy, .npz or .pkl: an array of states x actions, or a dict by state), or, with --declare, tensors (.pt, .pth,
+.cleanrl_model, .safetensors, .pkl) or TorchScript (.pt). Nothing in it is unpickled, but with --trust, and then in a
+process that can reach nothing. docs/export.md has more."""
 
 
 # What the first word asks for where it is no checkpoint: a module and a function in it.
@@ -146,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     known("--ignore-config", action="store_true", help="callers do what RL Zoo's config.yml beside it says was done")
     known("--trust", action="store_true", help="unpickle what has to be, in a confined process")
     known("--cvar", type=float, metavar="ALPHA", help="of a distribution of returns, the mean of the worst share ALPHA")
+    _table_options(parser)
     kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument
     kept("--frame-stack", type=int, metavar="FRAMES", help="the network sees so many frames; callers send one")
     kept("--frame-padding", choices=["zero", "first"], default="zero", help="before the first frame (%(default)s)")
@@ -163,6 +165,20 @@ def _parser() -> argparse.ArgumentParser:
     for key in ("description", "author", "license", "date", "notes"):
         known(f"--{key}", default="", metavar="TEXT")
     return parser
+
+
+def _table_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("a Q-table").add_argument
+    add("--table-axes", type=_sizes, metavar="N,N,...", help="how many states each axis has, where the file is flat")
+    add("--table-key", default="", metavar="NAME", help="where in the file the table is, where it has several")
+    add("--table-missing", type=float, metavar="X", help="the value of every action in states that a dict lacks")
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    sizes = tuple(int(word) for word in text.split(","))
+    if min(sizes) < 1:
+        raise ValueError(text)
+    return sizes
 
 
 def _words(text: str) -> list[str]:

@@ -23,6 +23,7 @@ from export.remembered import is_of_frames, stacked, timed
 from export.sb3 import Told, Wrapped, read_normaliser, wrapped
 from export.sources import Asked, read
 from export.spec import Evaluation
+from export.tables import TableAsked
 from export.trained import TrainedPolicy
 from export.write import STEPS, build, write
 
@@ -78,6 +79,7 @@ def _policy(options: argparse.Namespace, about: About) -> tuple[TrainedPolicy, l
             normalisation_name=around.name,
             cvar=options.cvar,
             trust=options.trust,
+            table=TableAsked(options.table_axes or (), options.table_key, options.table_missing),
         )
         member = named(_as_called(asked, options), _names(options))
         if len(options.checkpoint) > 1:

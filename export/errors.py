@@ -5,6 +5,7 @@ ExportError
 ├── DeclarationInvalid     the declaration of a network does not say what it has to
 ├── CheckpointRefused      the checkpoint cannot be read safely, or is of a kind that is not known
 │   ├── AdoptionRefused    the ONNX file cannot be adopted as a policy
+│   ├── NeedsUnpickling    it holds objects, which are no data: only unpickling could make them
 │   └── TensorsUnaccounted its tensors are not exactly those that the network needs
 ├── HeadImplausible        what comes out is hardly what the head was said to be
 ├── SampleInvalid          the recorded observations do not fit the policy
@@ -32,6 +33,10 @@ class CheckpointRefused(ExportError):
 
 class AdoptionRefused(CheckpointRefused):
     """The ONNX file cannot be adopted as a policy."""
+
+
+class NeedsUnpickling(CheckpointRefused):
+    """The checkpoint holds objects, which are no data: only unpickling could make them."""
 
 
 class TensorsUnaccounted(CheckpointRefused):

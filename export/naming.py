@@ -89,6 +89,9 @@ def _action(space: ActionSpace, names: Sequence[str] | None) -> ActionSpace:
         return Box(
             fields=tuple(Field(name=n, unit=f.unit, low=f.low, high=f.high) for f, n in renamed), shape=space.shape
         )
+    if tuple(names) != space.names and sorted(names) == sorted(space.names):
+        msg = f"--actions has the file's own names in another order than its, which is {', '.join(space.names[:12])}"
+        raise OptionInvalid(msg)
     return Discrete(names=tuple(names))
 
 

@@ -151,11 +151,21 @@ def _part(space: Fields | Array, count: int, first: int, generator: np.random.Ge
     return rows.astype(space.dtype)
 
 
-def states(space: ObservationSpace, most: int) -> Arrays:
-    """List every observation ``[S, 1]`` where the space is one whole number with at most ``most`` values; else none."""
+def states(space: ObservationSpace, most: int, *, grid: bool = False) -> Arrays:
+    """List every observation ``[S, 1]`` where the space is one whole number with at most ``most`` values; else none.
+
+    With ``grid`` the space may also be several whole numbers, ``[S, K]``, of which every combination is listed.
+    """
     if isinstance(space, Dict):
         return {}
     low, high = _bounds(space)
+    if grid and len(space.shape) == 1 and space.dtype == "int64" and np.isfinite(low).all() and np.isfinite(high).all():
+        sizes = [int(size) for size in high - low + 1]
+        count = math.prod(sizes)
+        if count <= most:
+            rows = np.stack(np.unravel_index(np.arange(count), sizes), axis=1)
+            return {"obs": rows + low.astype(np.int64)}
+        return {}
     if space.shape == (1,) and space.dtype == "int64" and np.isfinite(low).all() and high[0] - low[0] < most:
         return {"obs": np.arange(int(low[0]), int(high[0]) + 1, dtype=np.int64).reshape(-1, 1)}
     return {}

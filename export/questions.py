@@ -50,7 +50,8 @@ def trials(meaning: Meaning, recorded: Recorded | None, seed: int = 0) -> list[T
     count = SAMPLES if meaning.observation.size <= _LARGE else LARGE_SAMPLES
     steps = _STEPS if meaning.memory else 1
     rows: dict[str, NDArray[np.generic]] = dict(sampled(meaning.observation, count, seed))
-    everything = {} if meaning.memory else states(meaning.observation, _ALL_STATES)
+    grid = meaning.family == "tabular"
+    everything = {} if meaning.memory else states(meaning.observation, _ALL_STATES, grid=grid)
     rows |= {name: np.concatenate([array, rows[name]]) for name, array in everything.items()}
     if meaning.mask:
         rows[MASK] = _masks(meaning, len(next(iter(rows.values()))), seed)

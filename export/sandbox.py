@@ -56,8 +56,8 @@ def trusted_state_dict(data: bytes, name: str, limits: Limits = DEFAULT) -> dict
     """Unpickle a file that somebody trusts, confined; gives its arrays by name. ``name`` names it in messages.
 
     Takes what ``torch.save`` wrote of a whole module or of anything that holds tensors, and pickles of arrays; a table
-    by state comes back as ``q_table[S, A]``. Raises OptionInvalid where the system cannot confine a process, and
-    CheckpointRefused where the file reached for something or has no arrays in it.
+    by state comes back as ``q_states[S, K]`` and ``q_table[S, A]``. Raises OptionInvalid where the system cannot
+    confine a process, and CheckpointRefused where the file reached for something or has no arrays in it.
     """
     found = unpickled(data, name, limits)
     if not found.arrays:

@@ -196,7 +196,9 @@ def _gather(found: object, name: str, depth: int, given: _Found, *, within: bool
     elif _is_number(found):
         given.add(name, np.asarray(found), given.plain)
     elif isinstance(found, Mapping) and _is_table(found):
-        given.add(f"{name}q_table", _table(found), kept)
+        keys = [key if isinstance(key, tuple) else (key,) for key in found]
+        given.add(f"{name}q_states", np.array(keys, np.int64), kept)
+        given.add(f"{name}q_table", np.array([np.asarray(row) for row in found.values()], np.float64), kept)
     elif isinstance(found, (list, tuple)) and found and all(map(_is_number, found)):
         given.add(name, np.asarray(found, np.float64), given.plain)
     elif isinstance(found, nn.Module) and "_parameters" in vars(found):
@@ -234,15 +236,13 @@ def _parts(found: object) -> list[tuple[object, object]]:
 
 def _is_table(found: Mapping[object, object]) -> bool:
     """Say whether it is rows by state: optimizers have dicts by number too, of other dicts."""
-    whole = bool(found) and all(isinstance(key, int) for key in found)
+    whole = bool(found) and all(_is_state(key) for key in found)
     return whole and all(isinstance(row, (list, tuple, np.ndarray, torch.Tensor)) for row in found.values())
 
 
-def _table(found: Mapping[int, Sequence[float]]) -> np.ndarray:
-    table = np.zeros((max(found) + 1, len(next(iter(found.values())))), np.float64)
-    for state, row in found.items():
-        table[state] = row
-    return table
+def _is_state(key: object) -> bool:
+    parts = key if isinstance(key, tuple) and key else (key,)
+    return all(isinstance(part, (int, np.integer)) for part in parts)
 
 
 def _answer(target: int, head: Mapping[str, object], arrays: list[np.ndarray]) -> None:

@@ -7,22 +7,31 @@ from pathlib import Path
 
 import torch
 
-from export.archive import array_of, read_capped, sha256_of
+from export.archive import read_capped, sha256_of
 from export.declaration import Declaration
 from export.declared import cleanrl
 from export.declared.files import declared, of_loaded
 from export.declared.leaves import Opaque
-from export.errors import CheckpointRefused, DeclarationInvalid, OptionInvalid
+from export.errors import CheckpointRefused, DeclarationInvalid, NeedsUnpickling, OptionInvalid
+from export.inert import Inert
+from export.inert_arrays import array_in, is_array, kind_of
 from export.pickled_objects import held_by
 from export.rllib import of_rllib, read_rllib
 from export.sandbox import unpickled
 from export.sb3 import of_sb3, read_normaliser, read_sb3
 from export.spec import Source
+from export.tables import NO_TABLE, TableAsked, table_of_npy, table_of_npz, table_of_pickle, value_of
+from export.tables.choosing import entries_of
+from export.tables.files import table_among
 from export.tabular import tabular
 from export.tensorfile import tensor_file
 from export.torchscript import torch_file
 from export.trained import TrainedPolicy
 
+# What to do where a pickle is no data.
+_TRUST = "; nothing was run. Say --trust if you know who made it, and it is unpickled in a process that is confined"
+_PLAIN = "; nothing was run. Save what is in it as an array of numbers, or as a .pkl"
+_ZIP = b"PK\x03\x04"
 _Reader = Callable[[bytes, str, Declaration | None, float | None], TrainedPolicy]
 
 
@@ -32,7 +41,8 @@ class Asked:
 
     ``normalisation`` are the bytes of a ``vecnormalize.pkl``, and ``normalisation_name`` is what messages call it.
     ``cvar`` asks for the mean of the worst share of outcomes, above 0 and up to 1, where the network knows a
-    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process.
+    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process. ``table`` is
+    what was said about a Q-table.
     """
 
     path: Path
@@ -41,6 +51,7 @@ class Asked:
     normalisation_name: str = "the file of normalisation statistics"
     cvar: float | None = None
     trust: bool = False
+    table: TableAsked = NO_TABLE
 
     @property
     def name(self) -> str:
@@ -61,10 +72,14 @@ def sb3_zip(asked: Asked) -> TrainedPolicy:
 
 
 def q_table(asked: Asked) -> TrainedPolicy:
-    """Read a Q-table ``[states, actions]`` that ``numpy.save`` wrote."""
+    """Read a Q-table that ``numpy.save`` or ``savez`` wrote: an array ``[*states, actions]``, or a dict by state."""
     _refuse(asked, declaration=True, normalisation=True, cvar=True)
     data = asked.read()
-    return tabular(array_of(data, asked.name), sha256_of(data))
+    reader = table_of_npz if asked.path.suffix.lower() == ".npz" else table_of_npy
+    try:
+        return tabular(reader(data, asked.name, asked.table), sha256_of(data))
+    except NeedsUnpickling as error:
+        raise NeedsUnpickling(f"{error}{_PLAIN}") from error
 
 
 def rllib(asked: Asked) -> TrainedPolicy:
@@ -74,23 +89,61 @@ def rllib(asked: Asked) -> TrainedPolicy:
 
 
 def pickled(asked: Asked) -> TrainedPolicy:
-    """Read a pickle of arrays, which only who trusts it can have: a Q-table by state, or tensors with a declaration."""
-    if not asked.trust:
-        msg = f"{asked.name} is a pickle, which can run any code; nothing was run. Say --trust if you know who made it"
-        raise CheckpointRefused(msg)
-    return _trusted(asked)
+    """Read a pickle as data: a Q-table, or arrays with a declaration.
+
+    What is no data, objects for instance, is unpickled in a confined process where the file is trusted.
+    """
+    _refuse(asked, normalisation=True)
+    data = asked.read()
+    if data.startswith(_ZIP):  # torch.save gives whatever name it is told
+        return _tensors(torch_file)(asked)
+    try:
+        if asked.declaration is not None:
+            return _of_arrays(asked, _tensors_in(value_of(data, asked.name), asked.name), data)
+        _refuse(asked, cvar=True)
+        return tabular(table_of_pickle(data, asked.name, asked.table), sha256_of(data), "pickle")
+    except CheckpointRefused as error:
+        # A declared network may lie among settings, which the confined process leaves out; a table is what it is.
+        if asked.trust and (isinstance(error, NeedsUnpickling) or asked.declaration is not None):
+            return _trusted(asked)
+        if isinstance(error, NeedsUnpickling):
+            raise NeedsUnpickling(f"{error}{_TRUST}") from error
+        raise
+
+
+def _tensors_in(value: object, what: str) -> object:
+    """Make tensors of the arrays that a pickle holds, within its dicts and lists; refuses objects."""
+    if is_array(value):
+        return torch.from_numpy(array_in(value, what).copy())
+    if isinstance(value, (list, tuple)):
+        return [_tensors_in(one, what) for one in value]
+    entries = entries_of(value)
+    if entries is not None:
+        return {name: _tensors_in(one, f"{what}: {name}"[:200]) for name, one in entries.items()}
+    if isinstance(value, Inert):
+        msg = f"{what} is {kind_of(value)}, expected arrays of numbers"
+        raise NeedsUnpickling(msg)
+    return value
+
+
+def _of_arrays(asked: Asked, arrays: object, data: bytes) -> TrainedPolicy:
+    """Build the declared network from arrays that a pickle held, plain or after it was unpickled."""
+    declaration = declared(asked.name, asked.declaration)
+    source = Source(library="torch", algorithm=declaration.algorithm, checkpoint_sha256=sha256_of(data))
+    return of_loaded(arrays, asked.name, declaration, source, asked.cvar)
 
 
 def _trusted(asked: Asked) -> TrainedPolicy:
     """Unpickle in a confined process, and take what comes back as an untrusted state dict or table."""
-    _refuse(asked, normalisation=True)
     data = asked.read()
     found = unpickled(data, asked.name)
-    if set(found.arrays) == {"q_table"} and asked.declaration is None:
-        return tabular(found.arrays["q_table"], sha256_of(data))
+    arrays = found.arrays | found.within
+    table = table_among(arrays, asked.name, asked.table) if asked.declaration is None else None
+    if table is not None:
+        return tabular(table, sha256_of(data))
     declaration = declared(asked.name, asked.declaration, f"{held_by(data)}, and its tensors do")
     source = Source(library="torch", algorithm=declaration.algorithm, checkpoint_sha256=sha256_of(data))
-    tensors = {name: torch.from_numpy(array.copy()) for name, array in (found.arrays | found.within).items()}
+    tensors = {name: torch.from_numpy(array.copy()) for name, array in arrays.items()}
     plain = {name: array.tolist() for name, array in found.plain.items()}
     others = {name: Opaque(kind) for name, kind in found.others.items()}
     within = frozenset(found.within)
@@ -132,11 +185,13 @@ def _refuse(asked: Asked, *, declaration: bool = False, normalisation: bool = Fa
 SOURCES: Mapping[str, Callable[[Asked], TrainedPolicy]] = {
     ".zip": sb3_zip,
     ".npy": q_table,
+    ".npz": q_table,
     ".pt": _tensors(torch_file),
     ".pth": _tensors(torch_file),
     ".cleanrl_model": _tensors(cleanrl),
     ".safetensors": _tensors(tensor_file),
     ".pkl": pickled,
+    ".pickle": pickled,
 }
 
 
@@ -153,4 +208,9 @@ def read(asked: Asked) -> TrainedPolicy:
         known = ", ".join(SOURCES)
         msg = f"{asked.name} ends in {asked.path.suffix!r}, expected a checkpoint ending in one of {known}, or a folder"
         raise CheckpointRefused(msg)
+    if asked.table != NO_TABLE and (kind not in (q_table, pickled) or asked.declaration is not None):
+        msg = (
+            f"{asked.name} is read as a network, expected --table-axes, --table-key and --table-missing with a Q-table"
+        )
+        raise OptionInvalid(msg)
     return kind(asked)

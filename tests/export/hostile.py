@@ -109,7 +109,7 @@ def recorded(name: str, data: Callable[[str], bytes]) -> Maker:
     """Make a good table with those bytes as its recorded observations."""
 
     def make(folder: Path, canary: str) -> Words:
-        np.save(folder / "q.npy", np.ones((4, 2)))
+        np.save(folder / "q.npy", np.eye(4, 2))
         return [str(folder / "q.npy"), "--observations", str(_write(folder, name, data(canary)))]
 
     return make

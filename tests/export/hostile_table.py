@@ -54,6 +54,16 @@ def in_plain(kind: str) -> Maker:
     return file("net.pt", lambda canary: saved({"0.weight": gadget(kind, canary)}))
 
 
+def in_table(kind: str) -> Maker:
+    """A gadget instead of a pickled table."""
+    return file("q.pkl", lambda canary: pickle.dumps(gadget(kind, canary)))
+
+
+def in_row(kind: str) -> Maker:
+    """A gadget among the rows of a pickled table."""
+    return file("q.pkl", lambda canary: pickle.dumps({0: gadget(kind, canary), 1: [0.0, 1.0]}))
+
+
 def in_statistics(kind: str) -> Maker:
     """A gadget as VecNormalize statistics."""
     return statistics(lambda canary: pickle.dumps(gadget(kind, canary)))
@@ -149,11 +159,30 @@ HOSTILE: dict[str, tuple[str, Maker]] = {
     "objects in a .npy": ("q.npy cannot be read", file("q.npy", lambda canary: pickle.dumps(gadget("exec", canary)))),
     "array of objects": (
         "q.npy holds object",
+        file("q.npy", lambda canary: header(descr="|O", shape=(1,))[:-8] + pickle.dumps(gadget("exec", canary))),
+    ),
+    "bytes that are no array of objects": (
+        "q.npy cannot be read as a pickle",
         file("q.npy", lambda canary: header(descr="|O", shape=(1,)) + pickle.dumps(gadget("exec", canary))),
+    ),
+    "gadget in a dict in a .npy": (
+        "builtin__.exec at 0, expected a row of values",
+        file(
+            "q.npy",
+            lambda canary: (
+                header(descr="|O", shape=())[:-8] + np.array({0: gadget("exec", canary)}, dtype=object).dumps()
+            ),
+        ),
     ),
     "objects in recorded observations": (
         "obs holds object",
         recorded("seen.npz", lambda canary: arrays(obs=np.array([Gadget(open, canary, "w")], dtype=object))),
+    ),
+    **{f"{kind} as a pickled table": ("nothing was run", in_table(kind)) for kind in KINDS},
+    **{f"{kind} as a row of a pickled table": ("nothing was run", in_row(kind)) for kind in KINDS},
+    "states far apart in a pickled table": (
+        "q.pkl has 2 states within",
+        file("q.pkl", lambda _: pickle.dumps({(0, 0): [0.0, 1.0], (2**50, 2**50): [0.0, 1.0]})),
     ),
     "giant shape in a .npy": ("not the size of the file", file("q.npy", lambda _: header(shape=(1 << 40, 1 << 20)))),
     "negative shape in a .npy": ("not the size of the file", file("q.npy", lambda _: header(shape=(-1, 1)))),

@@ -88,11 +88,20 @@ def test_what_is_no_tensor_of_a_dict_is_told_apart() -> None:
         unpickled(pickle.dumps({f"a{at}": at for at in range(20_001)}), "many.pkl")
 
 
-def test_a_pickled_table_comes_back_as_an_array() -> None:
-    """A dict from states to rows is a table; states that it does not have are rows of zeros."""
-    found = trusted_state_dict(pickle.dumps({0: [1.0, 2.0], 2: np.array([3.0, 4.0])}), "q.pkl")
+@pytest.mark.parametrize(
+    ("table", "states"),
+    [
+        ({0: [1.0, 2.0], 2: np.array([3.0, 4.0])}, [[0], [2]]),
+        ({-1: [1.0, 2.0], np.int64(2): [3.0, 4.0]}, [[-1], [2]]),
+        ({(0, 3): [1.0, 2.0], (1, False): [3.0, 4.0]}, [[0, 3], [1, 0]]),
+    ],
+)
+def test_a_pickled_table_comes_back_as_its_states_and_rows(table: object, states: list[list[int]]) -> None:
+    """A dict from states to rows is a table; what it lacks is not made up there, and -1 is not the last row."""
+    found = trusted_state_dict(pickle.dumps(table), "q.pkl")
 
-    np.testing.assert_array_equal(found["q_table"], [[1, 2], [0, 0], [3, 4]])
+    np.testing.assert_array_equal(found["q_states"], states)
+    np.testing.assert_array_equal(found["q_table"], [[1, 2], [3, 4]])
 
 
 ATTEMPTS = """

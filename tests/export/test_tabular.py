@@ -1,11 +1,17 @@
 """Q-tables: a row for each state, exact, and NaN for a state that the table does not have."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from export.errors import CheckpointRefused
+from export.errors import CheckpointRefused, ParityFailed
 from export.spec import Field, Fields
+from export.tables import Table
 from export.tabular import tabular
+from export.trained import About
+from export.write import build
 
 
 def test_a_table_answers_its_rows_and_ties_go_to_the_first() -> None:
@@ -39,6 +45,32 @@ def test_the_reference_is_the_table_itself() -> None:
     assert np.array_equal(answer["q_values"], table[[1]])
     assert answer["action"].tolist() == [2]
     assert policy.native_name.startswith("numpy ")
+
+
+def test_several_axes_are_held_each_to_its_own_bounds() -> None:
+    """One column too far is no state: row-major it would be the first column of the next row."""
+    values = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    policy = tabular(Table(values, (0, -1)), "0" * 64)
+
+    rows = policy.answer({"obs": np.array([[1, 1], [0, -1], [0, 2], [0, -2], [2, 0], [-1, 0], [2**62, 2**62]])})
+
+    assert np.array_equal(rows["q_values"][:2], values[[1, 0], [2, 0]])
+    assert np.isnan(rows["q_values"][2:]).all()
+    fields = (Field(name="state_0", low=0, high=1), Field(name="state_1", low=-1, high=1))
+    assert policy.observation == Fields(fields=fields, dtype="int64")
+
+
+def test_a_dict_is_compared_with_its_own_rows() -> None:
+    """A table that was laid out wrongly does not pass: the reference has no axes."""
+    rows: dict[tuple[int, ...], NDArray[np.float64]] = {(0, 0): np.array([1.0, 2.0]), (0, 1): np.array([4.0, 3.0])}
+    right = Table(np.array([[[1.0, 2.0], [4.0, 3.0]]]), (0, 0), by_state=rows)
+    wrong = replace(right, values=right.values[:, ::-1])
+
+    artefact = build(tabular(right, "0" * 64), About(name="lake", version="1"))
+
+    assert artefact.manifest.parity.observations == 2002
+    with pytest.raises(ParityFailed):
+        build(tabular(wrong, "0" * 64), About(name="lake", version="1"))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Tests of Q-tables as people save them."""
