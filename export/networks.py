@@ -59,12 +59,13 @@ class Tensors:
             raise TensorsUnaccounted(msg)
         return tensor
 
-    def linear(self, name: str, inputs: int, outputs: int) -> nn.Linear:
-        """Take ``name.weight`` and ``name.bias`` as a linear layer."""
+    def linear(self, name: str, inputs: int, outputs: int, *, bias: bool = True) -> nn.Linear:
+        """Take ``name.weight`` and ``name.bias`` as a linear layer; without ``bias`` the weight alone."""
         # On the meta device nothing is allocated, and no random weights are drawn that would be thrown away.
-        layer = nn.Linear(inputs, outputs, device="meta")
+        layer = nn.Linear(inputs, outputs, bias=bias, device="meta")
         layer.weight = nn.Parameter(self.take(f"{name}.weight", (outputs, inputs)), requires_grad=False)
-        layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)), requires_grad=False)
+        if bias:
+            layer.bias = nn.Parameter(self.take(f"{name}.bias", (outputs,)), requires_grad=False)
         return layer
 
     def conv(self, name: str, inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
@@ -81,6 +82,17 @@ class Tensors:
     def shape(self, name: str) -> tuple[int, ...]:
         """Give the shape of a tensor that was not taken yet; empty where there is none."""
         return tuple(self._left[name].shape) if name in self._left else ()
+
+    def ending(self, suffix: str) -> tuple[str, ...]:
+        """Name what tensors that were not taken yet belong to, those whose names end so, in the order of the file."""
+        return tuple(name.removesuffix(suffix) for name in self._left if name.endswith(suffix))
+
+    def apart(self, owners: Sequence[str]) -> "Tensors":
+        """Take the tensors of these layers out, to be taken one by one from what is given."""
+        found = {name: tensor for name, tensor in self._left.items() if name.rpartition(".")[0] in owners}
+        for name in found:
+            del self._left[name]
+        return Tensors(found, self._what)
 
     def has(self, prefix: str) -> bool:
         """Say whether a tensor whose name starts with ``prefix`` is left."""
@@ -106,7 +118,8 @@ class Tensors:
         """Give the names set aside; raises TensorsUnaccounted where a tensor was neither taken nor set aside."""
         if self._left:
             names = ", ".join(sorted(self._left)[:8])
-            msg = f"{self._what} has tensors that this network does not use: {names}"
+            batch = "; a batch normalisation is declared as norm = 'batch'" if self.ending(".running_var") else ""
+            msg = f"{self._what} has tensors that this network does not use: {names}{batch}"
             raise TensorsUnaccounted(msg)
         return tuple(self._aside)
 

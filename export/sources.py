@@ -41,8 +41,8 @@ class Asked:
 
     ``normalisation`` are the bytes of a ``vecnormalize.pkl``, and ``normalisation_name`` is what messages call it.
     ``cvar`` asks for the mean of the worst share of outcomes, above 0 and up to 1, where the network knows a
-    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process. ``table`` is
-    what was said about a Q-table.
+    distribution of them. ``trust`` lets a file that has to be unpickled be unpickled, in a confined process.
+    ``table`` is what was said about a Q-table.
     """
 
     path: Path

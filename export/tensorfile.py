@@ -16,7 +16,7 @@ from export.archive import TENSOR_CAP, sha256_of, tensors_of
 from export.declaration import Declaration
 from export.declared import of_loaded
 from export.declared.files import declared
-from export.declared.layers import natural
+from export.declared.order import natural
 from export.errors import CheckpointRefused
 from export.spec import Source
 from export.trained import TrainedPolicy

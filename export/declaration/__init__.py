@@ -10,6 +10,7 @@ from export.declaration.networks import (
     MlpNetwork,
     ModuleNetwork,
     Network,
+    Norm,
     QuantileNetwork,
     Std,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "MultiBinaryAction",
     "MultiDiscreteAction",
     "Network",
+    "Norm",
     "Normalise",
     "Numbers",
     "Part",

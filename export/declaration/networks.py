@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, model_validator
+from pydantic import AfterValidator, BeforeValidator, model_validator
 from pydantic import Field as Constrained
 
 from export.declaration.spaces import Numbers, Where
@@ -43,6 +43,49 @@ def _nature(value: object) -> object:
 Convolutions = Annotated[tuple[Convolution, ...], Constrained(max_length=16), BeforeValidator(_nature)]
 
 
+def _norm(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+class Norm(Frozen):
+    """A normalisation with the statistics of evaluation, behind layers or on what goes into the first one.
+
+    ``batch`` is torch's BatchNorm1d or 2d by its running statistics, ``layer`` its LayerNorm. ``where`` says whether it
+    stands before or after the activation; where nothing is said, the numbers in the names of the layers have to say it
+    (``net.0``, ``net.1``, ``net.3``). ``at`` are the layers that have one, counted from 0 with the convolutions first;
+    all, where nothing is said. ``names`` are those of the normalisations in order, where the file's order is unsure.
+    ``affine`` is false for a LayerNorm without weight and bias, of which a file has no trace.
+    """
+
+    kind: Literal["batch", "layer"]
+    where: Literal["before", "after"] | None = None
+    at: Annotated[tuple[Annotated[int, Constrained(ge=0)], ...] | None, Constrained(max_length=64)] = None
+    names: Names = ()
+    epsilon: Annotated[float, Constrained(gt=0)] = 1e-5
+    affine: bool = True
+
+    @model_validator(mode="after")
+    def _in_order(self) -> "Norm":
+        if self.at is not None and list(self.at) != sorted(set(self.at)):
+            msg = f"at is {list(self.at)}, expected layers in order, each once"
+            raise ValueError(msg)
+        if not self.affine and self.kind == "batch":
+            msg = "affine is false, expected it with 'layer' alone: of 'batch' the file says it"
+            raise ValueError(msg)
+        return self
+
+
+def _input_norm(norm: Norm | None) -> Norm | None:
+    if norm is not None and (norm.where is not None or norm.at is not None):
+        msg = "expected no where and no at: it stands before the first layer"
+        raise ValueError(msg)
+    return norm
+
+
+BehindLayers = Annotated[Norm | None, BeforeValidator(_norm)]
+OnInput = Annotated[Norm | None, BeforeValidator(_norm), AfterValidator(_input_norm)]
+
+
 class Encoder(Frozen):
     """A network of its own for one part of the observation: what it gives is joined with the other parts.
 
@@ -56,6 +99,8 @@ class Encoder(Frozen):
     convolutions: Convolutions = ()
     hidden: Widths = ()
     activation: str = "ReLU"
+    norm: BehindLayers = None
+    input_norm: OnInput = None
     last_activation: bool = True
     layers: Names
 
@@ -167,11 +212,14 @@ class Network(Frozen):
     list. ``ignore`` are the beginnings of names of tensors that no action depends on, a critic's for instance.
     ``ignore_beside`` names what lies beside ``key`` and looks like statistics of observations, but is of something
     else: whole dotted names, or their beginnings up to a dot.
+    ``norm`` normalises behind convolutions and hidden layers, ``input_norm`` in front of the first one.
     """
 
     convolutions: Convolutions = ()
     hidden: Widths = ()
     activation: str = "ReLU"
+    norm: BehindLayers = None
+    input_norm: OnInput = None
     key: Where = ""
     ignore: Names = ()
     ignore_beside: Annotated[tuple[Where, ...], Constrained(max_length=256)] = ()

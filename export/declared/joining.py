@@ -7,7 +7,9 @@ from torch import nn
 
 from export.declaration import Encoder, Network, Part
 from export.declared.entry import Joined, Stored, Within, prepared
-from export.declared.layers import chain, ordered
+from export.declared.layers import chain
+from export.declared.norms import Norms
+from export.declared.order import ordered
 from export.errors import DeclarationInvalid
 from export.networks import Tensors
 
@@ -49,14 +51,17 @@ def _refuse_lost(encoders: Sequence[Encoder], parts: Sequence[Part]) -> None:
 
 
 def _encoded(encoder: Encoder, what: str, shape: Shape, tensors: Tensors) -> tuple[nn.Module, Shape]:
+    norms = Norms(encoder, tensors, named=True)
     names = ordered(tensors, encoder.layers, len(encoder.convolutions) + len(encoder.hidden))
     if encoder.count is None:
-        own, width = chain(tensors, names, shape, encoder, last=encoder.last_activation)
+        own, width = chain(tensors, names, shape, encoder, norms, last=encoder.last_activation)
+        norms.finish()
         return own, (width,)
     whole = math.prod(shape)
     if encoder.first + encoder.count > whole:
         end = encoder.first + encoder.count
         msg = f"network.encoders: it takes numbers {encoder.first} to {end} of {what}, which has {whole}"
         raise DeclarationInvalid(msg)
-    own, width = chain(tensors, names, (encoder.count,), encoder, last=encoder.last_activation)
+    own, width = chain(tensors, names, (encoder.count,), encoder, norms, last=encoder.last_activation)
+    norms.finish()
     return Within(own, encoder.first, encoder.count), (whole - encoder.count + width,)

@@ -19,7 +19,9 @@ from export.declared.cells import recurrent
 from export.declared.entry import Joined, Stored
 from export.declared.heads import Atoms, Choices, Quantiles, Valued
 from export.declared.joining import joined_of
-from export.declared.layers import activation_named, chain, ordered, row
+from export.declared.layers import activation_named, chain, row
+from export.declared.norms import Norms
+from export.declared.order import ordered
 from export.declared.policies import family_of, head_of, policy_of
 from export.errors import DeclarationInvalid, OptionInvalid
 from export.networks import Dueling, Tensors
@@ -29,12 +31,13 @@ from export.trained import TrainedPolicy
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What every kind of network is built from; ``shape`` is what comes out of ``joined``."""
+    """What every kind of network is built from; ``shape`` is what comes out of ``joined``, ``norms`` are its own."""
 
     declaration: Declaration
     tensors: Tensors
     joined: Joined
     shape: tuple[int, ...]
+    norms: Norms
     cvar: float | None
 
 
@@ -99,13 +102,15 @@ def of_declaration(
             raise DeclarationInvalid(msg)
         found.set_aside(beginning)
     joined, shape, inside = joined_of(declaration.parts, network, found, stored or (lambda _: dict(tensors)))
-    built = NETWORKS[network.kind](network, Plan(declaration, found, joined, shape, cvar))
+    norms = Norms(network, found)
+    built = NETWORKS[network.kind](network, Plan(declaration, found, joined, shape, norms, cvar))
+    norms.finish()
     return policy_of(
         declaration,
         (joined, built.core, built.head),
         family=built.family,
         memory=built.memory,
-        inside=(*inside, *built.inside),
+        inside=(*inside, *norms.inside, *built.inside),
         source=source,
         set_aside=found.finish(),
     )
@@ -125,7 +130,7 @@ def mlp(network: object, plan: Plan) -> Built:
     if not isinstance(network, MlpNetwork):
         raise TypeError(network)
     names = _names(network, plan, len(network.convolutions) + len(network.hidden) + 1)
-    body, width = chain(plan.tensors, names[:-1], plan.shape, network)
+    body, width = chain(plan.tensors, names[:-1], plan.shape, network, plan.norms)
     return _headed(network, plan, names[-1], width, lambda ends: Core(body, ends))
 
 
@@ -135,7 +140,7 @@ def lstm(network: object, plan: Plan) -> Built:
         raise TypeError(network)
     first = len(network.convolutions) + len(network.hidden)
     names = _names(network, plan, first + len(network.after) + 1)
-    body, width = chain(plan.tensors, names[:first], plan.shape, network)
+    body, width = chain(plan.tensors, names[:first], plan.shape, network, plan.norms)
     cell = recurrent(plan.tensors, network.lstm, network.cell, (width, network.units), network.depth)
     widths = (network.units, *network.after)
     activation = activation_named(network.activation)
@@ -183,7 +188,7 @@ def dueling(network: object, plan: Plan) -> Built:
         streams.append(ordered(tensors, given, len(hidden) + 1, others))
     count = len(network.convolutions) + len(network.hidden)
     trunk = ordered(tensors, network.trunk, count, (*value, *advantage))
-    body, width = chain(tensors, trunk, plan.shape, network)
+    body, width = chain(tensors, trunk, plan.shape, network, plan.norms)
     one = row(tensors, streams[0], (width, *network.value_hidden, 1), activation)
     each = row(tensors, streams[1], (width, *network.advantage_hidden, plan.declaration.outputs), activation)
     core = Core(nn.Identity(), [Dueling(body, one, each)])
@@ -219,7 +224,7 @@ def quantile(network: object, plan: Plan) -> Built:
 
 def _of_values(network: C51Network | QuantileNetwork, plan: Plan, numbers: int) -> Core:
     names = ordered(plan.tensors, network.layers, len(network.convolutions) + len(network.hidden) + 1)
-    body, width = chain(plan.tensors, names[:-1], plan.shape, network)
+    body, width = chain(plan.tensors, names[:-1], plan.shape, network, plan.norms)
     return Core(body, [plan.tensors.linear(names[-1], width, plan.declaration.outputs * numbers)])
 
 
