@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.spec.artefact import open_artefact
 from export.spec.errors import ArtefactError
+from export.spec.nearest import DOZEN, one_of
 from export.spec.spaces import Identifier
 from guards.baselines import AnyBaseline, Policy
 from guards.constraints import Constraint, action_index
@@ -170,7 +171,8 @@ def _past(options: argparse.Namespace, configured: Configured) -> Past:
         names = [one.name for one in configured.constraints if isinstance(one, kind)]
         for name in dict(told):
             if name not in names:
-                raise _Wrong(f"{option}: was {name!r}, expected one of {', '.join(map(repr, names)) or 'none'}")
+                known = one_of(name, map(repr, names), DOZEN) if names else "one of none"
+                raise _Wrong(f"{option}: was {name!r}, expected {known}")
     if options.previous is None and (options.spent or options.changed or options.switched):
         raise _Wrong("--spent, --changed, --switched: say what happened before, expected with --previous")
     ago = options.seconds_since_change

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from export.spec import Box
+from export.spec.nearest import DOZEN, one_of
 from guards.constraint import Confine, Constraint, Forbids, Mode
 from guards.domains import every, some
 from guards.errors import GuardMisconfigured
@@ -61,7 +62,7 @@ def number_index(name: str | None, schema: Schema) -> int:
         raise GuardMisconfigured(msg)
     names = [field.name for field in schema.action.fields]
     if name not in names:
-        msg = f"the number {name!r} of the action is not known, expected one of {', '.join(names)}"
+        msg = f"the number {name!r} of the action is not known, expected {one_of(name, names, DOZEN)}"
         raise GuardMisconfigured(msg)
     return names.index(name)
 

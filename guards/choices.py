@@ -13,6 +13,7 @@ from math import fsum, prod
 import numpy as np
 
 from export.spec import MultiDiscrete
+from export.spec.nearest import DOZEN, one_of
 from guards.errors import GuardMisconfigured
 from guards.records import UNKNOWN_ACTION, Action, Context, Floats, Integers, Schema
 from guards.terms import Table, Values, looked_up
@@ -35,7 +36,7 @@ class Choices:
     def index(self, name: str) -> int:
         """The index of a name; raises GuardMisconfigured that names the known ones."""
         if name not in self.names:
-            msg = f"the action {name!r} is not known, expected one of {', '.join(filter(None, self.names))}"
+            msg = f"the action {name!r} is not known, expected {one_of(name, filter(None, self.names), DOZEN)}"
             raise GuardMisconfigured(msg)
         return self.names.index(name)
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
+from export.spec.nearest import DOZEN, one_of
 from guards.errors import GuardMisconfigured
 from guards.records import NO_ACTION, Action, Actions, Allowed, Booleans, Integers
 
@@ -64,7 +65,7 @@ class DiscreteDomain:
 
     def read(self, written: Written) -> Actions:
         if not isinstance(written, str):
-            msg = f"the action {list(written)} is a list, expected one of {', '.join(self._names)}"
+            msg = f"the action {list(written)} is a list, expected {one_of(None, self._names)}"
             raise GuardMisconfigured(msg)
         return np.array(_index(written, self._names, "action"))
 
@@ -230,7 +231,7 @@ def _index(written: str | float, names: Sequence[str], what: str) -> int:
         return names.index(written)
     if isinstance(written, int) and not isinstance(written, bool) and 0 <= written < len(names):
         return written
-    msg = f"the {what} {written!r} is not known, expected one of {', '.join(names)}"
+    msg = f"the {what} {written!r} is not known, expected {one_of(written, names, DOZEN)}"
     raise GuardMisconfigured(msg)
 
 

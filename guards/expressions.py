@@ -15,6 +15,7 @@ from typing import Literal
 import numpy as np
 
 from export.spec import Box, MultiDiscrete
+from export.spec.nearest import DOZEN, one_of
 from guards import terms
 from guards.choices import choices_of
 from guards.errors import ExpressionInvalid, setting
@@ -186,8 +187,8 @@ class _Compiler:
             return Term("number", terms.fallible(Context.step))
         asked = list(self.factors) or (["action"] if self.about_action else [])
         history = [one for one in HISTORY_NAMES if self.actions or one != "previous_action"]
-        known = ", ".join([*self.fields, *self.facts, *asked, *history])
-        raise self.invalid(node, f"the name {name!r} is not known, expected one of {known}")
+        known = one_of(name, [*self.fields, *self.facts, *asked, *history], DOZEN)
+        raise self.invalid(node, f"the name {name!r} is not known, expected {known}")
 
     def _unit(self, node: ast.expr, *numbers: Term) -> str:
         """The unit of numbers that are added or compared: a number that has none goes with any."""
@@ -273,6 +274,6 @@ class _Compiler:
 
     def _index(self, node: ast.expr, name: str, named: Term) -> int:
         if name not in named.names:
-            known = ", ".join(named.names)
-            raise self.invalid(node, f"the {named.kind} {name!r} is not known, expected one of {known}")
+            known = one_of(name, named.names, DOZEN)
+            raise self.invalid(node, f"the {named.kind} {name!r} is not known, expected {known}")
         return named.names.index(name)

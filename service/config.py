@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import Field, ValidationError
 
+from export.spec.nearest import one_of
 from export.spec.spaces import Frozen, Identifier, Label
 from guards.baselines import AnyBaseline, Policy
 from guards.breaker import Breaker
@@ -158,8 +159,9 @@ def _first_problem(error: ValidationError, told: object) -> str:
     if first["type"] == "value_error":
         return f"{where}: {first['ctx']['error']}"
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
-        was = f"was {_shown(first['input']['kind'])}" if "kind" in first["input"] else "is missing"
-        return f"{where}.kind: {was}, expected one of {', '.join(_kinds(_UNIONS[first['loc'][0]]))}"
+        kind = first["input"].get("kind")
+        was = f"was {_shown(kind)}" if "kind" in first["input"] else "is missing"
+        return f"{where}.kind: {was}, expected {one_of(kind, _kinds(_UNIONS[first['loc'][0]]))}"
     return f"{where}: was {_shown(first['input'])}, expected: {first['msg']}"
 
 

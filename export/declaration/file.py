@@ -1,7 +1,8 @@
 """The declaration as a whole, read from TOML, and how its mistakes are said."""
 
+import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -31,6 +32,7 @@ from export.declaration.spaces import (
 )
 from export.errors import CheckpointRefused, DeclarationInvalid
 from export.spec import ActionSpace, Box, MultiDiscrete, ObservationSpace
+from export.spec.nearest import one_of
 from export.spec.spaces import Frozen
 
 _CAP = 1024 * 1024
@@ -173,7 +175,8 @@ def parsed(table: dict[str, object], what: str) -> Declaration:
         place = _place(table, first["loc"], missing=first["type"] == "missing")
         whole = first["type"] == "missing" or isinstance(first["input"], dict)
         found = "" if whole else f", found {str(first['input'])[:80]!r}"
-        msg = f"{what}: {place + ': ' if place else ''}{_said(first['msg'])}{found}"
+        said = _unknown_kind(first["ctx"]) if first["type"] == "union_tag_invalid" else _said(first["msg"])
+        msg = f"{what}: {place + ': ' if place else ''}{said}{found}"
         raise DeclarationInvalid(msg) from error
 
 
@@ -224,6 +227,12 @@ def _place(table: object, location: Sequence[int | str], *, missing: bool) -> st
         elif missing and at == len(location) - 1:
             place = f"{place}.{part}"
     return place.removeprefix(".")
+
+
+def _unknown_kind(context: Mapping[str, object]) -> str:
+    """Say which kinds there are, where a table has another one."""
+    kind, known = str(context["tag"]), re.findall(r"'(\w+)'", str(context["expected_tags"]))
+    return f"kind is {kind[:80]!r}, expected {one_of(kind, known)}"
 
 
 def _said(message: str) -> str:

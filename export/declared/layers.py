@@ -10,6 +10,7 @@ from export.declaration.networks import Convolution
 from export.declared.norms import Norms
 from export.errors import DeclarationInvalid
 from export.networks import ACTIVATIONS, Tensors
+from export.spec.nearest import one_of
 
 Shape = tuple[int, ...]
 
@@ -19,7 +20,7 @@ def activation_named(name: str) -> type[nn.Module]:
     for known, kind in ACTIVATIONS.items():
         if known.lower() == name.lower():
             return kind
-    msg = f"network.activation is {name!r}, expected one of {', '.join(ACTIVATIONS)}"
+    msg = f"network.activation is {name!r}, expected {one_of(name, ACTIVATIONS)}"
     raise DeclarationInvalid(msg)
 
 

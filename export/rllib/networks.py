@@ -14,6 +14,7 @@ from export.rllib.heads import Atoms, FreeStd, Halves, Scaled, scaling_of
 from export.rllib.spaces import actions_of, observations_of
 from export.spec import ActionSpace, Box, Discrete, Source
 from export.spec.manifest import Head, Squash
+from export.spec.nearest import one_of
 from export.trained import TrainedPolicy
 
 # Settings that make other networks than those built here.
@@ -162,7 +163,7 @@ def _activation(found: RllibCheckpoint, name: str, default: str) -> type[nn.Modu
         if kind is not None:
             return kind
     msg = f"model_config: {name} is {text[:40]!r}" if isinstance(text, str) else f"{name} is {kind_of(text)}"
-    msg = f"{msg}, expected one of {', '.join([*_ACTIVATIONS, *ACTIVATIONS])}"
+    msg = f"{msg}, expected {one_of(text, [*_ACTIVATIONS, *ACTIVATIONS])}"
     raise CheckpointRefused(msg)
 
 
@@ -178,7 +179,7 @@ MODULES: Mapping[str, tuple[str, Callable[[RllibCheckpoint, Tensors, int, Action
 def of_rllib(found: RllibCheckpoint) -> TrainedPolicy:
     """Build the policy of an RLlib checkpoint; raises CheckpointRefused for a module that is not in the table."""
     if found.module.name not in MODULES or not found.module.module.startswith("ray.rllib.algorithms."):
-        msg = f"the module is a {found.module}, expected one of RLlib's own: {', '.join(MODULES)}"
+        msg = f"the module is a {found.module}, expected of RLlib's own {one_of(found.module.name, MODULES)}"
         raise CheckpointRefused(msg)
     for setting in _OTHERS:
         if found.config.get(setting):

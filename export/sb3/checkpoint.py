@@ -12,9 +12,11 @@ from export.archive import TENSOR_CAP, load_tensors_only, members_of, sha256_of,
 from export.errors import CheckpointRefused, OptionInvalid
 from export.networks import ACTIVATIONS
 from export.spec import Source
+from export.spec.nearest import one_of
 
 _DATA_CAP = 64 * 1024 * 1024
 _TEXT_CAP = 1024 * 1024
+_NAME = 200
 # Keyword arguments of a policy that change training, but not what the network answers.
 _HARMLESS = frozenset("device lr_schedule n_critics optimizer_class optimizer_kwargs ortho_init".split())
 # Those that the families read, or that a family needs to know of only where its actions are real numbers.
@@ -149,7 +151,8 @@ def activation(found: Sb3Checkpoint, default: str) -> type[torch.nn.Module]:
     for name, kind in ACTIVATIONS.items():
         if text == f"<class 'torch.nn.modules.activation.{name}'>" or text == str(kind):
             return kind
-    msg = f"the activation is {str(text)[:80]}, expected one of torch.nn's: {', '.join(ACTIVATIONS)}"
+    named = str(text)[:_NAME].rpartition(".")[2].rstrip("'>")
+    msg = f"the activation is {str(text)[:80]}, expected of torch.nn {one_of(named, ACTIVATIONS)}"
     raise CheckpointRefused(msg)
 
 

@@ -11,6 +11,7 @@ from export.sb3.checkpoint import Sb3Checkpoint
 from export.sb3.native import native_of
 from export.sb3.normaliser import Normaliser
 from export.sb3.spaces import images_of
+from export.spec.nearest import one_of
 from export.trained import TrainedPolicy
 
 Family = Callable[[Sb3Checkpoint, Normaliser | None, float | None], TrainedPolicy]
@@ -32,8 +33,9 @@ def of_sb3(found: Sb3Checkpoint, normaliser: Normaliser | None = None, cvar: flo
     """
     key = (found.policy_module, found.policy_class)
     if key not in SB3_POLICIES:
-        known = ", ".join(f"{module}.{name}" for module, name in SB3_POLICIES)
-        msg = f"the policy class is {'.'.join(key)}, expected one of {known}"
+        named = ".".join(key)
+        known = one_of(named, (f"{module}.{name}" for module, name in SB3_POLICIES))
+        msg = f"the policy class is {named[:200]}, expected {known}"
         raise CheckpointRefused(msg)
     try:
         policy = SB3_POLICIES[key](found, normaliser, cvar)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from export.errors import CheckpointRefused, NeedsUnpickling, OptionInvalid
 from export.inert import Inert
 from export.inert_arrays import array_in, is_array, kind_of, mapping_of
+from export.spec.nearest import one_of
 from export.tables.keys import numbers_in
 
 # What people call the table among their settings, without case, dashes and underscores.
@@ -25,8 +26,8 @@ def chosen(value: object, what: str, key: str) -> tuple[object, str, tuple[str, 
     for step in key.split(".") if key else ():
         entries = entries_of(value)
         if entries is None or step not in entries:
-            known = _listed(entries or ()) or "nothing by name"
-            msg = f"--table-key is {key!r}, but {place} has no {step!r}, expected one of what it has: {known}"
+            known = one_of(step, (_shown(name) for name in entries)) if entries else "a dict or an object by name"
+            msg = f"--table-key is {key!r}, but {place} has no {step!r}, expected {known}"
             raise OptionInvalid(msg)
         value, place = entries[step], f"{place}: {step}"
     if is_array(value) or isinstance(value, (list, tuple)):
@@ -108,8 +109,11 @@ def _only(entries: Mapping[object, object], place: str, *, plain: bool) -> str:
 
 def _listed(names: Iterable[object]) -> str:
     """Name the first of them, cut short: they are the file's own texts."""
-    shown = [ascii(name)[:_LENGTH].strip("'") for name, _ in zip(names, range(_SHOWN), strict=False)]
-    return ", ".join(shown)
+    return ", ".join(_shown(name) for name, _ in zip(names, range(_SHOWN), strict=False))
+
+
+def _shown(name: object) -> str:
+    return ascii(name)[:_LENGTH].strip("'")
 
 
 def _like_a_table(value: object) -> bool:

@@ -163,6 +163,10 @@ def test_a_whole_pickled_module_is_refused(tmp_path: Path) -> None:
         ({"hidden": [6]}, DeclarationInvalid, "expects 2 linear layers here, the state dict has 3: fc1, fc2, out"),
         ({"hidden": [6, 7]}, TensorsUnaccounted, r"'fc2.weight' is float32\[6, 6\], expected float32\[7, 6\]"),
         ({"activation": "sinus"}, DeclarationInvalid, "network.activation is 'sinus', expected one of"),
+        (
+            *({"activation": "leaky_relu"}, DeclarationInvalid),
+            r"'leaky_relu', expected one of LeakyReLU, \w+, \w+ \(the nearest of 18\)",
+        ),
         ({"layers": ["fc1", "fc2", "last"]}, TensorsUnaccounted, "no tensor 'last.weight'"),
         ({"kind": "dueling"}, DeclarationInvalid, "expects 1 linear layers here, the state dict has 0"),
     ],
@@ -194,6 +198,11 @@ def test_a_declaration_that_does_not_fit_the_tensors_is_refused(
             "int64",
         ),
         ("[observation]\nshape = [2]\n[action]\nnames=['a']\n[network]\nkind='cnn'", "network: .*'cnn'"),
+        (TWO + "n=2\n[network]\nkind='dualing'", r"kind is 'dualing', expected one of dueling, .*\(the nearest of 6\)"),
+        (
+            TWO + "n=2\nkind='discret'\n[network]",
+            "kind is 'discret', expected one of discrete, multi_discrete, multi_b",
+        ),
         (
             "[observation]\nshape = [2]\n[action]\nnames=['a']\n[network]\nkind='mlp'\nhidden=[4, 0]",
             r"network.hidden\[1\]: .*found '?0",

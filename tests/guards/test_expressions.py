@@ -234,6 +234,19 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(
             compile_expression(f"{name} > 1", schema, "truth", about_action=about_action)
 
 
+def test_of_many_known_names_the_nearest_are_said() -> None:
+    """Of fields and of actions beyond a dozen: a page of names hides the one that was meant."""
+    fields = tuple(Field(name=f"sensor_{at}") for at in range(40))
+    actions = Discrete(names=tuple(f"level_{at}" for at in range(40)))
+    schema = Schema(observation=Fields(fields=(*fields, Field(name="load"))), action=actions)
+
+    for text, expected in (("laod > 1", "load, "), ("action == 'levl_7'", "level_7, ")):
+        with pytest.raises(
+            ExpressionInvalid, match=rf"is not known, expected one of {expected}.*\(the nearest of \d+\)$"
+        ):
+            compile_expression(text, schema, "truth")
+
+
 def test_numbers_are_doubles() -> None:
     """However they are written: whole ones do not run over, and are not cut off."""
     context = context_of([[1, 0, 0]])

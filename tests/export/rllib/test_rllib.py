@@ -304,6 +304,7 @@ UNKNOWN: Mapping[str, Callable[[Path], Path]] = {
     r"fcnet_hiddens is \[0.0\]": of_kind(fcnet_hiddens=[0]),
     "fcnet_hiddens is empty": of_kind(fcnet_hiddens=[]),
     "fcnet_activation is 'sin'": of_kind(fcnet_activation="sin"),
+    "fcnet_activation is 'swich', expected one of swish, ": of_kind(fcnet_activation="swich"),
     "fcnet_activation is the name torch.nn.Tanh": of_kind(fcnet_activation=Name("torch.nn.Tanh")),
     "starts at 2": of_kind(action=discrete(3, start=2)),
     "the action space is a int": of_kind(action=3),

@@ -65,6 +65,10 @@ def test_a_gadget_in_a_member_that_is_not_read_is_left_alone(tmp_path: Path) -> 
         ({"policy_kwargs": {"net_arch": [8, -1]}}, "expected widths between"),
         ({"policy_kwargs": {"net_arch": {"qf": [8]}}}, "expected a list of layer widths"),
         ({"policy_kwargs": {"net_arch": [8, 8], "activation_fn": "<class 'mine.Act'>"}}, "the activation is"),
+        (
+            {"policy_kwargs": {"net_arch": [8, 8], "activation_fn": "<class 'mine.TanhX'>"}},
+            r"mine.TanhX'>, expected of torch.nn one of Tanh, Hardtanh, Tanhshrink \(the nearest of 18\)",
+        ),
         ({"policy_kwargs": {"net_arch": [8, 8], "normalize_images": 3}}, "expected true or false"),
         ({"policy_kwargs": 3}, "expected a table"),
     ],

@@ -114,8 +114,8 @@ def test_a_key_says_which(key: str) -> None:
         ({}, "", CheckpointRefused, "q.pkl is empty"),
         (3, "", CheckpointRefused, "q.pkl is a int, expected a table"),
         (Decimal(3), "", NeedsUnpickling, "q.pkl is an object of decimal.Decimal, expected a table"),
-        ({"Q": TABLE}, "q", OptionInvalid, "--table-key is 'q', but q.pkl has no 'q', expected one of what it has: Q"),
-        (TABLE, "q", OptionInvalid, "expected one of what it has: nothing by name"),
+        ({"Q": TABLE}, "q", OptionInvalid, "--table-key is 'q', but q.pkl has no 'q', expected one of Q$"),
+        (TABLE, "q", OptionInvalid, "expected a dict or an object by name"),
     ],
 )
 def test_what_is_unsure_is_refused(value: object, key: str, error: type[Exception], message: str) -> None:
