@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ("export", "guards", "service")
 OURS = (*SOURCE, "examples", "loadtests", "tests")
-LONGEST_MODULE = 300
+# About 300 is a hint that a second noun hides in a file; this is the limit.
+LONGEST_MODULE = 450
 LONGEST_FUNCTION = 40
 SHAPELESS = set("util utils helper helpers manager managers handler handlers base common misc".split())
 
