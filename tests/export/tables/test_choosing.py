@@ -37,7 +37,8 @@ def found(value: object, key: str = "") -> tuple[object, str, tuple[str, ...]]:
         (TABLE.tolist(), "q.pkl", ()),
         ({"qtable": TABLE}, "q.pkl: qtable", ()),
         ({"Q": TABLE, "gamma": 0.9}, "q.pkl: Q", ("gamma",)),
-        ({"values": TABLE, "seeds": [1, 2, 3], "rewards": np.arange(9.0)}, "q.pkl: values", ("seeds", "rewards")),
+        ({"values": TABLE, "seeds": [1, 2, 3]}, "q.pkl: values", ("seeds",)),
+        ({"Q": TABLE, "rewards": np.arange(9.0)}, "q.pkl: Q", ("rewards",)),
         ({"visits": TABLE, "q_table": TABLE}, "q.pkl: q_table", ("visits",)),
         ({"visits": TABLE, "Q-Table": TABLE.tolist()}, "q.pkl: Q-Table", ("visits",)),
     ],
@@ -48,6 +49,20 @@ def test_the_table_is_found_among_settings(value: object, place: str, aside: tup
 
     assert part == TABLE.tolist()
     assert (where, beside) == (place, aside)
+
+
+@pytest.mark.parametrize("names", [("weight", "bias"), ("fc.weight", "fc.bias"), ("W", "b")])
+def test_the_weights_of_a_layer_are_no_table(names: tuple[str, str]) -> None:
+    """A matrix beside a row may be a linear policy, whose rows no state names: it is refused until told."""
+    weights = {names[0]: TABLE, names[1]: np.ones(2)}
+
+    with pytest.raises(CheckpointRefused, match=f"--table-key {names[0]} if that is a table, or declare the network"):
+        found(weights)
+
+
+def test_a_matrix_beside_a_row_is_a_table_where_it_is_named() -> None:
+    """Whoever names it knows what it is."""
+    assert found({"values": TABLE, "rewards": np.arange(9.0)}, "values")[0] == TABLE.tolist()
 
 
 def test_the_hugging_face_course_s_file_is_read() -> None:

@@ -131,7 +131,7 @@ def test_a_table_of_one_axis_answers_its_rows(name: str, tmp_path: Path) -> None
     assert np.isnan(numbers(answer)[3:]).all()
     assert answer["action"][:3].tolist() == FLAT[[14, 0, 7]].argmax(axis=1).tolist()
     assert policy.observation == Fields(fields=(Field(name="state", low=0, high=14),), dtype="int64")
-    assert policy.told[0].startswith("table: 15 states x 4 actions")
+    assert policy.remarks[0].startswith("table: 15 states x 4 actions")
 
 
 @pytest.mark.parametrize("name", SEVERAL)
@@ -146,7 +146,7 @@ def test_a_table_of_several_axes_answers_by_their_numbers(name: str, tmp_path: P
     assert policy.observation == Fields(
         fields=(Field(name="state_0", low=0, high=2), Field(name="state_1", low=0, high=4)), dtype="int64"
     )
-    assert policy.told[0] == "table: 3 x 5 states x 4 actions"
+    assert policy.remarks[0] == "table: 3 x 5 states x 4 actions"
     assert policy.native is not None
     inside = {"obs": np.array(STATES)}
     np.testing.assert_allclose(numbers(policy.native(inside)), FLAT, rtol=1e-12)
@@ -192,7 +192,7 @@ def test_actions_have_the_names_of_the_file(tmp_path: Path) -> None:
     np.testing.assert_array_equal(numbers(policy.answer({"obs": np.array([[0], [1]])})), [[1, 2], [3, 4]])
     numbered = read(asked(tmp_path, "q.pkl", pickle.dumps(spaced)))
     assert numbered.action == Discrete(names=("action_0", "action_1"))
-    assert numbered.told[0] == "table: 2 states x 2 actions (go up, go down)"
+    assert numbered.remarks[0] == "table: 2 states x 2 actions (go up, go down)"
 
 
 @pytest.mark.parametrize(("words", "code"), [("down,up", 2), ("up,down", 0), ("rise,fall", 0)])
@@ -225,8 +225,8 @@ def test_a_number_that_states_do_not_share_is_where_they_begin(tmp_path: Path) -
     rows = numbers(policy.answer({"obs": np.array([[20, 10, 1], [4, 1, 0], [4, 1, 1], [3, 1, 0], [4, 0, 0]])}))
     np.testing.assert_allclose(rows[:3], [[2.0, 2.0], [0.4, 1.9], [0.0, 0.0]], rtol=1e-6)
     assert np.isnan(rows[3:]).all()
-    assert policy.told[1].startswith("missing from the file: 80 of 360 states ((4, 1, 1), ")
-    assert policy.told[1] in policy.inside
+    assert policy.remarks[1].startswith("missing from the file: 80 of 360 states ((4, 1, 1), ")
+    assert policy.remarks[1] in policy.inside
 
 
 REFUSED: Mapping[str, tuple[str, Callable[[], bytes], TableAsked, type[ExportError], str]] = {
