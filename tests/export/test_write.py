@@ -155,7 +155,7 @@ class Spectrum(nn.Module):
     """Looks at frequencies, which no artefact's operators do."""
 
     def forward(self, head: torch.Tensor) -> torch.Tensor:
-        return head + torch.fft.rfft(head).abs().sum(dim=1, keepdim=True)
+        return torch.add(head, torch.fft.rfft(head).abs().sum(dim=1, keepdim=True))
 
 
 def test_operators_that_may_not_be_served_are_refused() -> None:
