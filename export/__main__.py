@@ -148,12 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     known("--trust", action="store_true", help="unpickle what has to be, in a confined process")
     known("--cvar", type=float, metavar="ALPHA", help="of a distribution of returns, the mean of the worst share ALPHA")
     _table_options(parser)
-    kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument
-    kept("--frame-stack", type=int, metavar="FRAMES", help="the network sees so many frames; callers send one")
-    kept("--frame-padding", choices=["zero", "first"], default="zero", help="before the first frame (%(default)s)")
-    kept("--frame-axis", type=_words, metavar="AXIS", help="they are stacked on the first or last axis (KEY=first,...)")
-    kept("--channels-last", action="store_true", help="callers send images as [height, width, channels]")
-    kept("--time-feature", type=int, metavar="STEPS", help="the last field is the share of STEPS that is left")
+    _wrapper_options(parser)
     faster = parser.add_argument_group("a faster variant of an artefact (CHECKPOINT is FILE.onnx)").add_argument
     faster("--quantize", choices=["int8"], help="weights and activations of eight bits; needs --observations")
     faster("--distill", type=_words, metavar="W,W,...", help="train layers of these widths to answer alike")
@@ -165,6 +160,15 @@ def _parser() -> argparse.ArgumentParser:
     for key in ("description", "author", "license", "date", "notes"):
         known(f"--{key}", default="", metavar="TEXT")
     return parser
+
+
+def _wrapper_options(parser: argparse.ArgumentParser) -> None:
+    kept = parser.add_argument_group("what the training wrappers kept of an episode").add_argument
+    kept("--frame-stack", type=int, metavar="FRAMES", help="the network sees so many frames; callers send one")
+    kept("--frame-padding", choices=["zero", "first"], default="zero", help="before the first frame (%(default)s)")
+    kept("--frame-axis", type=_words, metavar="AXIS", help="they are stacked on the first or last axis (KEY=first,...)")
+    kept("--channels-last", action="store_true", help="callers send images as [height, width, channels]")
+    kept("--time-feature", type=int, metavar="STEPS", help="the last field is the share of STEPS that is left")
 
 
 def _table_options(parser: argparse.ArgumentParser) -> None:

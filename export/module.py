@@ -300,8 +300,9 @@ def refuse_mixed(policy: TrainedPolicy) -> None:
     rows = [policy.answer({name: array[at : at + 1] for name, array in asked.items()}) for at in range(_ROWS)]
     for port in policy.outputs:
         alone = np.concatenate([row[port.name] for row in rows])
-        limit = _ALIKE * max(1.0, float(np.abs(together[port.name]).max()))
-        if not np.allclose(together[port.name], alone, rtol=_ALIKE, atol=limit):
+        # What is NaN both times is the same here too.
+        limit = _ALIKE * max(1.0, float(np.abs(np.nan_to_num(together[port.name])).max()))
+        if not np.allclose(together[port.name], alone, rtol=_ALIKE, atol=limit, equal_nan=True):
             msg = (
                 f"the module gives another {port.name} for an observation alone than for the same among {_ROWS}: its "
                 "answer to a row must not depend on the batch (a mean over rows, item(), the batch's size)"

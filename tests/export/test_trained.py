@@ -15,7 +15,7 @@ from export.declared import cleanrl, state_dict
 from export.distill import distilled
 from export.ensemble import ensemble
 from export.errors import CheckpointRefused
-from export.meaning import Arrays
+from export.meaning import EPISODE_START, Arrays
 from export.module import of_module
 from export.mother import mother_of
 from export.observations import Recorded, sampled
@@ -139,7 +139,8 @@ def test_every_source_answers_with_parameters_that_require_grad(source: str) -> 
 
     for _ in range(4):
         found = policy.answer(asked)
-        told = {} if policy.native is None else policy.native(asked)
+        started = {EPISODE_START: np.ones(len(next(iter(asked.values()))), dtype=np.bool_)}
+        told = {} if policy.native is None else policy.native({**asked, **started})
 
     assert all(np.isfinite(array).all() for array in found.values())
     assert all(np.allclose(found[name], array, rtol=1e-4, atol=1e-5) for name, array in told.items())
