@@ -53,9 +53,21 @@ class Rewards(Frozen):
 
 
 class Retention(Frozen):
-    """How long what was shipped is kept."""
+    """How long and how much is kept: of the journal what was shipped, and of the streams what was used.
+
+    ``stream_bytes`` is for all streams of the service in a store together; where it is left out it is half of the
+    server's ``maxmemory``, or 4 GiB where that has none.
+    """
 
     journal_seconds: Seconds = 900.0
+    journal_bytes: Annotated[int, Field(ge=1024 * 1024)] = 8 * 1024**3
+    stream_hours: Annotated[float, Field(gt=0, le=10 * 365 * 24)] = 24.0
+    stream_bytes: Annotated[int, Field(ge=1024 * 1024)] | None = None
+
+    @property
+    def forget_seconds(self) -> float:
+        """How long after its end a writer is forgotten, once all that came of it is gone."""
+        return max(3600.0, self.stream_hours * 3600)
 
 
 class Signatures(Frozen):
@@ -128,7 +140,9 @@ class Config(Frozen):
 
     def text(self) -> str:
         """Canonical JSON of everything that bears on a decision: artefacts are named by digest in the log."""
-        aside: Any = {"policy": True, "require_signature": True, "proof": True, "baseline": {"path"}}
+        aside: Any = {
+            "policy": True, "require_signature": True, "proof": True, "retention": True, "baseline": {"path"}
+        }  # fmt: skip
         told = self.model_dump(mode="json", exclude=aside)
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

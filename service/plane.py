@@ -116,6 +116,7 @@ class DataPlane:
             "ready": not self.stopping,
             "version": self.engine.label,
             "explores": self.lease.holds(time.monotonic()),
+            "agent": self.lease.agent(time.monotonic()),
             "rungs": self.rungs.told(time.monotonic()),
         }
 
@@ -144,6 +145,7 @@ class DataPlane:
             "sessions": len(self.sessions),
             "journal_seq": self.journal.next_seq - 1,
             "may_explore": float(self.lease.holds(time.monotonic())),
+            "agent_works": float(self.lease.agent(time.monotonic()) == "works"),
             "state_generation": self.lease.generation,
         }
 

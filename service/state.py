@@ -16,11 +16,15 @@ HEARTBEAT_S = 1.0
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):
-    """What the agent publishes: ``generation`` counts changes of what is allowed, ``heartbeat`` signs of life."""
+    """What the agent publishes: ``generation`` counts changes of what is allowed, ``heartbeat`` signs of life.
+
+    The heartbeat stands still while ``failing`` says what does not work.
+    """
 
     v: int = 1
     generation: int
     heartbeat: int
+    failing: str = ""
 
 
 _decode = msgspec.json.Decoder(Page).decode
@@ -56,6 +60,7 @@ class Lease:
         self._seconds = seconds
         self._heartbeat: int | None = None
         self._until = float("-inf")
+        self._failing = ""
         self.generation = 0
 
     def see(self, page: Page | None, now: float) -> None:
@@ -66,7 +71,14 @@ class Lease:
         if self._heartbeat is not None and page.heartbeat != self._heartbeat:
             self._until = now + self._seconds
         self._heartbeat = page.heartbeat
+        self._failing = page.failing
         self.generation = page.generation
+
+    def agent(self, now: float) -> str:
+        """How the agent is at ``now`` (s, monotonic), for people: ``works``, ``silent``, or ``failing: `` and why."""
+        if self._failing:
+            return f"failing: {self._failing}"
+        return "works" if self.holds(now) else "silent"
 
     def holds(self, now: float) -> bool:
         """Whether risky authority may be used at ``now`` (s, monotonic)."""

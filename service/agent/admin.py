@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from service.agent.ledger import Ledger
-from service.agent.stores import START, Position, Store, StoreUnavailable
+from service.agent.stores import START, Position, Store, StoreError
 from service.ids import Place
 from service.records import Decision, decode_record
 
@@ -26,6 +26,7 @@ class Desk:
     store: Store
     place: Callable[[str], Place | None]
     ledger: Callable[[], Ledger]
+    failing: Callable[[], dict[str, str]] = dict
 
 
 class Server(uvicorn.Server):
@@ -70,9 +71,12 @@ def create_app(desk: Desk) -> FastAPI:
     async def ready() -> Response:
         try:
             await desk.store.joined()
-        except StoreUnavailable as error:
+        except StoreError as error:
             return _error(503, "store_unavailable", "", str(error))
-        return _json({"ready": True, "store": desk.store.kind})
+        if failing := desk.failing():
+            return _error(503, "failing", "", "; ".join(f"{name}: {why}" for name, why in failing.items()))
+        warning = desk.ledger().streams.warning
+        return _json({"ready": True, "store": desk.store.kind, **({"warning": warning} if warning else {})})
 
     @app.get("/ledger", response_model=None, summary="What became of every record and every decision")
     async def ledger() -> Response:
@@ -92,7 +96,7 @@ async def _decision(desk: Desk, decision_id: str) -> Response:
     try:
         found = await desk.store.read(place.writer, Position(place.ms, place.seq - 1), 1)
         joined = (await desk.store.joined()).get(place.writer, START)
-    except StoreUnavailable as error:
+    except StoreError as error:
         return _error(503, "store_unavailable", "", str(error))
     if not found or found[0].seq != place.seq or not isinstance(decode_record(found[0].text), Decision):
         return _error(404, "not_found", "decision_id", "the store has no such decision (or has not got it yet)")

@@ -11,13 +11,15 @@ from random import Random
 
 from service.agent.admin import Desk, create_app, create_server
 from service.agent.backoff import Backoff
+from service.agent.folders import Deployment, judge
 from service.agent.joining import Joining
 from service.agent.ledger import Ledger
 from service.agent.ship import Shipper
-from service.agent.stores import Store, StoreUnavailable
+from service.agent.stores import Store, StoreError, StoreFull
+from service.agent.trimming import Trimming
 from service.config import Config
 from service.ids import Keyring
-from service.state import HEARTBEAT_S, Page, write_page
+from service.state import HEARTBEAT_S, Page, read_page, write_page
 
 log = logging.getLogger("actd.agent")
 
@@ -48,18 +50,30 @@ class Agent:
         self._keyring = keyring
         self._clocks = clocks
         self._stop = asyncio.Event()
-        # What fails at the moment; everything does, until it has worked once.
-        self._failing = {"ship", "join"}
-        self._claimed = self._said = False
+        # What fails at the moment, and why; everything does, until it has worked once.
+        self._failing = {"ship": "has not begun", "join": "has not begun"}
+        self._held = False
+        self._claimed = False
+        deployment = Deployment(config.name, keyring.fingerprint, keyring.place)
         self._shipper = Shipper(
             store,
             data / "journal",
-            retain_s=config.retention.journal_seconds,
+            retention=config.retention,
+            place=keyring.place,
+            judge=lambda folder: judge(folder, deployment),
             wall=clocks.wall,
             monotonic=clocks.monotonic,
         )
         self._joining = Joining(
             store, rewards=config.rewards, place=keyring.place, wall=clocks.wall, random=clocks.random
+        )
+        self._trimming = Trimming(
+            store,
+            retention=config.retention,
+            rewards=config.rewards,
+            wall=clocks.wall,
+            monotonic=clocks.monotonic,
+            busy=lambda: self._joining.busy,
         )
 
     def stop(self) -> None:
@@ -73,7 +87,7 @@ class Agent:
         """
         with suppress(StoreUnavailable):
             await self._claim()
-        server = create_server(create_app(Desk(self._store, self._keyring.place, self.ledger)))
+        server = create_server(create_app(Desk(self._store, self._keyring.place, self.ledger, self.failing)))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listening]))
             tasks.create_task(self._beat())
@@ -89,36 +103,56 @@ class Agent:
         return Ledger(
             store=self._store.kind,
             reachable=not self._failing,
+            failing=self.failing(),
             journal=self._shipper.ledger(),
+            streams=self._trimming.ledger(),
             joiner=self._joining.ledger(),
         )
 
+    def failing(self) -> dict[str, str]:
+        """What does not work at the moment, and why."""
+        lane = self._shipper.failing()
+        return dict(self._failing) | ({"ship": lane} if lane and "ship" not in self._failing else {})
+
     async def _beat(self) -> None:
         """Sign that the agent lives and reaches its store: exploration and canaries hold only while it does."""
-        # From the clock, so that an agent that was started again is seen to live at its first beat.
-        heartbeat = int(self._clocks.wall() * 1000)
+        path = self._data / "state" / "agent.page"
+        before = read_page(path)
+        heartbeat, said = before.heartbeat if before is not None else 0, ""
         while not self._stop.is_set():
-            if not self._failing:
-                heartbeat += 1
+            failing = "; ".join(f"{name}: {why}" for name, why in self.failing().items())
+            # The streams may be trimmed later: that is said, and no reason to allow less.
+            works = self._failing.keys() <= {"trim"}
+            if works:
+                # From the clock, so that an agent that was started again is seen to live at its first beat.
+                heartbeat = max(heartbeat + 1, int(self._clocks.wall() * 1000))
+            if failing != said or works:
                 try:
-                    write_page(self._data / "state" / "agent.page", Page(generation=1, heartbeat=heartbeat))
+                    write_page(path, Page(generation=1, heartbeat=heartbeat, failing=failing))
+                    said = failing
                 except OSError as error:
                     log.warning("the state page cannot be written (%s)", error.strerror)
-            await self._pause(HEARTBEAT_S if not self._failing else POLL_S)
+            await self._pause(HEARTBEAT_S if works else POLL_S)
 
     async def _work(self) -> None:
         """Ship and join, side by side, once the store is known to be this deployment's; then a last time."""
         if not await self._keep("ship", self._claim_in_time, once=True):
             return
-        await asyncio.gather(self._keep("ship", self._shipper.step), self._keep("join", self._joining.step))
+        steps = {"ship": self._ship, "join": self._joining.step, "trim": self._trimming.step}
+        await asyncio.gather(*(self._keep(name, step) for name, step in steps.items()))
         try:
             async with asyncio.timeout(LAST_S):
                 more = True
                 while more:
                     more = await self._shipper.step() or await self._joining.step()
                     await asyncio.sleep(0)
-        except (TimeoutError, StoreUnavailable, OSError) as error:
+        except (TimeoutError, StoreError, OSError) as error:
             log.info("the last round was cut short (%s): the rest stays in the journal", error)
+
+    async def _ship(self) -> bool:
+        """Ship, unless the streams are full of what is being joined: until it is, the rest waits in the journal."""
+        self._held = not self._trimming.lets_ship()
+        return not self._held and await self._shipper.step()
 
     async def _claim(self) -> None:
         """Make sure that whoever shares the store shares the keyring: ids are verified without looking them up.
@@ -140,9 +174,6 @@ class Agent:
             if not self._claimed:
                 await self._claim()
         except KeyMismatch as error:
-            if not self._said:
-                log.error("%s", error)  # noqa: TRY400 - an operator's matter: where in the code is no matter
-            self._said = True
             raise StoreUnavailable(str(error)) from error
         return False
 
@@ -156,18 +187,27 @@ class Agent:
         while not self._stop.is_set() and not (once and worked):
             try:
                 more = await step()
-            except (StoreUnavailable, OSError) as error:
-                if not backoff.tries:
-                    log.warning("%s: records stay in the journal until this is over", error)
-                self._failing.add(name)
+            except KeyMismatch:
+                raise
+            except Exception as error:
+                known = isinstance(error, (StoreError, OSError))
+                self._trimming.full |= isinstance(error, StoreFull)
+                if not backoff.tries or str(error) != self._failing.get(name):
+                    if known:
+                        log.warning("%s: records stay in the journal until this is over", error)
+                    else:
+                        log.exception("%s: goes wrong, and is tried again", name)
+                self._failing[name] = str(error)[:300] or type(error).__name__
                 await self._pause(backoff.failed())
                 continue
-            if backoff.tries:
-                log.info("%s: works again", name)
-            if not once:
-                self._failing.discard(name)
-            backoff.worked()
             worked = True
+            # What is held back does not work again for that.
+            if not (name == "ship" and self._held):
+                if backoff.tries:
+                    log.info("%s: works again", name)
+                if not once:
+                    self._failing.pop(name, None)
+                backoff.worked()
             await self._pause(0.0 if more else POLL_S)
         return worked
 

@@ -7,7 +7,7 @@ place per writer; everything it holds is rebuilt from the streams by reading aga
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
 from service.agent.ledger import Joined
@@ -28,18 +28,38 @@ GRACE_MS = 2_000
 # Records that are not decisions move the position no more often than this.
 IDLE_MS = 5_000
 
-Item = tuple[Position, Pending | None]
+_UNEXPORTED = ("superseded", "not_activated", "shadow")
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A record whose turn has come and that its writer's position has not passed yet, with what is counted of it.
+
+    ``heard`` is the class of feedback, ``held`` where its decision is still to come; ``missing`` records and
+    ``unreadable`` entries came before it.
+    """
+
+    at: Position
+    pending: Pending | None = None
+    heard: str = ""
+    held: bool = False
+    missing: int = 0
+    unreadable: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What to commit of a writer: its position moves from ``expected`` to ``new`` past ``items`` records."""
+    """What to commit of a writer: its position moves from ``expected`` to ``new`` past ``items`` records.
+
+    ``counts`` go to the ledger in the same transaction, so that each record counts once.
+    """
 
     writer: str
     expected: Position
     new: Position
     transitions: list[Transition]
     items: int
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Joiner:
@@ -60,68 +80,101 @@ class Joiner:
         self._sessions: dict[str, dict[str, Pending]] = {}
         self._deadlines: list[tuple[int, Key, Pending]] = []
         # What speaks of a decision that has not been read yet, from a writer whose clock or stream is ahead.
-        self._held: dict[str, list[Feedback | Decision]] = {}
+        self._held: dict[str, list[tuple[Feedback | Decision, Item | None]]] = {}
         self._held_until: deque[tuple[int, str]] = deque()
         self._outbox: dict[str, deque[Item]] = {}
-        self._transitions: Counter[str] = Counter()
-        self._unexported: Counter[str] = Counter()
-        self._feedback: Counter[str] = Counter()
-        self._reward_not_ok = 0
+        # The sequence number up to which a writer's records are in its outbox, and entries among them that are not.
+        self._last = dict(self._seen)
+        self._passed: dict[str, deque[Position]] = {}
+        self._horizon = float("-inf")
+        self._counts: Counter[str] = Counter()
+
+    def pass_over(self, writer: str, at: Position) -> None:
+        """An entry of a writer that is not ours: it counts with the record that follows it."""
+        if at > self.joined.get(writer, START):
+            self._passed.setdefault(writer, deque()).append(at)
+
+    def is_over(self, writer: str) -> bool:
+        """Whether a writer is closed, and nothing of it waits to be committed."""
+        return self.order.has_ended(writer) and not self._outbox.get(writer)
+
+    def forget(self, writer: str) -> None:
+        """A writer is gone for good, with all that came of it."""
+        self.joined.pop(writer, None)
+        self._seen.pop(writer, None)
+        self._last.pop(writer, None)
+        self._outbox.pop(writer, None)
+        self._passed.pop(writer, None)
+        self.order.forget(writer)
 
     def advance(self, now: float) -> None:
         """Let all records take their turn that can, and all waits end that have; ``now`` in s, wall clock."""
         for key, record in self.order.released(LAG_MS, now):
             self._turn(key, record)
         self._expire(now)
+        self._horizon = self.order.horizon(LAG_MS, now)[0]
 
     def batches(self, limit: int = 256) -> Iterator[Batch]:
         """What can be committed now, each to be told ``committed`` before the next is taken."""
         for writer, outbox in self._outbox.items():
-            while items := list(takewhile(_is_done, islice(outbox, limit))):
-                expected, new = self.joined.get(writer, START), items[-1][0]
-                made = [pending.transition(self._rewards) for _, pending in items if pending is not None]
+            while items := list(takewhile(self._is_done, islice(outbox, limit))):
+                expected, new = self.joined.get(writer, START), items[-1].at
+                made = [item.pending.transition(self._rewards) for item in items if item.pending is not None]
                 transitions = [transition for transition in made if transition is not None]
                 idle = not made and len(items) < limit and not self.order.has_ended(writer)
                 if idle and new.ms - expected.ms < IDLE_MS:
                     break
-                yield Batch(writer, expected, new, transitions, len(items))
+                yield Batch(writer, expected, new, transitions, len(items), _counts(items, transitions))
 
     def committed(self, batch: Batch) -> None:
         """A batch is in the store."""
         outbox = self._outbox[batch.writer]
         for _ in range(batch.items):
-            _, pending = outbox.popleft()
-            if pending is not None and pending.closed in ("superseded", "not_activated", "shadow"):
-                self._unexported[pending.closed] += 1
-        self._transitions.update(transition.closed_by for transition in batch.transitions)
-        self._reward_not_ok += sum(not transition.reward_ok for transition in batch.transitions)
+            outbox.popleft()
+        self._counts.update(batch.counts)
         self.joined[batch.writer] = batch.new
 
+    def waiting(self) -> int:
+        """How many decisions wait for what comes of them."""
+        return sum(map(len, self._sessions.values()))
+
     def ledger(self) -> Joined:
-        """What it did so far."""
-        return Joined(
-            waiting=sum(map(len, self._sessions.values())),
-            transitions=dict(self._transitions),
-            not_exported=dict(self._unexported),
-            feedback=dict(self._feedback),
-            reward_not_ok=self._reward_not_ok,
-        )
+        """What it did so far, with the feedback that it has heard and not committed yet."""
+        heard = Counter(f"feedback.{item.heard}" for box in self._outbox.values() for item in box if item.heard)
+        return Joined.of(self._counts + heard, waiting=self.waiting())
+
+    def _is_done(self, item: Item) -> bool:
+        # What speaks of a decision of a writer that has fallen behind does not hold up those after it for long.
+        if item.held:
+            return self._horizon > item.at.ms + LAG_MS
+        return item.pending is None or item.pending.closed is not None
 
     def _turn(self, key: Key, record: AnyRecord) -> None:
         """A record's turn in the one order of all records."""
         _, writer, seq = key
         # Read again to know what came of younger decisions; it was emitted and counted before.
-        emitted = seq <= self.joined.get(writer, START).seq
-        pending = None
+        item = None if seq <= self.joined.get(writer, START).seq else self._item(writer, Position(record.ms, seq))
         if isinstance(record, Decision):
             pending = self._decide(writer, record)
+            if item is not None:
+                item.pending = pending
         elif isinstance(record, Feedback):
-            verdict = self._hear(record)
-            if verdict and not emitted:
-                self._feedback[verdict] += 1
-        if not emitted:
-            self._outbox.setdefault(writer, deque()).append((Position(record.ms, seq), pending))
+            verdict = self._hear(record, item)
+            if item is not None:
+                item.heard, item.held = verdict, not verdict
         self._seen[writer] = max(self._seen.get(writer, 0), seq)
+
+    def _item(self, writer: str, at: Position) -> Item:
+        """The next of a writer's outbox, with what is not there before it."""
+        passed = self._passed.get(writer, deque())
+        unreadable = 0
+        while passed and passed[0] < at:
+            passed.popleft()
+            unreadable += 1
+        item = Item(at, missing=at.seq - self._last.get(writer, 0) - 1, unreadable=unreadable)
+        self._last[writer] = at.seq
+        self._outbox.setdefault(writer, deque()).append(item)
+        return item
 
     def _decide(self, writer: str, decision: Decision) -> Pending:
         """A decision: what it says of those before it, and the wait for what comes of it."""
@@ -131,9 +184,9 @@ class Joiner:
         self._decisions[decision.id] = pending
         self._sessions.setdefault(decision.session, {})[decision.id] = pending
         heapq.heappush(self._deadlines, (pending.deadline, pending.key, pending))
-        for record in self._held.pop(decision.id, ()):
+        for record, item in self._held.pop(decision.id, ()):
             if isinstance(record, Feedback):
-                self._feedback[pending.hear(record, self._rewards)] += 1
+                _settle_held(item, pending.hear(record, self._rewards))
             elif record.session == decision.session:
                 pending.succeeded(record, self._rewards)
         self._settle(pending)
@@ -143,7 +196,7 @@ class Joiner:
         """What a decision says of the session's earlier ones: one has its successor, those after that were skipped."""
         before = self._decisions.get(previous)
         if before is None:
-            self._hold(previous, decision)
+            self._hold(previous, decision, None)
         elif before.draft.session == decision.session:
             before.succeeded(decision, self._rewards)
             self._settle(before)
@@ -157,24 +210,28 @@ class Joiner:
                 other.skipped(decision)
                 self._settle(other)
 
-    def _hear(self, feedback: Feedback) -> str:
+    def _hear(self, feedback: Feedback, item: Item | None) -> str:
         """Feedback to a decision; its class, empty while its decision is still to come."""
         pending = self._decisions.get(feedback.decision_id)
         if pending is not None:
             verdict = pending.hear(feedback, self._rewards)
             self._settle(pending)
             return verdict
-        if self._hold(feedback.decision_id, feedback):
-            return ""
-        place = self._place(feedback.decision_id)
-        return "late" if place is not None and feedback.ms > place.ms + self._wait_ms else "unmatched"
+        if self._is_late(feedback):
+            return "late"
+        return "" if self._hold(feedback.decision_id, feedback, item) else "unmatched"
 
-    def _hold(self, decision_id: str, record: Feedback | Decision) -> bool:
+    def _is_late(self, feedback: Feedback) -> bool:
+        """Whether it came after the wait of its decision, which its id tells, known here or not."""
+        place = self._place(feedback.decision_id)
+        return place is not None and (feedback.late or feedback.ms > place.ms + self._wait_ms)
+
+    def _hold(self, decision_id: str, record: Feedback | Decision, item: Item | None) -> bool:
         """Keep what speaks of a decision that is still to come; False where it is not."""
         place = self._place(decision_id)
-        if place is None or place.seq <= self._seen.get(place.writer, 0):
+        if place is None or place.seq <= self._seen.get(place.writer, 0) or record.ms > place.ms + self._wait_ms:
             return False
-        self._held.setdefault(decision_id, []).append(record)
+        self._held.setdefault(decision_id, []).append((record, item))
         self._held_until.append((record.ms + self._wait_ms + SILENCE_MS, decision_id))
         return True
 
@@ -197,15 +254,32 @@ class Joiner:
             self._decisions.pop(pending.draft.decision_id, None)
         while self._held_until and self._held_until[0][0] < until:
             _, decision_id = self._held_until.popleft()
-            given_up = self._held.pop(decision_id, [])
-            self._feedback["unmatched"] += sum(isinstance(record, Feedback) for record in given_up)
+            for _, item in self._held.pop(decision_id, []):
+                _settle_held(item, "unmatched")
 
     def __repr__(self) -> str:
         return f"<Joiner {len(self._decisions)} decisions in their wait, {self.order}>"
 
 
-def _is_done(item: Item) -> bool:
-    return item[1] is None or item[1].closed is not None
+def _settle_held(item: Item | None, verdict: str) -> None:
+    """What was held is heard; where its writer's position has passed it meanwhile it was counted as unmatched."""
+    if item is not None:
+        item.heard, item.held = verdict, False
+
+
+def _counts(items: list[Item], transitions: list[Transition]) -> Counter[str]:
+    """What the ledger counts of records whose writer's position passes them."""
+    counts = Counter(f"transitions.{transition.closed_by}" for transition in transitions)
+    counts["reward_not_ok"] = sum(not transition.reward_ok for transition in transitions)
+    counts["records"] = len(items)
+    for item in items:
+        if item.pending is not None and item.pending.closed in _UNEXPORTED:
+            counts[f"not_exported.{item.pending.closed}"] += 1
+        if item.heard or item.held:
+            counts[f"feedback.{item.heard or 'unmatched'}"] += 1
+        counts["missing"] += item.missing
+        counts["unreadable"] += item.unreadable
+    return +counts
 
 
 def _key(place: Place) -> Key:

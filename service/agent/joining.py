@@ -5,17 +5,19 @@ stand by, and take over when it has not moved for a while.
 """
 
 import logging
+import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from random import Random
 
 import msgspec
 
-from service.agent.join import LAG_MS, Joiner
+from service.agent.foreign import Notes, Stranger, record_of
+from service.agent.join import LAG_MS, SILENCE_MS, Batch, Joiner
 from service.agent.ledger import Joined
-from service.agent.stores import START, Position, Store, StoreError, WriterState
+from service.agent.stores import START, Entry, Position, Store, WriterState
 from service.config import Rewards
 from service.ids import Place
-from service.records import decode_record
 
 log = logging.getLogger("actd.agent.join")
 
@@ -23,6 +25,8 @@ READ = 512
 # When reading again, how far (ms) before the oldest decision that waits: clocks of hosts differ.
 SKEW_MS = 5_000
 STANDBY_S = (6.0, 12.0)
+# A writer whose entries cannot be read is left alone so long.
+REST_S = 5.0
 
 
 class Joining:
@@ -47,30 +51,39 @@ class Joining:
         self._read: dict[str, Position] = {}
         self._others: dict[str, Position] = {}
         self._standby_until = 0.0
-        self._unreadable = 0
-        self._past: list[Joined] = []
+        self._counted: Counter[str] = Counter()
+        # What was being committed when the store failed: it may or may not have been done.
+        self._doubt: Batch | None = None
+        self._resting: dict[str, float] = {}
+        self._notes = Notes(log, time.monotonic)
+        self._named: set[str] = set()
+        self._done = 0
+        # Whether the last step got on: then more of what is in the streams may soon be done with.
+        self.busy = False
 
     async def step(self) -> bool:
-        """Read, join and commit once; whether there may be more to do at once. Raises StoreUnavailable."""
-        if self._wall() < self._standby_until:
-            return False
+        """Read, join and commit once; whether there may be more to do at once. Raises StoreError."""
+        busy, self._done = False, 0
         try:
+            if self._wall() < self._standby_until:
+                return False
             joiner = self._joiner or await self._begin()
-            return joiner is not None and await self._join(joiner)
-        except StoreError:
-            # A commit may or may not have been done: the store knows, so begin again from what it says.
-            self._end()
-            raise
+            more = joiner is not None and await self._join(joiner)
+            busy = more or self._done > 0
+            return more
+        finally:
+            # It stays what it was while a step goes on.
+            self.busy = busy
 
     def ledger(self) -> Joined:
-        """What this agent's joiners did so far."""
-        now = self._joiner.ledger() if self._joiner else Joined(standby=self._standby_until > 0)
-        done = sum(self._past, now)
-        return msgspec.structs.replace(done, unreadable=self._unreadable)
+        """What became of the records in the store, as the store last told."""
+        waiting = self._joiner.waiting() if self._joiner else 0
+        return Joined.of(self._counted, waiting=waiting, standby=self._joiner is None and self._standby_until > 0)
 
     async def _join(self, joiner: Joiner) -> bool:
-        writers = await self._store.writers()
-        joined = await self._store.joined()
+        writers, joined = await self._registers()
+        self._resolve(joiner, joined)
+        self._forget(joiner, writers, joined)
         if (moved := _moved(joiner.joined, joined)) != "":
             self._step_back(moved, joined)
             return False
@@ -79,33 +92,57 @@ class Joining:
         encode = msgspec.json.encode
         for batch in joiner.batches():
             texts = [encode(transition) for transition in batch.transitions]
-            if not await self._store.commit(batch.writer, batch.expected, batch.new, texts):
+            self._doubt = batch
+            done = await self._store.commit(batch.writer, batch.expected, batch.new, texts, batch.counts)
+            self._doubt = None
+            if not done:
                 self._step_back("ahead", await self._store.joined())
                 return False
-            joiner.committed(batch)
+            self._commit(joiner, batch)
+            self._done += batch.items
         return more
+
+    def _commit(self, joiner: Joiner, batch: Batch) -> None:
+        joiner.committed(batch)
+        self._counted.update(batch.counts)
+
+    def _resolve(self, joiner: Joiner, joined: Mapping[str, Position]) -> None:
+        """The store says whether what was being committed when it failed was done."""
+        batch, self._doubt = self._doubt, None
+        if batch is not None and joined.get(batch.writer, START) == batch.new:
+            self._commit(joiner, batch)
+
+    async def _registers(self) -> tuple[dict[str, WriterState], dict[str, Position]]:
+        """The store's writers and positions, without writers of whom it is not known up to where they were joined."""
+        writers = await self._store.writers()
+        joined = await self._store.joined()
+        for where, why in self._store.strange.items():
+            if where not in self._named:
+                self._notes.name(where, why)
+        self._named = set(self._store.strange)
+        lost = {where.removeprefix("joined ") for where in self._named if where.startswith("joined ")}
+        return {writer: state for writer, state in writers.items() if writer not in lost}, joined
 
     async def _begin(self) -> Joiner | None:
         """A joiner that goes on where the store says; None while another agent's joins."""
-        joined = await self._store.joined()
+        writers, joined = await self._registers()
+        self._counted = Counter(await self._store.counts())
         if self._standby_until and joined != self._others:
             self._stand_by(joined)
             return None
-        writers = await self._store.writers()
-        since = await self._oldest_waiting(writers, joined)
+        since = reading_since(writers, await oldest_waiting(self._store, writers, joined), self._rewards)
         self._read = {writer: _reading_from(joined.get(writer, START), since) for writer in writers}
         self._joiner = Joiner(rewards=self._rewards, place=self._place, joined=joined)
         self._standby_until = 0.0
+        self._doubt = None
         return self._joiner
 
-    async def _oldest_waiting(self, writers: Mapping[str, WriterState], joined: Mapping[str, Position]) -> int | None:
-        """The time (ms) of the oldest record that was not emitted yet."""
-        oldest: list[int] = []
-        for writer, state in writers.items():
-            at = joined.get(writer, START)
-            if at < state.last:
-                oldest += [entry.ms for entry in await self._store.read(writer, at, 1)]
-        return min(oldest, default=None)
+    def _forget(self, joiner: Joiner, writers: Mapping[str, WriterState], joined: Mapping[str, Position]) -> None:
+        """Writers that the store has forgotten, which it does long after all that came of them."""
+        for writer in [w for w in joiner.joined if w not in writers and w not in joined]:
+            if joiner.is_over(writer):
+                joiner.forget(writer)
+                self._read.pop(writer, None)
 
     async def _take(self, joiner: Joiner, writers: Mapping[str, WriterState]) -> bool:
         """Feed what the writers have, those behind first; whether there is more."""
@@ -118,22 +155,37 @@ class Joining:
         horizon = order.horizon(LAG_MS, now)[0] + ahead_ms
         for writer, state in there.items():
             if self._read[writer] < state.last and order.read_up_to(writer) <= horizon:
-                await self._feed(joiner, writer, now)
+                await self._feed(joiner, writer, state.last, now)
             if self._read[writer] >= state.last and not state.open:
                 order.ended(writer)
         horizon = order.horizon(LAG_MS, now)[0] + ahead_ms
         unread = (writer for writer, state in there.items() if self._read[writer] < state.last)
         return any(order.read_up_to(writer) <= horizon for writer in unread)
 
-    async def _feed(self, joiner: Joiner, writer: str, now: float) -> None:
-        for entry in await self._store.read(writer, self._read[writer], READ):
-            self._read[writer] = entry.position
-            try:
-                record = decode_record(entry.text)
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-                self._unreadable += 1
-                continue
+    async def _feed(self, joiner: Joiner, writer: str, last: Position, now: float) -> None:
+        if self._wall() < self._resting.get(writer, 0.0):
+            return
+        entries = await self._store.read(writer, self._read[writer], READ)
+        try:
+            for entry in entries:
+                self._feed_one(joiner, writer, entry, now)
+        except Exception:
+            log.exception("writer %s: cannot be read beyond %s, the others are", writer, self._read[writer].seq)
+            self._resting[writer] = self._wall() + REST_S
+            return
+        if len(entries) < READ:
+            # Whatever else there was up to there is not there any more.
+            self._read[writer] = max(self._read[writer], last)
+
+    def _feed_one(self, joiner: Joiner, writer: str, entry: Entry, now: float) -> None:
+        try:
+            record = record_of(writer, entry, self._place)
+        except Stranger as error:
+            self._notes.name(f"stream of writer {writer}, entry {entry.ms}-{entry.seq}", str(error))
+            joiner.pass_over(writer, entry.position)
+        else:
             joiner.order.feed(writer, record, now)
+        self._read[writer] = entry.position
 
     def _step_back(self, moved: str, joined: dict[str, Position]) -> None:
         """The store's positions are not ours: begin again, at once where it lost some, later where another joins."""
@@ -149,9 +201,6 @@ class Joining:
         self._standby_until = self._wall() + self._random.uniform(*STANDBY_S)
 
     def _end(self) -> None:
-        if self._joiner is not None:
-            self._past.append(msgspec.structs.replace(self._joiner.ledger(), waiting=0))
-            self._past = [sum(self._past, Joined())]
         self._joiner = None
 
     def __repr__(self) -> str:
@@ -172,4 +221,29 @@ def _moved(ours: Mapping[str, Position], theirs: Mapping[str, Position]) -> str:
 
 def _reading_from(joined: Position, since: int | None) -> Position:
     """Where to read a writer from: what was not emitted, and what may have come of decisions of other writers."""
-    return joined if since is None else min(joined, Position(max(0, since - SKEW_MS), 0))
+    return joined if since is None else min(joined, Position(max(0, since), 0))
+
+
+async def oldest_waiting(
+    store: Store, writers: Mapping[str, WriterState], joined: Mapping[str, Position]
+) -> int | None:
+    """The time (ms) of the oldest record that was not emitted yet, None where all were."""
+    oldest: list[int] = []
+    for writer, state in writers.items():
+        at = joined.get(writer, START)
+        if at < state.last:
+            oldest += [entry.ms for entry in await store.read(writer, at, 1)]
+    return min(oldest, default=None)
+
+
+def reading_since(writers: Mapping[str, WriterState], oldest: int | None, rewards: Rewards) -> int | None:
+    """The time (ms) from which on streams are read by a joiner that begins anew, None where there is nothing.
+
+    From there on it sees every decision that what is still to be emitted may speak of, and everything that was held
+    for a decision of a writer that is late: so the class of feedback is the same as without beginning anew.
+    """
+    newest = max((state.last.ms for state in writers.values()), default=0)
+    if newest == 0:
+        return None
+    since = min(newest - LAG_MS, newest if oldest is None else oldest)
+    return since - round(rewards.wait_seconds * 1000) - SILENCE_MS - SKEW_MS

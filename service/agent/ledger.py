@@ -1,6 +1,7 @@
 """The ledger: what became of every record and every decision, as one thing to read."""
 
 from collections import Counter
+from collections.abc import Mapping
 
 import msgspec
 
@@ -9,7 +10,8 @@ class Journalled(msgspec.Struct, frozen=True, kw_only=True):
     """Records of the journals of this data folder: ``accepted = delivered + journaled + lost``.
 
     ``lost`` is by cause: ``damage`` (lines that cannot be read) and ``retention`` (deleted before the store had them,
-    or after it had lost them). ``torn_tails`` were never accepted.
+    or after it had lost them). ``torn_tails`` were never accepted; ``set_aside`` counts folders that are not a
+    writer's of this service. It is counted from the folders themselves, so it is the same after any restart.
     """
 
     accepted: int = 0
@@ -18,6 +20,7 @@ class Journalled(msgspec.Struct, frozen=True, kw_only=True):
     lost: dict[str, int] = {}
     damaged_lines: int = 0
     torn_tails: int = 0
+    set_aside: int = 0
 
     def __add__(self, other: "Journalled") -> "Journalled":
         return Journalled(
@@ -27,43 +30,77 @@ class Journalled(msgspec.Struct, frozen=True, kw_only=True):
             lost=_added(self.lost, other.lost),
             damaged_lines=self.damaged_lines + other.damaged_lines,
             torn_tails=self.torn_tails + other.torn_tails,
+            set_aside=self.set_aside + other.set_aside,
         )
 
 
 class Joined(msgspec.Struct, frozen=True, kw_only=True):
-    """What the joiner of this agent did since it began.
+    """What became of the records of all writers of this service in its store, up to where each was joined.
 
-    ``transitions`` by what closed them; ``not_exported`` by reason (``superseded``, ``not_activated``, ``shadow``);
-    ``feedback`` by class (``joined``, ``late``, ``duplicate``, ``conflict``, ``unmatched``); ``waiting`` decisions.
+    Counted in the transaction that moves that position, whichever agent does it: each record once, through all
+    restarts. ``records`` were joined: decisions became ``transitions`` (by what closed them) or were ``not_exported``
+    (``superseded``, ``not_activated``, ``shadow``), and ``feedback`` is by class (``joined``, ``late``, ``duplicate``,
+    ``conflict``, ``unmatched``: its decision was not there, nor came within seconds; should it come later, its reward
+    is taken all the same). ``missing`` are records that were not in the streams, and ``unreadable`` entries that are
+    not ours. ``waiting`` decisions and ``standby`` are this agent's alone.
     """
 
     standby: bool = False
     waiting: int = 0
+    records: int = 0
     transitions: dict[str, int] = {}
     not_exported: dict[str, int] = {}
     feedback: dict[str, int] = {}
     reward_not_ok: int = 0
+    missing: int = 0
     unreadable: int = 0
 
-    def __add__(self, other: "Joined") -> "Joined":
-        return Joined(
-            standby=self.standby,
-            waiting=self.waiting + other.waiting,
-            transitions=_added(self.transitions, other.transitions),
-            not_exported=_added(self.not_exported, other.not_exported),
-            feedback=_added(self.feedback, other.feedback),
-            reward_not_ok=self.reward_not_ok + other.reward_not_ok,
-            unreadable=self.unreadable + other.unreadable,
+    @classmethod
+    def of(cls, counts: Mapping[str, int], *, waiting: int = 0, standby: bool = False) -> "Joined":
+        """The same from counts by name: ``transitions.feedback``, ``missing``, ..."""
+        return cls(
+            standby=standby,
+            waiting=waiting,
+            records=counts.get("records", 0),
+            transitions=_under("transitions", counts),
+            not_exported=_under("not_exported", counts),
+            feedback=_under("feedback", counts),
+            reward_not_ok=counts.get("reward_not_ok", 0),
+            missing=counts.get("missing", 0),
+            unreadable=counts.get("unreadable", 0),
         )
 
 
+class Streams(msgspec.Struct, frozen=True, kw_only=True):
+    """What all streams of the service take up in the store: ``size`` of ``bound`` bytes.
+
+    ``lost`` counts entries that were deleted because of the bound though a consumer group had still to read them
+    (``unread``); ``aside`` what was found in the store and is not ours; ``strange`` says where there is such now.
+    """
+
+    size: int = 0
+    bound: int = 0
+    lost: dict[str, int] = {}
+    aside: int = 0
+    strange: dict[str, str] = {}
+    warning: str = ""
+
+
 class Ledger(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it."""
+    """All of it; ``failing`` says what does not work at the moment, and why."""
 
     store: str
     reachable: bool
+    failing: dict[str, str] = {}
     journal: Journalled
+    streams: Streams = Streams()
     joiner: Joined
+
+
+def _under(prefix: str, counts: Mapping[str, int]) -> dict[str, int]:
+    """Counts whose names begin with a prefix, without it; what is 0 is left out."""
+    begins = prefix + "."
+    return {name.removeprefix(begins): n for name, n in counts.items() if name.startswith(begins) and n}
 
 
 def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:

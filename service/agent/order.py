@@ -53,6 +53,10 @@ class Order:
         """A writer is closed, and was read to its end."""
         self._marks[writer].ended = True
 
+    def forget(self, writer: str) -> None:
+        """A writer is gone for good, and all its records had their turn."""
+        self._marks.pop(writer, None)
+
     def silent(self, bound_ms: float, now: float) -> dict[str, int]:
         """Writers that are open, more than ``bound_ms`` behind the others, and not coming closer: their last ms."""
         newest = max((mark.known for mark in self._marks.values()), default=0)
@@ -82,7 +86,8 @@ class Order:
 
     def has_ended(self, writer: str) -> bool:
         """Whether a writer is closed and was read to its end."""
-        return self._marks[writer].ended
+        mark = self._marks.get(writer)
+        return mark is not None and mark.ended
 
     def __repr__(self) -> str:
         return f"<Order of {len(self._marks)} writers, {len(self._heap)} records waiting for their turn>"

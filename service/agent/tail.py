@@ -1,11 +1,12 @@
 """One writer's log as the agent reads it: forward from anywhere, while the writer still writes."""
 
-from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from service.agent.counting import Account
+from service.agent.foreign import Placing, Stranger, check_place
 from service.agent.stores import Entry
-from service.journal import read_segment, segments
+from service.journal import Line, read_segment, segments
 
 CHUNK = 256 * 1024
 
@@ -13,30 +14,29 @@ CHUNK = 256 * 1024
 class Tail:
     """A place in a writer's log; nothing of it is kept on disk, since the store says what it has.
 
-    ``lost`` counts records by cause that are not in the log any more, ``damaged`` lines that are not records, ``torn``
-    unfinished last lines (which nobody was ever promised anything about).
+    Its account counts records that are not in the log any more, lines that are not records, and unfinished last lines
+    (which nobody was ever promised anything about).
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, place: Placing | None = None) -> None:
+        """With ``place``, which reads a decision id, decisions that the writer did not make are as good as damaged."""
         self.folder = folder
+        self._place = place
         self.next_seq = 1
-        self.lost: Counter[str] = Counter()
-        self.damaged = 0
-        self.torn = 0
+        self.account = Account(folder)
         self._segment: Path | None = None
         self._offset = 0
-        # What lies before these was counted: going back to read again does not count it again.
-        self._counted: Counter[str] = Counter()
-        self._counted_place = ("", 0)
+        # Whole lines since the last record that are none.
+        self._bad = 0
 
     def seek(self, seq: int) -> None:
         """Go on with the record after ``seq``, forward or back."""
         here = segments(self.folder)
         at = segment_of(here, seq + 1)
         if at != self._segment or seq + 1 < self.next_seq:
-            self._segment, self._offset = at, 0
-        if at is not None and _first(at) > seq + 1:
-            self._count_gap(seq + 1, _first(at), "retention")
+            self._segment, self._offset, self._bad = at, 0, 0
+        if at is not None and first_of(at) > seq + 1:
+            self.account.gap(seq + 1, first_of(at), "retention")
         self.next_seq = seq + 1
 
     def read(self, limit: int) -> list[Entry] | None:
@@ -59,13 +59,33 @@ class Tail:
         return entries
 
     def end(self) -> None:
-        """No more will be written to this segment, and all its lines were read: what is left of the last is torn."""
-        if self._has_rest():
-            self._count_torn()
+        """No more will be written to this segment, and all its lines were read: what is left of the last is torn.
+
+        Whole lines at its end that are no records were some, once.
+        """
+        if self._has_rest() and self._segment is not None:
+            self.account.tear(self._segment.name, self._offset)
+        if self._bad:
+            self.account.gap(self.next_seq, self.next_seq + self._bad, "damage")
+            self.next_seq += self._bad
+            self._bad = 0
+
+    def give_up(self, segment: Path, *, sure: bool) -> int:
+        """Delete a segment, the oldest, though the store may not have it; how many records were lost with it.
+
+        ``sure`` says whether the store was heard of up to where it is.
+        """
+        following = [first_of(path) for path in segments(self.folder) if path > segment]
+        stop = following[0] if following else last_seq(self.folder) + 1
+        segment.unlink()
+        lost = self.account.gap(self.next_seq, stop, "retention", sure=sure)
+        if stop > self.next_seq:
+            self.seek(stop - 1)
+        return lost
 
     def unread(self) -> int:
         """How many records follow, judged by the last whole line of the log."""
-        return max(0, last_seq(self.folder) - self.next_seq + 1)
+        return max(0, last_seq(self.folder) - self.next_seq + 1 - self.account.lost_from(self.next_seq))
 
     def _chunk(self, segment: Path) -> bytes:
         """What follows in a segment: whole lines, unless the last is unfinished."""
@@ -86,48 +106,46 @@ class Tail:
         for line in read_segment(data):
             self._offset = start + line.end
             if line.record is None:
-                self._count_damage()
-            elif line.record.seq >= self.next_seq:
-                self._count_gap(self.next_seq, line.record.seq, "damage")
-                entries.append(Entry(line.record.ms, line.record.seq, line.text))
+                self.account.damage(self._name(), self._offset)
+                self._bad += 1
+                continue
+            self._bad = 0
+            if line.record.seq >= self.next_seq:
+                self.account.gap(self.next_seq, line.record.seq, "damage")
+                if self._fits(line):
+                    entries.append(Entry(line.record.ms, line.record.seq, line.text))
+                else:
+                    self.account.disown(line.record.seq)
                 self.next_seq = line.record.seq + 1
-                self._counted["damage"] = max(self._counted["damage"], line.record.seq)
             if len(entries) == limit:
                 break
         return entries if self._offset > start else None
+
+    def _fits(self, line: Line) -> bool:
+        if self._place is None or line.record is None:
+            return True
+        try:
+            check_place(self.folder.name, Entry(line.record.ms, line.record.seq, b""), line.record, self._place)
+        except Stranger:
+            return False
+        return True
 
     def _is_last(self, here: list[Path]) -> bool:
         return not here or here[-1] == self._segment
 
     def _go_on(self, here: list[Path]) -> list[Entry]:
-        self.end()
         following = [path for path in here if self._segment is None or path > self._segment]
+        # A segment is named by its first record: what is missing before it was at the end of this one.
+        self._bad = min(self._bad, max(0, first_of(following[0]) - self.next_seq))
+        self.end()
         self._segment, self._offset = following[0], 0
         return []
 
     def _has_rest(self) -> bool:
         return self._segment is not None and self._segment.exists() and self._segment.stat().st_size > self._offset
 
-    def _count_gap(self, expected: int, found: int, cause: str) -> None:
-        start = max(expected, self._counted[cause] + 1)
-        if found > start:
-            self.lost[cause] += found - start
-            self._counted[cause] = found - 1
-
-    def _count_damage(self) -> None:
-        if self._is_new_place(self._offset):
-            self.damaged += 1
-
-    def _count_torn(self) -> None:
-        if self._is_new_place(self._offset + 1):
-            self.torn += 1
-
-    def _is_new_place(self, offset: int) -> bool:
-        place = (self._segment.name if self._segment else "", offset)
-        if place <= self._counted_place:
-            return False
-        self._counted_place = place
-        return True
+    def _name(self) -> str:
+        return self._segment.name if self._segment else ""
 
     def __repr__(self) -> str:
         at = self._segment.name if self._segment else "the start"
@@ -136,7 +154,7 @@ class Tail:
 
 def segment_of(here: list[Path], seq: int) -> Path | None:
     """The segment that has a record: the last that begins at or before it, else the first there is."""
-    before = [path for path in here if _first(path) <= seq]
+    before = [path for path in here if first_of(path) <= seq]
     return before[-1] if before else next(iter(here), None)
 
 
@@ -145,10 +163,25 @@ def spent(here: list[Path], shipped: int, old: float) -> list[Path]:
     newest."""
     found = []
     for path, following in pairwise(here):
-        if _first(following) > shipped + 1 or path.stat().st_mtime > old:
+        if first_of(following) > shipped + 1 or path.stat().st_mtime > old:
             break
         found.append(path)
     return found
+
+
+def time_of(folder: Path, seq: int) -> int | None:
+    """The time (ms) of a record of a log, None where the log does not have it (any more)."""
+    path = segment_of(segments(folder), seq)
+    if path is None:
+        return None
+    with path.open("rb") as file:
+        rest = b""
+        while data := file.read(CHUNK):
+            whole, newline, rest = (rest + data).rpartition(b"\n")
+            for line in read_segment(whole + newline):
+                if line.record is not None and line.record.seq == seq:
+                    return line.record.ms
+    return None
 
 
 def last_seq(folder: Path) -> int:
@@ -164,5 +197,6 @@ def last_seq(folder: Path) -> int:
     return 0
 
 
-def _first(segment: Path) -> int:
+def first_of(segment: Path) -> int:
+    """The sequence number of a segment's first record, which is its name."""
     return int(segment.stem)

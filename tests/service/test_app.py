@@ -319,9 +319,9 @@ async def test_the_process_lives_and_is_ready(served: Serving) -> None:
 
     assert live.json() == {"live": True}
     rungs = {"baseline": {"last_success_s_ago": None, "stale": False}}
-    told = {"ready": True, "version": "demo-1", "explores": False, "rungs": rungs}
+    told = {"ready": True, "version": "demo-1", "explores": False, "agent": "silent", "rungs": rungs}
     assert (ready.status, ready.json()) == (200, told)
-    assert permitted.json()["explores"] is True
+    assert (permitted.json()["explores"], permitted.json()["agent"]) == (True, "works")
     assert (stopping.status, stopping.json()["ready"]) == (503, False)
 
 

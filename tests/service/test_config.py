@@ -69,6 +69,9 @@ aggregation = "sum"
 
 [retention]
 journal_seconds = 60
+journal_bytes = 1073741824
+stream_hours = 48
+stream_bytes = 33554432
 
 [proof]
 at_start = "refuse"
@@ -126,6 +129,7 @@ def test_an_absolute_path_stays(tmp_path: Path) -> None:
     assert read(tmp_path, LEAST.replace("demo.onnx", "/elsewhere/demo.onnx")).policy == Path("/elsewhere/demo.onnx")
 
 
+RETENTION = WHOLE[WHOLE.index("[retention]") : WHOLE.index("[proof]")].strip()
 TABLES = ("explore", "constraints", "baseline", "breaker", "limits", "rewards", "retention", "proof", "")
 
 
@@ -192,7 +196,10 @@ def test_a_setting_that_does_not_exist_is_refused_within_a_rule(tmp_path: Path) 
         ("wait_seconds = 30", "wait_seconds = 1e9", "rewards.wait_seconds", "was 1000000000.0"),
         ('"sum"', '"mean"', "rewards.aggregation", "'first', 'sum' or 'last'"),
         ("default = -1", "default = inf", "rewards.default", "was inf"),
-        ("[retention]\njournal_seconds = 60", "retention = 5", "retention", "was 5"),
+        (RETENTION, "retention = 5", "retention", "was 5"),
+        ("stream_hours = 48", "stream_hours = 0", "retention.stream_hours", "was 0"),
+        ("stream_bytes = 33554432", "stream_bytes = 5", "retention.stream_bytes", "was 5"),
+        ("journal_bytes = 1073741824", "journal_bytes = 1.5", "retention.journal_bytes", "was 1.5"),
         ("journal_seconds = 60", "journal_seconds = [60]", "retention.journal_seconds", "was [60]"),
     ],
 )  # fmt: skip
@@ -248,6 +255,16 @@ def test_it_cannot_be_changed(tmp_path: Path) -> None:
 
     with pytest.raises(ValidationError):
         config.name = "other"  # type: ignore[misc]  # that it is frozen is what is tested
+
+
+@pytest.mark.parametrize("line", RETENTION.splitlines()[1:])
+def test_what_is_kept_how_long_is_no_part_of_the_digest(tmp_path: Path, line: str) -> None:
+    """Evidence is not begun anew because a disk was too small."""
+    changed = WHOLE.replace(line, line + "1") if "hours" not in line else WHOLE.replace(line, "stream_hours = 1.5")
+
+    assert read(tmp_path, changed).retention != read(tmp_path, WHOLE).retention
+    assert read(tmp_path, changed).digest == read(tmp_path, WHOLE).digest
+    assert "retention" not in read(tmp_path, WHOLE).text()
 
 
 def test_the_digest_names_what_bears_on_a_decision(tmp_path: Path) -> None:

@@ -86,6 +86,24 @@ def test_a_lease_ends_where_nothing_advances() -> None:
     assert [lease.holds(now) for now in (10.0, 14.9, 15.0)] == [True, True, False]
 
 
+def test_an_agent_that_fails_says_why_and_renews_nothing() -> None:
+    """Its heartbeat stands still; what it said is told until it works again, and silence is told from it."""
+    lease = Lease(seconds=2.0)
+    said = [lease.agent(0.0)]
+    for now, page in (
+        (0.0, Page(generation=1, heartbeat=1)),
+        (1.0, Page(generation=1, heartbeat=2)),
+        (2.0, Page(generation=1, heartbeat=2, failing="ship: redis refused: full")),
+        (3.0, Page(generation=1, heartbeat=2, failing="ship: redis refused: full")),
+        (4.0, Page(generation=1, heartbeat=3)),
+        (9.0, None),
+    ):
+        lease.see(page, now)
+        said.append(lease.agent(now))
+
+    assert said == ["silent", "silent", "works", *["failing: ship: redis refused: full"] * 2, "works", "silent"]
+
+
 def test_an_agent_that_starts_again_is_a_sign_of_life() -> None:
     """A heartbeat that counts from the beginning has changed as well."""
     lease = Lease(seconds=2.0)

@@ -45,10 +45,10 @@ def page_after(data: Path, heartbeat: int) -> Page | None:
 
 
 @asynccontextmanager
-async def running(store: Store, data: Path) -> AsyncIterator[Agent]:
+async def running(store: Store, data: Path, config: str = CONFIG) -> AsyncIterator[Agent]:
     """An agent in this loop, told to stop at the end and waited for."""
-    (data / "state").mkdir()
-    (data / "policy.toml").write_text(CONFIG)
+    (data / "state").mkdir(exist_ok=True)
+    (data / "policy.toml").write_text(config)
     clocks = Clocks(time.time, time.monotonic, Random(1))  # noqa: S311 - jitter
     one = Agent(Config.read(data / "policy.toml"), data, store, KEYRING, clocks)
     up = asyncio.Event()

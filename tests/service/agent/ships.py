@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+from service.agent.folders import Verdict
 from service.agent.ship import Shipper
 from service.agent.stores import START, Store, StoreUnavailable
+from service.config import Retention
 from service.records import encode_record
-from tests.service.agent.pens import Pen
+from tests.service.agent.pens import KEYRING, Pen
 
 
 class Clock:
@@ -20,9 +23,18 @@ class Clock:
         return self.now
 
 
-def shipper(store: Store, folder: Path, clock: Callable[[], float], retain_s: float = 900.0) -> Shipper:
-    """A shipper with one clock for all."""
-    return Shipper(store, folder, retain_s=retain_s, wall=clock, monotonic=clock)
+def shipper(
+    store: Store,
+    folder: Path,
+    clock: Callable[[], float],
+    retain_s: float = 900.0,
+    *,
+    judge: Callable[[Path], Verdict] = lambda _: Verdict(True),
+    **retention: Any,
+) -> Shipper:
+    """A shipper with one clock for all, that takes every folder for a writer's unless ``judge`` says otherwise."""
+    kept = Retention(journal_seconds=retain_s).model_copy(update=retention)
+    return Shipper(store, folder, retention=kept, place=KEYRING.place, judge=judge, wall=clock, monotonic=clock)
 
 
 async def settle(ship: Shipper, tries: int = 400) -> None:

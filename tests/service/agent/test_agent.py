@@ -115,7 +115,7 @@ class TestEmbedded:
     def test_the_supervisors_end_ships_the_rest_and_ends_it(self, tmp_path: Path) -> None:
         """Standard input ends: what is in the journal is shipped, the status is 0. An interrupt is not for it."""
         pen = Pen(1, tmp_path / "journal")
-        pen.beat(1)
+        pen.introduce(1)
         with agent(tmp_path, "--supervised") as running:
             running.admin()
             running.process.send_signal(signal.SIGINT)
@@ -136,9 +136,9 @@ class TestEmbedded:
         """An agent killed again and again leaves each record, and each transition, once and in order."""
         pen = Pen(1, tmp_path / "journal")
         for round_ in range(2):
-            for ms in range(400):
-                decision = pen.decision(10_000 * round_ + ms, session=str(ms))
-                pen.feedback(10_000 * round_ + ms, decision, 1.0, terminated=True)
+            for n in range(400):
+                ms = 10_000 * round_ + n
+                pen.feedback(ms, pen.decision(ms, session=str(n)), 1.0, terminated=True)
             with agent(tmp_path) as running:
                 running.admin()
                 time.sleep(0.03 * round_)
@@ -162,11 +162,12 @@ class TestRedis:
         with agent(tmp_path, url=redis_server.url) as running:
             url = running.admin()
             assert running.get(f"{url}/ledger")["reachable"] is False
-            assert read_page(tmp_path / "state" / "agent.page") is None
+            page = eventually(lambda: read_page(tmp_path / "state" / "agent.page"))
+            assert (page.heartbeat, page.failing.startswith("ship: ")) == (0, True)
             redis_server.start()
             with redis_server.client() as client:
                 found: Any = eventually(lambda: client.xread({"actd:{svc}:transitions": "0"}, block=1000))
-            eventually(lambda: read_page(tmp_path / "state" / "agent.page"))
+            assert eventually(lambda: page_after(tmp_path, 0)).failing == ""
 
         ((_, ((_, fields),)),) = found
         assert json.loads(fields[b"transition"])["decision_id"] == decision.id

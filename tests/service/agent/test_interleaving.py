@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,7 +40,9 @@ class TestAnyInterleaving:
             expected = [t for t in at_once.made if t.writer == pen.name]
             assert [t for t in piecemeal.made if t.writer == pen.name] == expected
             assert [t.seq for t in expected] == sorted({t.seq for t in expected})
-        assert piecemeal.joiner.ledger() == at_once.joiner.ledger()
+        # How far the position has moved past records that are no decisions is a matter of when it was looked at.
+        ledgers = [msgspec.structs.replace(desk.joiner.ledger(), records=0) for desk in (piecemeal, at_once)]
+        assert ledgers[0] == ledgers[1]
         decisions = sum(isinstance(record, Decision) for pen in pens for record in pen.records)
         told = at_once.joiner.ledger()
         assert sum(told.transitions.values()) + sum(told.not_exported.values()) == decisions

@@ -120,17 +120,17 @@ class TestJoining:
         await settle(again)
 
         assert [(t.seq, t.reward) for t in await emitted(store)] == [(1, 1.0), (2, 2.0)]
-        assert again.ledger().feedback == {"joined": 1}
+        assert again.ledger().feedback == {"joined": 2}
 
     async def test_a_record_that_cannot_be_read_is_counted_and_passed(self, sqlite: SqliteStore) -> None:
         """One of a later version, for instance."""
         pen = Pen(1)
+        pen.beat(1)
         told(pen, 1000, 1001)
-        await sqlite.append(pen.name, START, [Entry(1, 1, b'{"kind":"dream","v":9,"seq":1,"ms":1}')])
         join = joining(sqlite, Clock())
-        records = [msgspec.structs.replace(record, seq=record.seq + 1) for record in pen.records]
-        entries = [Entry(record.ms, record.seq, encode_record(record)) for record in records]
-        await sqlite.append(pen.name, Position(1, 1), entries)
+        entries = [Entry(record.ms, record.seq, encode_record(record)) for record in pen.records]
+        entries[0] = Entry(1, 1, b'{"kind":"dream","v":9,"seq":1,"ms":1}')
+        await sqlite.append(pen.name, START, entries)
         await settle(join)
 
         assert join.ledger().unreadable == 1

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from service.agent.ship import DEAD_AFTER_S, Lane
+from service.agent.lane import Lane
+from service.agent.ship import DEAD_AFTER_S
 from service.agent.stores import START, Entry, Position, Store, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore

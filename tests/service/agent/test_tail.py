@@ -33,7 +33,7 @@ class TestReading:
         assert len(segments(tmp_path / pen.name)) > 2
         assert tail.unread() == 13
         assert read_all(tail) == list(range(8, 21))
-        assert tail.lost == {}
+        assert tail.account.lost == {}
         pen.close()
 
     def test_an_unfinished_line_is_waited_for(self, tmp_path: Path) -> None:
@@ -49,7 +49,7 @@ class TestReading:
 
         path.write_bytes(whole)
         assert read_all(tail) == [2]
-        assert (tail.torn, tail.damaged) == (0, 0)
+        assert (tail.account.torn, tail.account.damaged) == (0, 0)
         pen.close()
 
     def test_the_torn_tail_of_a_dead_writer_is_counted_once(self, tmp_path: Path) -> None:
@@ -64,7 +64,7 @@ class TestReading:
 
         tail.end()
         tail.end()
-        assert (tail.torn, tail.damaged, tail.lost) == (1, 0, {})
+        assert (tail.account.torn, tail.account.damaged, tail.account.lost) == (1, 0, {})
 
     def test_a_damaged_line_loses_itself_alone_and_is_counted_once(self, tmp_path: Path) -> None:
         """The gap in the sequence says how many records were lost, however often the log is read again."""
@@ -78,7 +78,7 @@ class TestReading:
 
         tail.seek(1)
         assert read_all(tail) == [2, 4, 5]
-        assert (tail.damaged, tail.lost) == (1, {"damage": 1})
+        assert (tail.account.damaged, tail.account.lost) == (1, {"damage": 1})
         pen.close()
 
     def test_a_record_larger_than_a_chunk_is_read_whole(self, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ class TestSeeking:
         for seq in (0, 17, 3, 20, 5, 6):
             tail.seek(seq)
             assert read_all(tail) == list(range(seq + 1, 21))
-        assert tail.lost == {}
+        assert tail.account.lost == {}
         pen.close()
 
     def test_records_whose_segment_is_gone_are_lost_by_retention(self, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ class TestSeeking:
             tail.seek(0)
             assert read_all(tail) == list(range(kept, 21))
 
-        assert tail.lost == {"retention": kept - 1}
+        assert tail.account.lost == {"retention": kept - 1}
         pen.close()
 
 

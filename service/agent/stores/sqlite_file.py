@@ -1,0 +1,77 @@
+"""The embedded store's file: its tables, and what is set when it is opened."""
+
+import logging
+import sqlite3
+from pathlib import Path
+
+from service.agent.stores.sqlite_space import INCREMENTAL
+
+log = logging.getLogger("actd.agent.store")
+
+# Members of a transition that are columns too; arrays and null read as JSON text and NULL, truth values as 1 and 0.
+COLUMNS = (
+    "decision_id session episode step at observation action reward reward_ok next_observation terminated truncated "
+    "closed_by propensity propensity_ok why_not_ok measure track track_probability version digest source reason "
+    "explored executed_action allowed proposed"
+).split()
+
+_SCHEMA = f"""
+CREATE TABLE IF NOT EXISTS records (
+    writer TEXT NOT NULL, seq INTEGER NOT NULL, ms INTEGER NOT NULL,
+    kind TEXT GENERATED ALWAYS AS (json_extract(record, '$.kind')) VIRTUAL,
+    record TEXT NOT NULL,
+    PRIMARY KEY (writer, ms, seq)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS transitions (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    writer TEXT NOT NULL, seq INTEGER NOT NULL,
+    {"".join(f"{name} GENERATED ALWAYS AS (json_extract(transition, '$.{name}')) VIRTUAL, " for name in COLUMNS)}
+    transition TEXT NOT NULL,
+    made_ms INTEGER,
+    UNIQUE (writer, seq)
+);
+CREATE TABLE IF NOT EXISTS writers (
+    writer TEXT PRIMARY KEY, open INTEGER NOT NULL DEFAULT 1, ms INTEGER NOT NULL DEFAULT 0,
+    seq INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS joined (writer TEXT PRIMARY KEY, ms INTEGER NOT NULL, seq INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS aside (id INTEGER PRIMARY KEY AUTOINCREMENT, writer, seq, ms, record);
+CREATE TABLE IF NOT EXISTS deployment (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+"""
+# The write-ahead log is cut back to this once it has been copied into the file.
+_WAL_BYTES = 4 * 1024 * 1024
+
+
+def connected(path: Path, timeout_s: float) -> sqlite3.Connection:
+    """Open the file, or make it; raises sqlite3.Error or OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    db = sqlite3.connect(path, timeout=timeout_s, isolation_level=None)
+    try:
+        # So that pages can be given back one by one. It has to be said before there are tables.
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
+        # A power cut may take the last commits: the cursor goes back with them, and the journal has them still.
+        db.execute("PRAGMA synchronous = NORMAL")
+        _vacuumed(db, path)
+        db.executescript(_SCHEMA)
+        if "made_ms" not in [row[1] for row in db.execute("PRAGMA table_info(transitions)")]:
+            db.execute("ALTER TABLE transitions ADD COLUMN made_ms INTEGER")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+def _vacuumed(db: sqlite3.Connection, path: Path) -> None:
+    """A file of an earlier version cannot give space back: it is written anew once, where there is room for that."""
+    if db.execute("PRAGMA auto_vacuum").fetchone()[0] == INCREMENTAL:
+        return
+    log.info("%s: is written anew once, so that it can give space back", path)
+    try:
+        db.execute("VACUUM")
+    except sqlite3.OperationalError as error:
+        log.warning(
+            "%s: could not be written anew (%s): it will not get smaller, and tries again when opened", path, error
+        )
