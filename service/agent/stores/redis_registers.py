@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from secrets import token_hex
 
 from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
 from service.agent.stores import WRITER, NotOurs
@@ -56,10 +55,10 @@ async def counts(client: Redis, key: str) -> dict[str, int]:
     return {name: int(count) for name, count in texts.items() if count.lstrip("-").isdecimal()}
 
 
-async def set_right(client: Redis, pipe: Pipeline, kinds: Mapping[str, str], ledger: str) -> None:
+async def set_right(client: Redis, kinds: Mapping[str, str], ledger: str) -> None:
     """Move keys that are of another type than they should be out of the way; raises NotOurs where there was one."""
     for key, kind in kinds.items():
-        there = text_of(await pipe.type(key))
+        there = text_of(await client.type(key))
         if there not in (kind, "none"):
             await move_aside(client, key, ledger)
             msg = f"{key}: was a {there}, expected a {kind}: it was moved aside"

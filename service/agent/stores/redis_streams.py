@@ -184,27 +184,27 @@ class RedisStreams:
         counts: Mapping[str, int] = {},
     ) -> bool:
         """Append transitions and move ``joined``, in one transaction; False where another joiner has moved it."""
-        made = self._key(TRANSITIONS)
+        made, ledger = self._key(TRANSITIONS), self._key("ledger")
         with translated():
-            async with self._client.pipeline(transaction=True) as pipe:
-                # A transaction that meets a key of another type is done in part: nothing may change it meanwhile.
-                await pipe.watch(self._key("joined"), self._key("ledger"), made)
-                there = await pipe.hget(self._key("joined"), writer)
-                at = START if there is None else position_of(text_of(there))
-                await registers.set_right(
-                    self._client, pipe, {made: "stream", self._key("ledger"): "hash"}, self._key("ledger")
-                )
-                if at != expected:
-                    return False
-                pipe.multi()  # type: ignore[no-untyped-call]  # redis-py left it so
-                for transition in transitions:
-                    pipe.xadd(made, {"transition": transition})
-                for name, count in counts.items():
-                    pipe.hincrby(self._key("ledger"), name, count)
-                pipe.hset(self._key("joined"), writer, name_of(new))
-                done = await executed(pipe) is not None
-        self.written += sum(map(len, transitions)) if done else 0
-        return done
+            # A transaction that meets a key of another type is done in part.
+            await registers.set_right(self._client, {made: "stream", ledger: "hash"}, ledger)
+            while True:
+                async with self._client.pipeline(transaction=True) as pipe:
+                    await pipe.watch(self._key("joined"))
+                    there = await pipe.hget(self._key("joined"), writer)
+                    if (START if there is None else position_of(text_of(there))) != expected:
+                        return False
+                    pipe.multi()  # type: ignore[no-untyped-call]  # redis-py left it so
+                    for transition in transitions:
+                        pipe.xadd(made, {"transition": transition})
+                    for name, count in counts.items():
+                        pipe.hincrby(ledger, name, count)
+                    pipe.hset(self._key("joined"), writer, name_of(new))
+                    # Another writer's position may have been moved or forgotten: then this one is looked at again.
+                    if await executed(pipe) is not None:
+                        break
+        self.written += sum(map(len, transitions))
+        return True
 
     async def counts(self) -> dict[str, int]:
         """The ledger's counts, as they were committed."""

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from service.agent.stores import START, Entry, OutOfOrder, Position, Store, StoreInvalid, StoreUnavailable, WriterState
+from service.agent.stores import (
+    START,
+    TRANSITIONS,
+    Entry,
+    OutOfOrder,
+    Position,
+    Store,
+    StoreInvalid,
+    StoreUnavailable,
+    WriterState,
+)
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from tests.redis_server import RedisServer
@@ -103,6 +113,88 @@ class TestTransitions:
 
         assert sorted(results) == [False, True]
         assert await transitions(store) == [b'{"seq":1}']
+
+    async def test_what_others_do_with_other_writers_and_with_the_stream_fences_nobody(self, store: Store) -> None:
+        """Positions of others are moved and forgotten, and transitions trimmed, all the while."""
+
+        async def others() -> None:
+            for n in range(100):
+                await store.commit(X, Position(n, n) if n else START, Position(n + 1, n + 1), [b'{"seq":%d}' % n])
+                await store.trim(TRANSITIONS, Position(2**62, 0), 200)
+
+        busy = asyncio.create_task(others())
+        done = [
+            await store.commit(W, Position(n, n) if n else START, Position(n + 1, n + 1), [b'{"seq":%d}' % n])
+            for n in range(100)
+        ]
+        await busy
+
+        assert done == [True] * 100
+        assert await store.joined() == {W: Position(100, 100), X: Position(100, 100)}
+
+    async def test_counts_are_committed_with_the_position(self, store: Store) -> None:
+        """And are not where that is not."""
+        assert await store.counts() == {}
+        await store.commit(W, START, Position(1, 1), [], {"records": 2, "feedback.joined": 1})
+        await store.commit(W, START, Position(2, 2), [], {"records": 5})
+        await store.commit(W, Position(1, 1), Position(2, 2), [], {"records": 1})
+
+        assert await store.counts() == {"records": 3, "feedback.joined": 1}
+
+
+class TestSpace:
+    """What streams take up, and how they are cut."""
+
+    async def test_streams_say_what_they_take_up(self, store: Store) -> None:
+        """Writers' streams and the transitions, those that have entries."""
+        await store.register(W)
+        await store.register(X)
+        await store.append(W, START, entries(1, 50))
+        await store.commit(W, START, Position(1005, 10), [b'{"seq":%d}' % n for n in range(1, 6)])
+        size, found = await store.streams([W, X])
+
+        assert {(one.name, one.entries) for one in found} == {(W, 50), (TRANSITIONS, 5)}
+        assert next(one.first for one in found if one.name == W) == await store.first(W) == Position(1000, 1)
+        assert await store.first(X) is None
+        assert size >= sum(one.size for one in found) - 2 > 0
+        assert not any(one.groups for one in found)
+        assert store.written > 50 * 20
+
+    async def test_the_oldest_are_cut_and_the_position_stays(self, store: Store) -> None:
+        """Before a place, about so many at most; an empty stream goes on where it was."""
+        await store.append(W, START, entries(1, 1000))
+
+        assert await store.trim(W, START, 500) == 0
+        assert 0 < (cut := await store.trim(W, Position(1300, 0), 300)) <= 300
+        assert (await store.read(W, START, 1))[0].seq == cut + 1
+        while await store.trim(W, Position(1400, 0), 300):
+            pass
+        left = (await store.read(W, START, 1))[0]
+        assert 600 <= left.seq <= 800
+        while await store.trim(W, Position(9999, 0), 300):
+            pass
+        assert await store.read(W, START, 9) == []
+        assert await store.position(W) == (await store.end(W))[0] == Position(1500, 1000)
+        assert (await store.end(W))[1] is None
+        await store.append(W, Position(1500, 1000), entries(1001, 1002))
+        assert [entry.seq for entry in await store.read(W, START, 9)] == [1001, 1002]
+
+    async def test_a_writer_is_forgotten_only_where_nothing_of_it_is_left(self, store: Store) -> None:
+        """Closed, empty, and joined up to where the caller believes; what was missing is counted."""
+        await store.register(W)
+        await store.append(W, START, entries(1, 3))
+        await store.commit(W, START, Position(1001, 2), [])
+        assert not await store.forget(W, Position(1001, 2), 1)
+        await store.close_writer(W)
+        assert not await store.forget(W, Position(1001, 2), 1)
+        await store.trim(W, Position(9999, 0), 500)
+        assert not await store.forget(W, Position(1001, 3), 1)
+        assert await store.forget(W, Position(1001, 2), 1)
+
+        assert (await store.writers(), await store.joined(), await store.position(W)) == ({}, {}, START)
+        assert await store.counts() == {"missing": 1}
+        assert await store.register(W)
+        assert not await store.register(W)
 
 
 class TestKey:
