@@ -15,7 +15,7 @@ from service.agent.folders import Deployment, judge
 from service.agent.joining import Joining
 from service.agent.ledger import Ledger
 from service.agent.ship import Shipper
-from service.agent.stores import Store, StoreError, StoreFull
+from service.agent.stores import Store, StoreError, StoreFull, StoreUnavailable
 from service.agent.trimming import Trimming
 from service.config import Config
 from service.ids import Keyring
@@ -170,6 +170,7 @@ class Agent:
 
     async def _claim_in_time(self) -> bool:
         """The same once the service serves, which goes on serving: whoever shares the store may put it right."""
+        self._shipper.keep_room()
         try:
             if not self._claimed:
                 await self._claim()

@@ -79,6 +79,11 @@ class Shipper:
             self._make_room()
         return more
 
+    def keep_room(self) -> None:
+        """Keep the journal within its bytes although nothing can be shipped yet."""
+        self._find_writers()
+        self._make_room()
+
     def ledger(self) -> Journalled:
         """What became of what was journalled."""
         lanes = self._lanes.values()

@@ -1,8 +1,11 @@
 """``kill -9`` of the data plane under load: what was answered is in the journal and in the store, once."""
 
+import json
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
@@ -72,6 +75,7 @@ def assert_once_each(controllers: list[Controller], service: Service, stored: Ca
     assert len(answered) == answers(controllers)
     assert [one for controller in controllers for one in controller.refused] == []
     eventually(lambda: decisions_of(stored()).keys() >= answered.keys(), within_s=60, what=service.output)
+    assert_ledger(service)
     assert service.stop() == 0
 
     journal, store = journalled(service.data), stored()
@@ -87,6 +91,19 @@ def assert_once_each(controllers: list[Controller], service: Service, stored: Ca
             assert (place.writer, place.seq) == (writer, seq)
     assert store == journal
     assert_in_order(controllers, decisions)
+
+
+def assert_ledger(service: Service) -> None:
+    """The agent's ledger adds up, with nothing lost or left over, however many lives it has had."""
+    address = re.findall(r"agent: admin on (http://\S+),", service.output())[-1]
+    with urlopen(f"{address}/ledger", timeout=10) as answer:  # noqa: S310 - our own
+        told = json.loads(answer.read())
+    journal, joiner = told["journal"], told["joiner"]
+    assert journal["accepted"] == journal["delivered"] + journal["journaled"]
+    assert (journal["lost"], journal["damaged_lines"], journal["set_aside"]) == ({}, 0, 0)
+    closed = sum(joiner["transitions"].values()) + sum(joiner["not_exported"].values())
+    assert closed + sum(joiner["feedback"].values()) <= joiner["records"] <= journal["accepted"]
+    assert (joiner["missing"], joiner["unreadable"], told["streams"]["lost"], told["failing"]) == (0, 0, {}, {})
 
 
 def assert_in_order(controllers: list[Controller], decisions: dict[str, Decision]) -> None:

@@ -10,6 +10,7 @@ from service.agent.__main__ import main
 from service.agent.agent import KeyMismatch
 from service.agent.backoff import FIRST_S, LONGEST_S, Backoff
 from service.agent.stores.redis_streams import RedisStreams
+from service.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
 from tests.service.agent.pens import Pen
@@ -86,6 +87,24 @@ class TestLoop:
         async with asyncio.timeout(5), running(store, tmp_path) as one:
             await seen(lambda: one._failing)
         assert page_after(tmp_path, 0) is None
+        await store.close()
+
+    async def test_the_journal_is_kept_within_its_bytes_before_the_store_ever_answered(
+        self, redis_server: RedisServer, tmp_path: Path
+    ) -> None:
+        """What is lost for that is counted at once."""
+        redis_server.kill()
+        store = RedisStreams(redis_server.url, "svc")
+        pen = Pen(1, tmp_path / "journal", segment_bytes=100_000)
+        pen.introduce(1000)
+        for ms in range(1001, 3001):
+            pen.decision(ms, session="s" * 500)
+        async with running(store, tmp_path, CONFIG + "[retention]\njournal_bytes = 1048576\n") as one:
+            await seen(lambda: one.ledger().journal.lost)
+            told = one.ledger().journal
+            assert told.accepted == told.journaled + told.lost["retention"] == pen.count
+            assert sum(path.stat().st_size for path in segments(tmp_path / "journal" / pen.name)) <= 1048576
+        pen.close()
         await store.close()
 
     async def test_the_last_round_is_cut_short_where_the_store_is_away(
