@@ -23,11 +23,19 @@ Confine = Callable[[Context], Region]
 class Keeper:
     """How the numbers that a constraint keeps go on when an action is executed at a time (s).
 
-    ``weigh`` says what each row's[N] action counts for, ``after`` what is kept then.
+    ``weigh`` says what each row's[N] action counts for, ``after`` what is kept then. Of what is kept, the first number
+    is a time, and every ``stride``-th after it.
     """
 
     after: Callable[[History, Action, float, float], tuple[float, ...]]
     weigh: Callable[[Context, Integers | None], Floats] | None = None
+    stride: int = 1
+
+    def shifted(self, kept: tuple[float, ...], by: float) -> tuple[float, ...]:
+        """What is kept, by a clock that is ``by`` (s) ahead."""
+        moved = list(kept)
+        moved[:: self.stride] = [time + by for time in kept[:: self.stride]]
+        return tuple(moved)
 
 
 class Constraint(Frozen, ABC):

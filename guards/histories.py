@@ -176,7 +176,7 @@ class Budget(Constraint):
             dear = cost if failed is None else np.where(failed, self.at_most, cost)
             return np.broadcast_to(np.clip(dear, 0.0, self.at_most), (len(context),))
 
-        return Keeper(self._after, weigh)
+        return Keeper(self._after, weigh, stride=2)
 
     def _left(self, history: History, now: float) -> float:
         """What is left of the budget."""

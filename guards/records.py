@@ -1,7 +1,7 @@
 """What the guards see of a decision: the pinned schema, a session's history, and a batch of both as a context."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -117,6 +117,16 @@ class History:
             changed_at=at if changed else self.changed_at,
             used={**self.used, **dict.fromkeys(now, at)} if now else self.used,
             kept=self.kept if kept is None else kept,
+        )
+
+    def shifted(self, by: float, kept: Mapping[str, tuple[float, ...]]) -> "History":
+        """The same history by a clock that is ``by`` (s) ahead of the one that it was kept by."""
+        return replace(
+            self,
+            since=self.since + by,
+            changed_at=None if self.changed_at is None else self.changed_at + by,
+            used={choice: at + by for choice, at in self.used.items()},
+            kept=kept,
         )
 
 

@@ -203,6 +203,11 @@ class Shield:
                 kept[name] = numbers
         return history.advanced(action, at, self.tracked, choices, kept)
 
+    def shifted(self, history: History, by: float) -> History:
+        """The history by a clock that is ``by`` (s) ahead; of what is kept, only what is kept for a constraint here."""
+        both = ((name, keeper, history.kept.get(name)) for name, keeper in self._keepers.items())
+        return history.shifted(by, {name: keeper.shifted(kept, by) for name, keeper, kept in both if kept})
+
     def __repr__(self) -> str:
         return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"
 

@@ -10,7 +10,7 @@ from service.actions import Actions
 from service.errors import NoSafeActionLeft, RequestRefused
 from service.intake import Intake
 from service.records import Decision, Refused
-from service.repeats import Repeats
+from service.repeats import DIGEST, KEPT_S, Repeats, digest_of
 from service.requests import Outcome, Request, Waiter
 from service.schemas import Answer
 from service.turn import Turn
@@ -42,6 +42,7 @@ class Desk:
         policy: str,
         actions: Actions,
         refused: Callable[[RequestRefused], None],
+        repeats: Repeats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._intake = intake
@@ -49,7 +50,7 @@ class Desk:
         self._policy = policy
         self._actions = actions
         self._refused = refused
-        self._repeats = Repeats()
+        self._repeats = repeats or Repeats()
         self._clock = clock
 
     def ask(self, body: bytes | msgspec.Raw) -> "asyncio.Future[Outcome]":
@@ -102,12 +103,15 @@ class Desk:
 
     def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
         """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
-        session, request_id, now = request.session, str((request.options or {})["request_id"]), self._clock()
-        outcome = self._repeats.earlier(session, request_id, body, now)
+        options, session, now = request.options or {}, request.session, self._clock()
+        request_id, digest = str(options["request_id"]), digest_of(body)
+        outcome = self._repeats.earlier(session, request_id, digest, now)
         if outcome is None:
             outcome = asyncio.get_running_loop().create_future()
             request.answer = outcome
-            self._repeats.remember(session, request_id, body, outcome, now)
+            # The log has it, so that it is known after a restart too.
+            request.options = {**options, DIGEST: digest}
+            self._repeats.remember(session, request_id, digest, outcome, now + KEPT_S)
             # An error is no decision: who asks again may have one.
             outcome.add_done_callback(
                 lambda done: None if isinstance(done.result(), Decision) else self._repeats.forget(session, request_id)

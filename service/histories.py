@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from guards.baselines import KEPT, Remember
-from guards.records import History
+from guards.records import Context, History
 from service.decide import context_of, weights_of
 from service.flight import Flight, Plane
 from service.records import Decision, Refused
@@ -24,6 +24,21 @@ def advanced(plane: Plane, flight: Flight, records: Sequence[Decision | Refused]
         for i, kept in _kept(plane.remember, plane, flight, made).items():
             histories[i] = replace(histories[i], kept={**histories[i].kept, KEPT: kept})
     return histories
+
+
+def continued(plane: Plane, there: Context, decisions: Sequence[Decision]) -> list[History]:
+    """The history after each decision, ``there`` being what the guards saw of them: as it was when they were made."""
+    shield, remember = plane.shield, plane.remember
+    actions, nows = np.array([one.action for one in decisions]), there.now.tolist()
+    weights: Sequence[Sequence[float] | None] = shield.weights(there, actions) if shield.weighs else [None] * len(nows)
+    rows = zip(there.histories, decisions, nows, weights, strict=True)
+    histories = [shield.advanced(history, one.action, now, weight) for history, one, now, weight in rows]
+    if remember is None:
+        return histories
+    both = zip(
+        histories, remember(there, actions, np.array([one.source == "baseline" for one in decisions])), strict=True
+    )
+    return [replace(history, kept={**history.kept, KEPT: kept}) if kept else history for history, kept in both]
 
 
 def _kept(remember: Remember, plane: Plane, flight: Flight, made: dict[int, Decision]) -> dict[int, tuple[float, ...]]:

@@ -20,15 +20,18 @@ from service.config import Config
 from service.desk import Desk
 from service.edge import Edge
 from service.engine import Engine
+from service.flight import Plane
 from service.ids import Keyring
 from service.intake import Intake
 from service.journal import Journal, JournalUnavailable
 from service.landing import Landed, Landing
+from service.lineage import Instant
 from service.loading import advising, load_baseline, load_policy
 from service.metrics import Exposition, Labelled
 from service.ownership import keyring_of
 from service.proving import proven
 from service.records import Heartbeat, Writer, encode_record
+from service.resume import Resumed, resume
 from service.router import Router
 from service.rungs import Rungs
 from service.schemas import Wire
@@ -59,6 +62,7 @@ class DataPlane:
     breakers: Breakers
     started: float
     desk: Desk
+    resumed: Resumed
     trusted: Engine | None = None
     edge: Edge = field(init=False)
     stopping: bool = False
@@ -78,11 +82,12 @@ class DataPlane:
             wait_s=config.rewards.wait_seconds,
         )
         self.journal.append([encode_record(record)], record.ms)
+        self.resumed.begin(record.writer)
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
         """While it serves: watch what the agent publishes, and show signs of life in the journal."""
-        tasks = [asyncio.create_task(self._watch_page()), asyncio.create_task(self._beat())]
+        tasks = [asyncio.create_task(one) for one in (self._watch_page(), self._beat(), self.resumed.settle())]
         try:
             yield
         finally:
@@ -92,6 +97,7 @@ class DataPlane:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.landing.settled()
             self.journal.sync()
+            self.resumed.end(self.journal.next_seq - 1)
 
     async def _watch_page(self) -> None:
         page = self.data / "state" / "agent.page"
@@ -118,6 +124,7 @@ class DataPlane:
             "explores": self.lease.holds(time.monotonic()),
             "agent": self.lease.agent(time.monotonic()),
             "rungs": self.rungs.told(time.monotonic()),
+            "resumed": self.resumed.summary(),
         }
 
     def report(self) -> dict[str, Any]:
@@ -131,6 +138,7 @@ class DataPlane:
             "explores": self.lease.holds(time.monotonic()),
             "breaker": self.breakers.told(time.monotonic()),
             "baseline": self._baseline(),
+            "resumed": self.resumed.told(),
         }
         return {**told, **reports.report(self.tally)}
 
@@ -143,6 +151,7 @@ class DataPlane:
         """What the metrics show that is no count."""
         return {
             "sessions": len(self.sessions),
+            "sessions_resumed": self.resumed.found,
             "journal_seq": self.journal.next_seq - 1,
             "may_explore": float(self.lease.holds(time.monotonic())),
             "agent_works": float(self.lease.agent(time.monotonic()) == "works"),
@@ -191,18 +200,12 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = lambda: None
 
     Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
     """
-    engine = load_policy(config)
-    schema = Schema.of(engine.manifest, config.facts)
-    trusted = load_baseline(config, schema, engine)
-    keyring = keyring_of(data)
-    advise = None if trusted is None else advising(trusted)
-    common = bound(config, schema, engine.manifest, keyring, advise)
-    proven(config, schema)
-    warm_up(common, engine)
+    engine, trusted, keyring, common = _loaded(config, data)
+    schema = common.schema
     wait()
+    resumed = resume(data, config, common, engine, keyring.place, Instant.now())
     journal = Journal(data / "journal")
-    sessions, lease, tally = Sessions(config.limits.sessions), Lease(), Tally(schema)
-
+    sessions, lease, tally = resumed.sessions, Lease(), Tally(schema)
     plane = replace(common, writer=journal.writer)
     rungs = Rungs(plane, config.limits.stale_seconds)
     observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
@@ -226,11 +229,30 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = lambda: None
         breakers=breakers,
         started=time.monotonic(),
         trusted=trusted,
-        desk=Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse),
+        resumed=resumed,
+        desk=_desk(config, wire, intake, turn, tally, resumed),
     )
     running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
     running.introduce()
     return running
+
+
+def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring, Plane]:
+    """The policy and the one that the baseline is, if it is one, the keys, and what all decisions have in common."""
+    engine = load_policy(config)
+    schema = Schema.of(engine.manifest, config.facts)
+    trusted = load_baseline(config, schema, engine)
+    keyring = keyring_of(data)
+    advise = None if trusted is None else advising(trusted)
+    common = bound(config, schema, engine.manifest, keyring, advise)
+    proven(config, schema)
+    warm_up(common, engine)
+    return engine, trusted, keyring, common
+
+
+def _desk(config: Config, wire: Wire, intake: Intake, turn: Turn, tally: Tally, resumed: Resumed) -> Desk:
+    """Who has bodies decided, and knows what was asked for in the last minute."""
+    return Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse, repeats=resumed.repeats)
 
 
 def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:

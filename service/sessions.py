@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 from msgspec import Struct, structs
@@ -45,6 +46,19 @@ class Moment(Struct, frozen=True):
         return None if self.memory is None or self.memory.digest != digest else self.memory.values
 
 
+class Earlier(Protocol):
+    """Sessions of processes before this one, whose moments are found when they are asked for."""
+
+    def __len__(self) -> int:
+        """How many sessions are left there."""
+
+    def take(self, session: str) -> "tuple[Moment, ...]":
+        """Take the last moments of a session, oldest first, out of it; none where it has none."""
+
+    def drop(self, session: str | None = None) -> None:
+        """Forget a session, if it is there; without a name the one used longest ago."""
+
+
 class Sessions:
     """The last moments of each session, newest last; the session used longest ago leaves first.
 
@@ -57,13 +71,20 @@ class Sessions:
         self._moments: dict[str, tuple[Moment, ...]] = {}  # in the order of last use
         self._ended: dict[str, None] = {}  # in the order in which it was told
         self._strange: dict[str, tuple[str | None, float]] = {}  # in the order in which they were first seen
+        self._earlier: Earlier | None = None
 
     def __len__(self) -> int:
-        return len(self._moments)
+        return len(self._moments) + (0 if self._earlier is None else len(self._earlier))
+
+    def take_over(self, earlier: Earlier, ended: Sequence[str]) -> None:
+        """Go on with the sessions of processes before this one, used longer ago than all here; and with decisions that
+        ``ended`` their episodes, in the order in which that was told."""
+        self._earlier = earlier
+        self.end(ended)
 
     def remembered(self, session: str, now: float) -> Moment:
         """The session's last decision here; history is not assumed for a session never seen."""
-        moments = self._moments.get(session)
+        moments = self._of(session)
         if not moments:
             return self._seen(session, None, now)
         last = moments[-1]
@@ -75,7 +96,7 @@ class Sessions:
 
     def following(self, session: str, previous: str, now: float) -> Moment:
         """Right after the named decision; where it is not here, its history is not known."""
-        moments = self._moments.get(session, ())
+        moments = self._of(session)
         for moment in reversed(moments):
             if moment.decision_id == previous:
                 if previous in self._ended:
@@ -83,6 +104,16 @@ class Sessions:
                 history = _cautious(moment.history, moments[-1].history)
                 return Moment(previous, moment.episode, history, moment.memory, moment.timed)
         return self._seen(session, previous, now)
+
+    def _of(self, session: str) -> tuple[Moment, ...]:
+        """The session's last moments, of this process or of one before it."""
+        moments = self._moments.get(session, ())
+        if moments or self._earlier is None:
+            return moments
+        moments = self._earlier.take(session)
+        if moments:
+            self._moments[session] = moments
+        return moments
 
     def _seen(self, session: str, previous: str | None, now: float) -> Moment:
         """A session whose history is not here: since it was first seen to continue ``previous``, nothing was executed.
@@ -100,9 +131,19 @@ class Sessions:
     def advance(self, session: str, before: Moment, after: Moment) -> None:
         """Remember a decision that is in the journal."""
         self._strange.pop(session, None)
-        moments = self._moments.pop(session, ())
+        moments = self._moments.pop(session, None)
         fresh = before.decision_id is None or before.starts
-        self._moments[session] = (after,) if fresh else (*moments[1 - KEPT :], after)
+        self._moments[session] = (after,) if fresh or moments is None else (*moments[1 - KEPT :], after)
+        if moments is None:
+            self._make_room(session)
+
+    def _make_room(self, session: str) -> None:
+        """See that there are no more than may be, once a session was added."""
+        earlier = self._earlier
+        if earlier is not None:
+            earlier.drop(session)
+            if len(self._moments) + len(earlier) > self._limit and len(earlier):
+                earlier.drop()
         if len(self._moments) > self._limit:
             del self._moments[next(iter(self._moments))]
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from export.spec import Factor, MultiDiscrete
 from guards.constraints import Constraint, Cooldown, Mode, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.histories import Budget, MaxSwitches
+from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.records import Context, History, Schema
 from guards.shield import Shield, Violation, violation
 from tests.acting import OBSERVATION, SWITCHES
@@ -249,3 +249,43 @@ def test_many_factors_with_few_whole_actions_are_asked_one_by_one() -> None:
 
     assert not shield.joins
     assert shield.check(context_of([[0, 0, 0]] * 2), actions).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("by", [4096.0, -4096.0])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_history_by_another_clock_allows_the_same(by: float, known: bool) -> None:
+    """Whatever was done before, by whichever constraint: all times move, and no amount does."""
+    names, random = SCHEMA.actions, np.random.default_rng(5)
+    shield = Shield(
+        [
+            Cooldown(name="rests", actions=names[1:3], seconds=3),
+            RateLimit(name="slow", per_second=0.4, effect={names[1]: 1.0, names[2]: -1.0}),
+            Budget(name="spent", cost=f"1.5 if action == '{names[3]}' else 0", at_most=4, seconds=6),
+            MaxSwitches(name="switched", at_most=2, seconds=4),
+            Rule(name="soon", forbid=f"action == '{names[4]}' and seconds_since_change < 2"),
+        ],
+        SCHEMA,
+    )
+    history, now, seen = History(known=known, since=NOW), NOW, set()
+    for _ in range(200):
+        now += random.choice((0.25, 0.5, 2.0))
+        ours = context_of([[0.0, 0.0, 3.0]], histories=[history], now=[now])
+        theirs = context_of([[0.0, 0.0, 3.0]], histories=[shield.shifted(history, by)], now=[now + by])
+        allowed = shield.judge(ours).allowed
+        assert np.array_equal(shield.judge(theirs).allowed, allowed)
+        seen.add(allowed.tobytes())
+        action = int(random.choice(np.flatnonzero(allowed[0])) if allowed.any() else 0)
+        (weights,) = shield.weights(ours, np.array([action]))
+        history = shield.advanced(history, action, now, weights)
+
+    assert len(seen) > 10
+    assert {"slow", "spent", "switched"} >= set(history.kept) > set()
+    assert shield.shifted(shield.shifted(history, by), -by) == history
+
+
+def test_by_another_clock_only_what_is_of_constraints_here_is_kept() -> None:
+    """A number of somebody else's may be a time or not."""
+    shield = Shield([MaxSwitches(name="switched", at_most=2, seconds=4)], SCHEMA)
+    history = History(known=True, since=NOW, kept={"switched": (NOW, NOW + 1), "": (0.5, 0.1, NOW)})
+
+    assert shield.shifted(history, 2.0) == History(known=True, since=NOW + 2, kept={"switched": (NOW + 2, NOW + 3)})

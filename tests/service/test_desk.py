@@ -1,6 +1,7 @@
 """The desk: what is asked on ``/act``, field by field, what is answered, and that a repeat is no second decision."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from export.spec import Field, Fields
 from service.desk import STATUS
 from service.errors import RequestRefused
 from service.records import Decision, Refused
+from service.repeats import digest_of
 from service.schemas import Answer
 from tests import artefacts
 from tests.in_process import SEEN, Reply, Serving, asking, serving
@@ -177,7 +179,10 @@ async def test_the_same_request_id_is_one_decision(served: Serving) -> None:
 
     assert len({reply.body for reply in (*together, later)}) == 1
     assert len(served.decisions()) == 1
-    assert served.decisions()[0].options == {"request_id": "r1"}
+    assert served.decisions()[0].options == {
+        "request_id": "r1",
+        "request_digest": digest_of(json.dumps(asked).encode()),
+    }
 
 
 async def test_a_request_id_is_one_body_s(served: Serving) -> None:

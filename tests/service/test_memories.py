@@ -299,17 +299,33 @@ class TestLost:
             lost(await loops[0].act())
             await loops[2].steps(1)
 
-    async def test_a_restart_forgets_every_memory(self, tmp_path: Path) -> None:
-        """The decision is of this deployment, but what the policy carried is gone."""
+    async def test_a_restart_loses_no_memory_that_the_log_has(self, tmp_path: Path) -> None:
+        """The policy is run once more for the last step; where the step is not in the log, the memory is lost."""
         with serving(tmp_path, ports.recurrent()) as served:
-            loop = Loop(served, "s")
+            loop, other = Loop(served, "s"), Loop(served, "t")
             await loop.steps(2, previous=None)
+            await other.steps(1, previous=None)
+            late = await other.act(deadline_ms=1e-6)
+            assert late.reason == "DeadlineExceeded"
         with serving(tmp_path, ports.recurrent()) as served:
-            loop.served = served
-            lost(await loop.act(previous=loop.last))
+            loop.served = other.served = served
+            await loop.steps(2, previous=loop.last)
+            lost(await other.act(previous=other.last))
+            other.model.start()
+            await other.steps(2, previous=None)
+
+    async def test_a_memory_that_is_too_large_for_the_log_is_lost_with_the_process(self, tmp_path: Path) -> None:
+        """But where an episode began, the step before is known to have had the one that they begin with."""
+        large = ports.recurrent(memory=MEMORY_LIMIT)
+        with serving(tmp_path, large) as served:
+            loop, other = Loop(served, "s"), Loop(served, "t")
+            await loop.steps(2, previous=None)
+            await other.steps(1, previous=None)
+        with serving(tmp_path, large) as served:
+            loop.served = other.served = served
             lost(await loop.act())
-            loop.model.start()
-            await loop.steps(2, previous=None)
+            await other.steps(1)
+            assert served.plane.resumed.told()["memories_lost"] == 1
 
     async def test_another_version_cannot_read_the_memory(self, served: Serving) -> None:
         """Where the file that decides is another one, the session's memory is of no use to it."""

@@ -91,6 +91,20 @@ def assert_once_each(controllers: list[Controller], service: Service, stored: Ca
             assert (place.writer, place.seq) == (writer, seq)
     assert store == journal
     assert_in_order(controllers, decisions)
+    assert_known(journal)
+
+
+def assert_known(journal: Stored) -> None:
+    """No session of which the folder has the last decision is unknown: all began in it, and each went on."""
+    decisions = {record.id: record for record in journal.values() if isinstance(record, Decision)}
+    assert len({writer for writer, _ in journal}) > 1
+    unknown = [decision.session for decision in decisions.values() if not decision.state.known]
+    assert unknown == []
+    for decision in decisions.values():
+        before = None if decision.previous is None else decisions[decision.previous]
+        step = 0 if before is None or before.step is None else before.step + 1
+        assert (decision.step, decision.state.step) == (step, step)
+        assert before is None or (decision.episode, decision.state.action) == (before.episode, before.action)
 
 
 def assert_ledger(service: Service) -> None:
