@@ -6,6 +6,7 @@ the history is not known. Nor is it of those whose last decision was made under 
 """
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,8 +20,10 @@ from service.repeats import KEPT_S
 from service.retained import Kin, Refs
 from service.sessions import KEPT
 
-# What it may take: the process has to be ready again soon, whatever there is to read.
-READ_S = 1.2
+# What it may take, because the process has to be ready again soon, whatever there is to read: so much work (s); so much
+# time (s), on a machine that is busy with other things or has a slow disk; and so many bytes.
+WORK_S = 1.2
+READ_S = 3.0
 READ_BYTES = 512 * 1024 * 1024
 _WRITER = re.compile(r"[0-9a-f]{16}")
 _CHECK_EVERY = 256
@@ -90,15 +93,16 @@ class Search:
         place: Callable[[str], Place | None],
         *,
         limit: int,
-        clock: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+        work: Callable[[], float] = time.thread_time,
     ) -> None:
-        """``folder`` has a folder for each writer; ``place`` reads a decision's id."""
+        """``folder`` has a folder for each writer; ``place`` reads a decision's id; ``work`` is time (s) at work."""
         self._folder = folder
         self._place = place
         self._own = own
         self._archive = archive
-        self._clock = clock
-        self._until = clock() + READ_S
+        self._clock, self._work = clock, work
+        self._until, self._worked = clock() + READ_S, work() + WORK_S
         self._bytes = READ_BYTES
         self._spent = False
         self.index = Index(limit)
@@ -173,13 +177,16 @@ class Search:
     def _bounded(self, readback: Readback) -> Iterator[tuple[int, Glimpse]]:
         try:
             for count, found in enumerate(readback.glimpses()):
-                if count % _CHECK_EVERY == 0 and (self._clock() > self._until or readback.read_bytes > self._bytes):
+                if count % _CHECK_EVERY == 0 and self._is_spent(readback.read_bytes):
                     self._spent = True
                     return
                 yield found
         finally:
             self._bytes -= readback.read_bytes
             self.records += readback.records
+
+    def _is_spent(self, read_bytes: int) -> bool:
+        return self._work() > self._worked or self._clock() > self._until or read_bytes > self._bytes
 
     def _why(self, readback: Readback) -> str:
         if self._spent:

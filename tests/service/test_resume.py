@@ -547,12 +547,12 @@ class TestBounds:
     async def test_what_there_is_no_time_for_is_not_known_and_said(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """By time, and by size: the last ones are known."""
+        """By work, by time, and by size."""
         monkeypatch.setattr("service.search._CHECK_EVERY", 4)
         with serving(tmp_path, constraints=COOLDOWN) as served:
             for i in range(20):
                 await served.act(f"s{i}", UP, previous=None)
-        for name in ("READ_S", "READ_BYTES"):
+        for name in ("WORK_S", "READ_S", "READ_BYTES"):
             with monkeypatch.context() as bounded:
                 bounded.setattr(f"service.search.{name}", -1)
                 with serving(tmp_path, constraints=COOLDOWN) as served:
