@@ -4,6 +4,7 @@ What a session was after them is worked out from their records alone, by the sam
 made, and not before it is asked for or there is time: at start there is none for as many sessions as there may be.
 """
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
@@ -24,6 +25,7 @@ from service.readback import Archive
 from service.records import Decision, decode_record, unlisted
 from service.sessions import Memory, Moment
 
+_log = logging.getLogger(__name__)
 # Where the last decisions of a session stand, the last first.
 Refs = tuple[int, ...]
 
@@ -94,6 +96,16 @@ class Reader:
 
     def moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
         """The last moments of some sessions, oldest first; none of one whose last decision cannot be read any more."""
+        try:
+            return self._moments(sessions)
+        except Exception:  # noqa: BLE001 - whatever a log has in it, whoever asks is answered
+            if len(sessions) > 1:
+                return [self.moments([refs])[0] for refs in sessions]
+            _log.exception("a session cannot be worked out from the log: its history is not known")
+            self.unreadable += 1
+            return [()]
+
+    def _moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
         found: list[list[_Made]] = []
         for refs in sessions:
             made: list[_Made] = []

@@ -110,6 +110,12 @@ class Search:
 
     def through(self, lineage: Lineage, know: Callable[[Kin], None]) -> str:
         """Read the writers of a lineage; why it ended before all was read, empty where it did not."""
+        try:
+            return self._through(lineage, know)
+        except OSError as error:
+            return f"{error.filename or self._folder} cannot be read ({error.strerror})"
+
+    def _through(self, lineage: Lineage, know: Callable[[Kin], None]) -> str:
         named = {one.writer for one in lineage.ancestors}
         others = self._others(named)
         if not named:

@@ -19,6 +19,7 @@ import pytest
 from export.spec import Box, Field
 from guards.baselines import KEPT
 from service.engine import Engine
+from service.ids import body_of, body_prefix
 from service.journal import segments
 from service.lineage import Instant, Lineage
 from service.records import Loss, encode_record
@@ -423,6 +424,40 @@ class TestDamage:
             assert await names(served, "a", "b", "c") == ["hold", "scale_down", "hold"]
             assert served.plane.resumed.told()["unreadable"] == 2
 
+    async def test_what_cannot_be_worked_out_is_not_known(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A record that is one and makes no sense costs its own session its history, and nobody an answer."""
+        budget = {"kind": "budget", "name": "spent", "cost": "queue", "at_most": 2, "seconds": 9}
+        constraints = [*COOLDOWN, budget]
+        with serving(tmp_path, constraints=constraints) as served:
+            journal = served.plane.journal
+            await served.act("a", UP, previous=None)
+            (decision,) = served.decisions()
+            body = body_of(body_prefix(served.plane.keyring.current, journal.writer), decision.ms, 3, "stable")
+            odd = msgspec.structs.replace(
+                decision, seq=3, id=served.plane.keyring.current.token(body), session="odd", observation=[1.0]
+            )
+            journal.append([encode_record(odd)], odd.ms)
+            await served.act("b", UP, previous=None)
+        with serving(tmp_path, constraints=constraints) as served:
+            assert not served.plane.resumed.retained.build(8)
+            assert await names(served, "a", "odd", "b") == ["scale_down", "hold", "scale_down"]
+            assert served.plane.resumed.told()["unreadable"] == 1
+        assert "its history is not known" in caplog.text
+
+    async def test_a_folder_that_cannot_be_read_hides_what_is_before_it(self, tmp_path: Path) -> None:
+        """It does not keep the service from starting."""
+
+        def harm(logs: list[Path]) -> None:
+            lock = logs[1].parent / "lock"
+            lock.unlink()
+            lock.mkdir()
+
+        found, said = await self.after(tmp_path, harm)
+        assert found == ["hold"] * 6
+        assert "cannot be read (Is a directory)" in said
+
 
 class TestAnotherConfiguration:
     """What constraints remembered means something where they are the same."""
@@ -457,6 +492,17 @@ class TestAnotherConfiguration:
         for name, constraints in (("a", longer), ("b", wider), ("c", more)):
             assert (await self.known(tmp_path / name, constraints=constraints))[0] is False
         assert (await self.known(tmp_path / "d", guard_clock="observed_at"))[0] is False
+
+    async def test_what_was_decided_meanwhile_under_others_counts(self, tmp_path: Path) -> None:
+        """Back under the first constraints, a session is known where nothing was decided under the others."""
+        longer = [{**COOLDOWN[0], "seconds": 61}]
+        with serving(tmp_path, constraints=COOLDOWN) as served:
+            for name in "ab":
+                await served.act(name, UP, previous=None)
+        with serving(tmp_path, constraints=longer) as served:
+            assert await names(served, "b") == ["hold"]
+        with serving(tmp_path, constraints=COOLDOWN) as served:
+            assert await names(served, "a", "b") == ["scale_down", "hold"]
 
     async def test_another_baseline_begins_anew(self, tmp_path: Path) -> None:
         """What constraints keep goes on."""
