@@ -9,6 +9,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
+from service.clock import Clock
 from service.config import Config
 from service.errors import DoesNotFit, NotJson, RequestRefused
 from service.ids import Keyring
@@ -36,8 +37,12 @@ class Intake:
         keyring: Keyring,
         *,
         clock: Callable[[], float] = time.monotonic,
-        wall: Callable[[], float] = time.time,
+        now: Callable[[], float] | None = None,
     ) -> None:
+        """``clock`` (s, monotonic) is what deadlines go by; ``now`` (s since 1970) what is logged and the guards go by.
+
+        That is a ``Clock``'s, which nobody sets: elapsed times can be worked out again from the log.
+        """
         self._wire = wire
         self._schema = wire.schema
         self._facts = frozenset(wire.schema.facts)
@@ -47,8 +52,7 @@ class Intake:
         self._by_observed_at = config.guard_clock == "observed_at"
         self._keyring = keyring
         self._clock = clock
-        self._wall = wall
-        self._last_wall = 0.0
+        self.now = now or Clock().now
 
     def request(self, body: bytes | msgspec.Raw, answer: Waiter) -> Request:
         """The request in a body, whose outcome ``answer`` waits for; raises NotJson or DoesNotFit."""
@@ -95,11 +99,6 @@ class Intake:
         if self._keyring.place(outcome.decision_id) is None:
             return None
         return self._feedback(outcome, self.now(), "$")
-
-    def now(self) -> float:
-        """The time of day (s since 1970), never running backwards: a clock set back must not shorten a cooldown."""
-        self._last_wall = max(self._last_wall, self._wall())
-        return self._last_wall
 
     def _feedback(self, outcome: Any, at: float, path: str) -> Feedback:
         """A feedback record that still lacks its place in the log, and its decision where that is ``previous``."""

@@ -1,6 +1,7 @@
 """The data plane: puts the parts together, once, and keeps them alive while they serve."""
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from service import report as reports
 from service.app import Parts, create_app
 from service.binding import bound
 from service.breakers import Breakers
+from service.clock import Clock
 from service.config import Config
 from service.desk import Desk
 from service.edge import Edge
@@ -42,6 +44,10 @@ from service.turn import Turn
 from service.warmup import warm_up
 
 PAGE_POLL_S = 0.5
+# A clock that is corrected by less than this (a leap second, a moment's wait between two readings) is not set.
+SET_S = 1.5
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -63,16 +69,18 @@ class DataPlane:
     started: float
     desk: Desk
     resumed: Resumed
+    clock: Clock
     trusted: Engine | None = None
     edge: Edge = field(init=False)
     stopping: bool = False
+    _said_ahead: float = 0.0
 
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
         config = self.config
         record = Writer(
             seq=self.journal.next_seq,
-            ms=int(time.time() * 1000),
+            ms=int(self.clock.now() * 1000),
             writer=self.journal.writer.hex(),
             service=config.name,
             config_digest=config.digest,
@@ -103,7 +111,19 @@ class DataPlane:
         page = self.data / "state" / "agent.page"
         while True:
             self.lease.see(read_page(page), time.monotonic())
+            self.heed_clock()
             await asyncio.sleep(PAGE_POLL_S)
+
+    def heed_clock(self) -> None:
+        """Say it once each time that somebody has set the clock: nothing here goes by it, other hosts may."""
+        ahead = self.clock.ahead()
+        if abs(ahead - self._said_ahead) > SET_S:
+            self._said_ahead = ahead
+            _log.warning(
+                "the clock was set: it is %+.1f s from this process's time, which goes on as it was; ids, records and"
+                " cooldowns go by that until the service is started again",
+                ahead,
+            )
 
     async def _beat(self) -> None:
         """Joiners wait for every writer to have passed a time: an idle one has to say that it has."""
@@ -112,7 +132,7 @@ class DataPlane:
             seq = self.journal.next_seq
             await asyncio.sleep(period)
             if self.journal.next_seq == seq:
-                ms = max(self.journal.last_ms, int(time.time() * 1000))
+                ms = max(self.journal.last_ms, int(self.clock.now() * 1000))
                 with suppress(JournalUnavailable):  # the next decision says so to its caller
                     self.journal.append([encode_record(Heartbeat(seq=seq, ms=ms))], ms)
 
@@ -156,6 +176,7 @@ class DataPlane:
             "may_explore": float(self.lease.holds(time.monotonic())),
             "agent_works": float(self.lease.agent(time.monotonic()) == "works"),
             "state_generation": self.lease.generation,
+            "clock_ahead_seconds": round(self.clock.ahead(), 3),
         }
 
     def labelled(self) -> list[Labelled]:
@@ -195,25 +216,29 @@ class DataPlane:
         }
 
 
-def assemble(config: Config, data: Path, wait: Callable[[], None] = lambda: None) -> DataPlane:
-    """Load and check everything, ``wait``, and open a journal.
+def _at_once() -> None:
+    """Wait for nothing."""
+
+
+def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None) -> DataPlane:
+    """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
 
     Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
     """
     engine, trusted, keyring, common = _loaded(config, data)
     schema = common.schema
     wait()
-    resumed = resume(data, config, common, engine, keyring.place, Instant.now())
+    clock = clock or Clock()
+    resumed = resume(data, config, common, engine, keyring.place, Instant.now(clock.now))
     journal = Journal(data / "journal")
     sessions, lease, tally = resumed.sessions, Lease(), Tally(schema)
-    plane = replace(common, writer=journal.writer)
+    wire, plane = Wire(schema), replace(common, writer=journal.writer)
     rungs = Rungs(plane, config.limits.stale_seconds)
     observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
     landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s)
-    wire = Wire(schema)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
-    intake = Intake(wire, config, keyring)
+    intake = Intake(wire, config, keyring, now=clock.now)
     running = DataPlane(
         config=config,
         data=data,
@@ -228,6 +253,7 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = lambda: None
         rungs=rungs,
         breakers=breakers,
         started=time.monotonic(),
+        clock=clock,
         trusted=trusted,
         resumed=resumed,
         desk=_desk(config, wire, intake, turn, tally, resumed),

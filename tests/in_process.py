@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from service.clock import Clock
 from service.config import Config
 from service.edge import App
 from service.journal import Line, read_segment, segments
@@ -149,9 +150,11 @@ def configured(folder: Path, artefact: bytes, **settings: object) -> Config:
 
 
 @contextmanager
-def serving(folder: Path, artefact: bytes | None = None, **settings: object) -> Iterator[Serving]:
+def serving(
+    folder: Path, artefact: bytes | None = None, *, clock: Clock | None = None, **settings: object
+) -> Iterator[Serving]:
     """Serve an artefact (the demo unless another is given) until the end of the block."""
-    plane = assemble(configured(folder, artefact or artefacts.demo(), **settings), folder / "data")
+    plane = assemble(configured(folder, artefact or artefacts.demo(), **settings), folder / "data", clock=clock)
     try:
         yield Serving(plane)
     finally:

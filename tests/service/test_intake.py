@@ -11,6 +11,7 @@ import pytest
 
 from export.spec import Discrete
 from guards.records import Schema
+from service.clock import Clock
 from service.config import Config
 from service.errors import DoesNotFit, NotJson, RequestRefused
 from service.ids import Key, Keyring, body_of, body_prefix
@@ -236,7 +237,8 @@ def intake_of(clocks: Clocks, **settings: object) -> Intake:
         {"name": "n", "policy": "p.onnx", "baseline": {"kind": "constant", "action": "hold"}, **settings}
     )
     keyring = Keyring({1: KEY})
-    return Intake(Wire(SCHEMA), config, keyring, clock=lambda: clocks.monotonic, wall=lambda: clocks.wall)
+    now = Clock(lambda: clocks.wall, lambda: clocks.monotonic).now
+    return Intake(Wire(SCHEMA), config, keyring, clock=lambda: clocks.monotonic, now=now)
 
 
 class Nobody:
@@ -266,17 +268,44 @@ async def test_a_request_knows_when_it_came_and_until_when_it_waits() -> None:
     assert (plain.options, hurried.options) == (None, {"deadline_ms": 3.5})
 
 
-async def test_a_clock_that_is_set_back_does_not_run_backwards() -> None:
-    """Time stands still until the clock is past where it was: a cooldown is never cut short."""
+@pytest.mark.parametrize(
+    "walls",
+    [
+        (NOW, NOW + 3600, NOW + 3601, NOW + 2),
+        (NOW, NOW - 3600, NOW - 3599, NOW + 2),
+        (NOW, NOW, NOW, NOW),
+        (NOW, NOW + 1.001, NOW + 2.002, NOW + 3.003),
+    ],
+    ids=["ahead and back", "back and ahead", "it stands still", "it is fast"],
+)
+async def test_f99_requests_are_as_far_apart_as_it_took(walls: tuple[float, ...]) -> None:
+    """Whatever the wall clock says: no cooldown is cut short, and none lasts until the clock is past where it was."""
     clocks = Clocks()
     intake = intake_of(clocks)
     times = []
 
-    for wall in (NOW, NOW - 3600, NOW - 1, NOW + 1):
+    for wall in walls:
         clocks.wall = wall
         times.append(read(intake, told()).at)
+        clocks.monotonic += 1.0
 
-    assert times == [NOW, NOW, NOW, NOW + 1]
+    assert times == [NOW, NOW + 1, NOW + 2, NOW + 3]
+
+
+@pytest.mark.parametrize(("passed", "late"), [(59.0, False), (61.0, True)])
+@pytest.mark.parametrize("step", [3600.0, -3600.0, 0.0])
+async def test_f90_feedback_is_late_by_what_has_passed(step: float, passed: float, late: bool) -> None:
+    """A wait of 60 s is neither over nor longer because the clock was set."""
+    clocks = Clocks()
+    intake = intake_of(clocks, rewards={"wait_seconds": 60})
+    outcome = json.dumps({"decision_id": token(int(read(intake, told()).at * 1000)), "reward": 1.0}).encode()
+
+    clocks.wall += step
+    clocks.monotonic += passed
+    heard = intake.feedback(outcome)
+
+    assert heard is not None
+    assert (heard.late, heard.at) == (late, NOW + passed)
 
 
 @pytest.mark.parametrize(("clock", "now"), [("service", NOW), ("observed_at", 5.0)])

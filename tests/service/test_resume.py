@@ -18,6 +18,7 @@ import pytest
 
 from export.spec import Box, Field
 from guards.baselines import KEPT
+from service.clock import Clock
 from service.engine import Engine
 from service.ids import body_of, body_prefix
 from service.journal import segments
@@ -83,22 +84,21 @@ def serving(
     folder: Path, artefact: bytes | None = None, *, behind: float = 0.0, boot: str = "", **settings: Any
 ) -> Iterator[Serving]:
     """Serve with a clock that is so far (s) behind; after the machine was started again, where a ``boot`` is named."""
+    clock = Clock(lambda: time.time() - behind)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("service.plane.Instant", Moved(behind, boot))
-        with served_from(folder, artefact, **settings) as served:
-            served.plane.desk._intake._wall = lambda: time.time() - behind
-            served.plane.journal.last_ms = 0
+        patch.setattr("service.plane.Instant", Started(boot))
+        with served_from(folder, artefact, clock=clock, **settings) as served:
             yield served
 
 
-class Moved:
-    """A clock that is behind, of a machine that was started again."""
+class Started:
+    """The instant of a machine that was started again, where a boot is named."""
 
-    def __init__(self, behind: float, boot: str) -> None:
-        self._behind, self._boot = behind, boot
+    def __init__(self, boot: str) -> None:
+        self._boot = boot
 
-    def now(self) -> Instant:
-        now = Instant.now(lambda: time.time() - self._behind)
+    def now(self, wall: Callable[[], float]) -> Instant:
+        now = Instant.now(wall)
         return msgspec.structs.replace(now, boot=self._boot) if self._boot else now
 
 

@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from http.client import HTTPConnection
@@ -51,14 +51,25 @@ class Service:
     """A supervisor and its children: ``with Service(config, data) as service: service.port``."""
 
     def __init__(
-        self, config: Path, data: Path, *, port: int = 0, redis_url: str = "", options: Sequence[str] = ()
+        self,
+        config: Path,
+        data: Path,
+        *,
+        port: int = 0,
+        redis_url: str = "",
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
     ) -> None:
-        """With ``redis_url`` the streams go there, else into the data folder; ``options`` end the command line."""
+        """With ``redis_url`` the streams go there, else into the data folder; ``options`` end the command line.
+
+        ``environment`` is what the processes find in theirs beside what is in this one's.
+        """
         self.config = config
         self.data = data
         self._port = port
         self._redis_url = redis_url
         self._options = options
+        self._environment = environment or {}
         self._log = data.with_name(data.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -79,6 +90,7 @@ class Service:
         environment = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "ACTD_KEYRING")}
         if self._redis_url:
             environment["REDIS_URL"] = self._redis_url
+        environment |= self._environment
         # A file rather than a pipe: nobody has to read it for the service to go on.
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
