@@ -21,6 +21,7 @@ from service.agent.agent import Agent, Clocks, KeyMismatch
 from service.agent.stores import Store, StoreInvalid, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
+from service.clock import elapsed
 from service.config import Config, ConfigInvalid
 from service.ids import KeyringInvalid
 from service.ownership import (
@@ -74,7 +75,7 @@ async def _run(told: argparse.Namespace) -> int:
     keyring = keyring_of(told.data)
     sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
     # Jitter needs no secrets.
-    clocks = Clocks(time.time, time.monotonic, random.Random())  # noqa: S311 - as said
+    clocks = Clocks(time.time, elapsed, random.Random())  # noqa: S311 - as said
     agent = Agent(config, told.data, store, keyring, clocks)
     await _heed(agent, supervised=told.supervised)
     with _listening(told.admin_host, told.admin_port) as listening:

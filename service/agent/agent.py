@@ -17,6 +17,7 @@ from service.agent.ledger import Ledger
 from service.agent.ship import Shipper
 from service.agent.stores import Store, StoreError, StoreFull, StoreUnavailable
 from service.agent.trimming import Trimming
+from service.clock import Clock
 from service.config import Config
 from service.ids import Keyring
 from service.state import HEARTBEAT_S, Page, read_page, write_page
@@ -34,7 +35,10 @@ class KeyMismatch(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Time and chance, as the agent takes them."""
+    """Time and chance, as the agent takes them.
+
+    ``wall`` is what files' times are by, and may be set; ``monotonic`` is what passes, the machine's sleep as well.
+    """
 
     wall: Callable[[], float]
     monotonic: Callable[[], float]
@@ -49,6 +53,8 @@ class Agent:
         self._store = store
         self._keyring = keyring
         self._clocks = clocks
+        # What is compared with the times of records goes by this, which nobody sets.
+        self._time = Clock(clocks.wall, clocks.monotonic)
         self._stop = asyncio.Event()
         # What fails at the moment, and why; everything does, until it has worked once.
         self._failing = {"ship": "has not begun", "join": "has not begun"}
@@ -62,16 +68,17 @@ class Agent:
             place=keyring.place,
             judge=lambda folder: judge(folder, deployment),
             wall=clocks.wall,
+            now=self._time.now,
             monotonic=clocks.monotonic,
         )
         self._joining = Joining(
-            store, rewards=config.rewards, place=keyring.place, wall=clocks.wall, random=clocks.random
+            store, rewards=config.rewards, place=keyring.place, monotonic=clocks.monotonic, random=clocks.random
         )
         self._trimming = Trimming(
             store,
             retention=config.retention,
             rewards=config.rewards,
-            wall=clocks.wall,
+            now=self._time.now,
             monotonic=clocks.monotonic,
             busy=lambda: self._joining.busy,
         )
@@ -125,7 +132,7 @@ class Agent:
             works = self._failing.keys() <= {"trim"}
             if works:
                 # From the clock, so that an agent that was started again is seen to live at its first beat.
-                heartbeat = max(heartbeat + 1, int(self._clocks.wall() * 1000))
+                heartbeat = max(heartbeat + 1, int(self._time.now() * 1000))
             if failing != said or works:
                 try:
                     write_page(path, Page(generation=1, heartbeat=heartbeat, failing=failing))

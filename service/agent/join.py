@@ -4,14 +4,16 @@ It has no I/O: the loop (``joining.py``) feeds it the writers' streams and commi
 place per writer; everything it holds is rebuilt from the streams by reading again from its oldest decision that waits.
 """
 
-import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
+from typing import TypeVar
+
+import msgspec
 
 from service.agent.ledger import Joined
-from service.agent.order import Key, Order
+from service.agent.order import Key, Order, View
 from service.agent.pending import Pending
 from service.agent.stores import START, Position
 from service.config import Rewards
@@ -23,10 +25,13 @@ from service.records import AnyRecord, Decision, Feedback, Transition
 LAG_MS = 7_500
 # Beyond the wait and this, a silent writer no longer holds up the end of waits either: the reward is then not ok.
 SILENCE_MS = 60_000
-# A wait ends this much later than it could, for writers that have begun and are not in the store yet.
+# A wait ends this much later than it could, for writers that have begun and are not in the store yet. By the records'
+# own times: no wall clock that is set ends a wait, nor keeps one from its end.
 GRACE_MS = 2_000
 # Records that are not decisions move the position no more often than this.
 IDLE_MS = 5_000
+
+Told = TypeVar("Told", Feedback, Decision)
 
 _UNEXPORTED = ("superseded", "not_activated", "shadow")
 
@@ -78,15 +83,16 @@ class Joiner:
         # By id, until the wait is over; by session, until they close.
         self._decisions: dict[str, Pending] = {}
         self._sessions: dict[str, dict[str, Pending]] = {}
-        self._deadlines: list[tuple[int, Key, Pending]] = []
+        # By writer, in the order in which their waits end.
+        self._deadlines: dict[str, deque[Pending]] = {}
         # What speaks of a decision that has not been read yet, from a writer whose clock or stream is ahead.
-        self._held: dict[str, list[tuple[Feedback | Decision, Item | None]]] = {}
-        self._held_until: deque[tuple[int, str]] = deque()
+        self._held: dict[str, list[tuple[str, Feedback | Decision, Item | None]]] = {}
+        self._held_until: dict[str, deque[tuple[int, str]]] = {}
         self._outbox: dict[str, deque[Item]] = {}
         # The sequence number up to which a writer's records are in its outbox, and entries among them that are not.
         self._last = dict(self._seen)
         self._passed: dict[str, deque[Position]] = {}
-        self._horizon = float("-inf")
+        self._now = float("-inf")
         self._counts: Counter[str] = Counter()
 
     def pass_over(self, writer: str, at: Position) -> None:
@@ -108,16 +114,16 @@ class Joiner:
         self.order.forget(writer)
 
     def advance(self, now: float) -> None:
-        """Let all records take their turn that can, and all waits end that have; ``now`` in s, wall clock."""
+        """Let all records take their turn that can, and all waits end that have; ``now`` in s, monotonic."""
         for key, record in self.order.released(LAG_MS, now):
-            self._turn(key, record)
+            self._turn(key, record, now)
         self._expire(now)
-        self._horizon = self.order.horizon(LAG_MS, now)[0]
+        self._now = now
 
     def batches(self, limit: int = 256) -> Iterator[Batch]:
         """What can be committed now, each to be told ``committed`` before the next is taken."""
         for writer, outbox in self._outbox.items():
-            while items := list(takewhile(self._is_done, islice(outbox, limit))):
+            while items := self._done(writer, outbox, limit):
                 expected, new = self.joined.get(writer, START), items[-1].at
                 made = [item.pending.transition(self._rewards) for item in items if item.pending is not None]
                 transitions = [transition for transition in made if transition is not None]
@@ -143,23 +149,32 @@ class Joiner:
         heard = Counter(f"feedback.{item.heard}" for box in self._outbox.values() for item in box if item.heard)
         return Joined.of(self._counts + heard, waiting=self.waiting())
 
-    def _is_done(self, item: Item) -> bool:
-        # What speaks of a decision of a writer that has fallen behind does not hold up those after it for long.
-        if item.held:
-            return self._horizon > item.at.ms + LAG_MS
-        return item.pending is None or item.pending.closed is not None
+    def _done(self, writer: str, outbox: deque[Item], limit: int) -> list[Item]:
+        """What of a writer's outbox, from its beginning on, waits for nothing more."""
+        if not outbox:
+            return []
+        # What speaks of a decision of a writer that has fallen behind does not hold up those after it for long; by
+        # which clock that is read, the one that speaks tells.
+        horizon = self.order.horizon(writer, LAG_MS, self._now)[0]
 
-    def _turn(self, key: Key, record: AnyRecord) -> None:
+        def is_done(item: Item) -> bool:
+            if item.held:
+                return horizon > item.at.ms + LAG_MS
+            return item.pending is None or item.pending.closed is not None
+
+        return list(takewhile(is_done, islice(outbox, limit)))
+
+    def _turn(self, key: Key, record: AnyRecord, now: float) -> None:
         """A record's turn in the one order of all records."""
         _, writer, seq = key
         # Read again to know what came of younger decisions; it was emitted and counted before.
         item = None if seq <= self.joined.get(writer, START).seq else self._item(writer, Position(record.ms, seq))
         if isinstance(record, Decision):
-            pending = self._decide(writer, record)
+            pending = self._decide(writer, record, now)
             if item is not None:
                 item.pending = pending
         elif isinstance(record, Feedback):
-            verdict = self._hear(record, item)
+            verdict = self._hear(writer, record, item, now)
             if item is not None:
                 item.heard, item.held = verdict, not verdict
         self._seen[writer] = max(self._seen.get(writer, 0), seq)
@@ -176,29 +191,29 @@ class Joiner:
         self._outbox.setdefault(writer, deque()).append(item)
         return item
 
-    def _decide(self, writer: str, decision: Decision) -> Pending:
+    def _decide(self, writer: str, decision: Decision, now: float) -> Pending:
         """A decision: what it says of those before it, and the wait for what comes of it."""
         pending = Pending.of(writer, decision, self._wait_ms)
         if decision.previous is not None:
-            self._follow(decision, decision.previous, pending.key)
+            self._follow(decision, decision.previous, pending.key, now)
         self._decisions[decision.id] = pending
         self._sessions.setdefault(decision.session, {})[decision.id] = pending
-        heapq.heappush(self._deadlines, (pending.deadline, pending.key, pending))
-        for record, item in self._held.pop(decision.id, ()):
+        self._deadlines.setdefault(writer, deque()).append(pending)
+        for other, record, item in self._held.pop(decision.id, ()):
             if isinstance(record, Feedback):
-                _settle_held(item, pending.hear(record, self._rewards))
+                _settle_held(item, pending.hear(self._in_time(other, record, pending, now), self._rewards))
             elif record.session == decision.session:
-                pending.succeeded(record, self._rewards)
+                pending.succeeded(self._in_time(other, record, pending, now), self._rewards)
         self._settle(pending)
         return pending
 
-    def _follow(self, decision: Decision, previous: str, key: Key) -> None:
+    def _follow(self, decision: Decision, previous: str, key: Key, now: float) -> None:
         """What a decision says of the session's earlier ones: one has its successor, those after that were skipped."""
         before = self._decisions.get(previous)
         if before is None:
-            self._hold(previous, decision, None)
+            self._hold(previous, key[1], decision, None, now)
         elif before.draft.session == decision.session:
-            before.succeeded(decision, self._rewards)
+            before.succeeded(self._in_time(key[1], decision, before, now), self._rewards)
             self._settle(before)
         place = self._place(previous)
         if place is None:
@@ -206,33 +221,38 @@ class Joiner:
         # From the newest back, so that a session with many that wait costs no more than one with few.
         waiting = reversed(self._sessions.get(decision.session, {}).values())
         for other in list(takewhile(lambda o: o.key > _key(place), waiting)):
-            if other.key < key and other is not before:
+            if other.key < key and other is not before and not self._apart(other, (key[1], place.writer), now):
                 other.skipped(decision)
                 self._settle(other)
 
-    def _hear(self, feedback: Feedback, item: Item | None) -> str:
+    def _hear(self, writer: str, feedback: Feedback, item: Item | None, now: float) -> str:
         """Feedback to a decision; its class, empty while its decision is still to come."""
         pending = self._decisions.get(feedback.decision_id)
         if pending is not None:
-            verdict = pending.hear(feedback, self._rewards)
+            verdict = pending.hear(self._in_time(writer, feedback, pending, now), self._rewards)
             self._settle(pending)
             return verdict
-        if self._is_late(feedback):
-            return "late"
-        return "" if self._hold(feedback.decision_id, feedback, item) else "unmatched"
-
-    def _is_late(self, feedback: Feedback) -> bool:
-        """Whether it came after the wait of its decision, which its id tells, known here or not."""
+        if self._hold(feedback.decision_id, writer, feedback, item, now):
+            return ""
         place = self._place(feedback.decision_id)
-        return place is not None and (feedback.late or feedback.ms > place.ms + self._wait_ms)
+        return "late" if place is not None and self._is_late(feedback, place) else "unmatched"
 
-    def _hold(self, decision_id: str, record: Feedback | Decision, item: Item | None) -> bool:
-        """Keep what speaks of a decision that is still to come; False where it is not."""
+    def _is_late(self, record: Feedback | Decision, place: Place) -> bool:
+        """Whether it came after the wait of the decision of which it speaks, whose place its id tells, known or not."""
+        told = isinstance(record, Feedback) and record.late
+        return told or record.ms > place.ms + self._wait_ms
+
+    def _hold(self, decision_id: str, writer: str, record: Feedback | Decision, item: Item | None, now: float) -> bool:
+        """Keep what speaks of a decision that is still to come and in time for it; False where it is not."""
         place = self._place(decision_id)
-        if place is None or place.seq <= self._seen.get(place.writer, 0) or record.ms > place.ms + self._wait_ms:
+        if place is None or place.seq <= self._seen.get(place.writer, 0):
             return False
-        self._held.setdefault(decision_id, []).append((record, item))
-        self._held_until.append((record.ms + self._wait_ms + SILENCE_MS, decision_id))
+        # By another clock nobody can say.
+        if self._is_late(record, place) and not self.order.apart(writer, place.writer, now):
+            return False
+        self._held.setdefault(decision_id, []).append((writer, record, item))
+        until = record.ms + self._wait_ms + SILENCE_MS
+        self._held_until.setdefault(writer, deque()).append((until, decision_id))
         return True
 
     def _settle(self, pending: Pending) -> None:
@@ -244,18 +264,44 @@ class Joiner:
                 self._sessions.pop(pending.draft.session, None)
 
     def _expire(self, now: float) -> None:
+        """End the waits that are over by the clock of the writer that waits, for all that go by the same."""
         bound = self._wait_ms + SILENCE_MS
-        until = min(self.order.horizon(bound, now)[0], now * 1000 - GRACE_MS)
-        silent = self.order.silent(bound, now).values()
-        while self._deadlines and self._deadlines[0][0] < until:
-            deadline, _, pending = heapq.heappop(self._deadlines)
-            pending.expire(self._rewards, blind=any(ms <= deadline for ms in silent))
-            self._settle(pending)
-            self._decisions.pop(pending.draft.decision_id, None)
-        while self._held_until and self._held_until[0][0] < until:
-            _, decision_id = self._held_until.popleft()
-            for _, item in self._held.pop(decision_id, []):
-                _settle_held(item, "unmatched")
+        for writer in {*self._deadlines, *self._held_until}:
+            waits, held = self._deadlines.get(writer, deque()), self._held_until.get(writer, deque())
+            if not waits and not held:
+                self._deadlines.pop(writer, None)
+                self._held_until.pop(writer, None)
+                continue
+            view = self.order.view(writer, bound, now)
+            until = min(view.horizon[0], view.time_ms - GRACE_MS)
+            # Whether somebody else has heard more is not known while it is not known by which clock they go.
+            while waits and waits[0].deadline < until and not view.unsure:
+                self._end(waits.popleft(), view)
+            while held and held[0][0] < until:
+                for _, _, item in self._held.pop(held.popleft()[1], []):
+                    _settle_held(item, "unmatched")
+
+    def _end(self, pending: Pending, view: View) -> None:
+        """The wait of a decision is over."""
+        blind = view.astray or any(ms <= pending.deadline for ms in view.silent)
+        pending.expire(self._rewards, blind=blind)
+        self._settle(pending)
+        self._decisions.pop(pending.draft.decision_id, None)
+
+    def _in_time(self, writer: str, record: Told, pending: Pending, now: float) -> Told:
+        """What a writer heard of a decision that waits, as in time where its clock cannot tell.
+
+        The wait goes on, so by the clock that it goes by it is not over.
+        """
+        if not self._apart(pending, (writer,), now):
+            return record
+        if isinstance(record, Feedback):
+            return msgspec.structs.replace(record, ms=min(record.ms, pending.deadline), late=False)
+        return msgspec.structs.replace(record, ms=min(record.ms, pending.deadline))
+
+    def _apart(self, pending: Pending, writers: Iterable[str], now: float) -> bool:
+        """Whether any of some writers goes by another clock than that of a decision."""
+        return any(self.order.apart(pending.key[1], writer, now) for writer in writers)
 
     def __repr__(self) -> str:
         return f"<Joiner {len(self._decisions)} decisions in their wait, {self.order}>"

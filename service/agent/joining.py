@@ -15,6 +15,7 @@ import msgspec
 from service.agent.foreign import Notes, Stranger, record_of
 from service.agent.join import LAG_MS, SILENCE_MS, Batch, Joiner
 from service.agent.ledger import Joined
+from service.agent.order import Order
 from service.agent.stores import START, Entry, Position, Store, WriterState
 from service.config import Rewards
 from service.ids import Place
@@ -38,14 +39,14 @@ class Joining:
         *,
         rewards: Rewards,
         place: Callable[[str], Place | None],
-        wall: Callable[[], float],
+        monotonic: Callable[[], float],
         random: Random,
     ) -> None:
         """``place`` reads a decision id; ``random`` keeps agents that stand by from acting at once."""
         self._store = store
         self._rewards = rewards
         self._place = place
-        self._wall = wall
+        self._monotonic = monotonic
         self._random = random
         self._joiner: Joiner | None = None
         self._read: dict[str, Position] = {}
@@ -65,7 +66,7 @@ class Joining:
         """Read, join and commit once; whether there may be more to do at once. Raises StoreError."""
         busy, self._done = False, 0
         try:
-            if self._wall() < self._standby_until:
+            if self._monotonic() < self._standby_until:
                 return False
             joiner = self._joiner or await self._begin()
             more = joiner is not None and await self._join(joiner)
@@ -88,7 +89,7 @@ class Joining:
             self._step_back(moved, joined)
             return False
         more = await self._take(joiner, writers)
-        joiner.advance(self._wall())
+        joiner.advance(self._monotonic())
         encode = msgspec.json.encode
         for batch in joiner.batches():
             texts = [encode(transition) for transition in batch.transitions]
@@ -146,24 +147,25 @@ class Joining:
 
     async def _take(self, joiner: Joiner, writers: Mapping[str, WriterState]) -> bool:
         """Feed what the writers have, those behind first; whether there is more."""
-        now, order = self._wall(), joiner.order
+        now, order = self._monotonic(), joiner.order
         there = {writer: state for writer, state in writers.items() if state.last != START}
         for writer, state in there.items():
             order.knows(writer, self._read.setdefault(writer, START), state.last, now)
-        # What is read too far ahead of the slowest would only wait in memory.
-        ahead_ms = self._rewards.wait_seconds * 1000
-        horizon = order.horizon(LAG_MS, now)[0] + ahead_ms
         for writer, state in there.items():
-            if self._read[writer] < state.last and order.read_up_to(writer) <= horizon:
+            if self._read[writer] < state.last and self._may_read(order, writer, now):
                 await self._feed(joiner, writer, state.last, now)
             if self._read[writer] >= state.last and not state.open:
                 order.ended(writer)
-        horizon = order.horizon(LAG_MS, now)[0] + ahead_ms
         unread = (writer for writer, state in there.items() if self._read[writer] < state.last)
-        return any(order.read_up_to(writer) <= horizon for writer in unread)
+        return any(self._may_read(order, writer, now) for writer in unread)
+
+    def _may_read(self, order: Order, writer: str, now: float) -> bool:
+        """Whether more is to be read of a writer: what is too far ahead of the slowest would only wait in memory."""
+        ahead_ms = self._rewards.wait_seconds * 1000
+        return order.read_up_to(writer) <= order.horizon(writer, LAG_MS, now)[0] + ahead_ms
 
     async def _feed(self, joiner: Joiner, writer: str, last: Position, now: float) -> None:
-        if self._wall() < self._resting.get(writer, 0.0):
+        if self._monotonic() < self._resting.get(writer, 0.0):
             return
         entries = await self._store.read(writer, self._read[writer], READ)
         try:
@@ -171,7 +173,7 @@ class Joining:
                 self._feed_one(joiner, writer, entry, now)
         except Exception:
             log.exception("writer %s: cannot be read beyond %s, the others are", writer, self._read[writer].seq)
-            self._resting[writer] = self._wall() + REST_S
+            self._resting[writer] = self._monotonic() + REST_S
             return
         if len(entries) < READ:
             # Whatever else there was up to there is not there any more.
@@ -198,7 +200,7 @@ class Joining:
 
     def _stand_by(self, joined: dict[str, Position]) -> None:
         self._others = joined
-        self._standby_until = self._wall() + self._random.uniform(*STANDBY_S)
+        self._standby_until = self._monotonic() + self._random.uniform(*STANDBY_S)
 
     def _end(self) -> None:
         self._joiner = None

@@ -11,6 +11,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from service.agent.ages import Ages
 from service.agent.counting import Retired
 from service.agent.folders import Segment, Verdict, aside_in, set_aside, sized, to_give_up
 from service.agent.foreign import Placing
@@ -48,16 +49,21 @@ class Shipper:
         place: Placing,
         judge: Callable[[Path], Verdict],
         wall: Callable[[], float],
+        now: Callable[[], float],
         monotonic: Callable[[], float],
     ) -> None:
         """``folder`` has a folder per writer, of which ``judge`` says whether it is ours; ``retention`` is how long
-        what was shipped stays there, and how large it may get; ``place`` reads a decision id."""
+        what was shipped stays there, and how large it may get; ``place`` reads a decision id.
+
+        ``wall`` (s since 1970) is the one that the files' times are by; records' times are held against ``now``.
+        """
         self._store = store
         self._folder = folder
         self._retention = retention
         self._place = place
         self._judge = judge
-        self._wall = wall
+        self._ages = Ages(wall=wall, monotonic=monotonic)
+        self._now = now
         self._monotonic = monotonic
         self._lanes: dict[str, Lane] = {}
         self._retired = Retired(folder)
@@ -199,7 +205,7 @@ class Shipper:
 
     def _is_past(self, at: Position) -> bool:
         """Whether the store may have forgotten a writer that ended there, or does so soon."""
-        return at.ms / 1000 < self._wall() - self._retention.forget_seconds + EARLY_S
+        return at.ms / 1000 < self._now() - self._retention.forget_seconds + EARLY_S
 
     async def _send(self, lane: Lane) -> None:
         if not lane.registered:
@@ -236,15 +242,19 @@ class Shipper:
 
     def _retire(self, lane: Lane, *, dead: bool) -> None:
         """Delete what was shipped long enough ago: old segments of the living, whole folders of the dead."""
-        old = self._wall() - self._retention.journal_seconds
-        for path in spent(segments(lane.folder), lane.shipped.seq, old):
+        here = segments(lane.folder)
+        # All are looked at each time: what was last written when shows only to who looks.
+        kept_s = self._retention.journal_seconds
+        old = {path for path in (lane.folder, *here) if self._ages.of(path) >= kept_s}
+        for path in spent(here, lane.shipped.seq, old):
             path.unlink()
+            self._ages.forget(path)
         # A writer that died before its first record never was one, for the store.
         done = lane.closed or (dead and lane.shipped == START and last_seq(lane.folder) == 0)
-        written = [path.stat().st_mtime for path in (lane.folder, *segments(lane.folder)) if path.exists()]
-        if done and max(written, default=old) <= old:
+        if done and old.issuperset({lane.folder, *here} if lane.folder.exists() else ()):
             self._retired.retire(lane.folder, lane.journalled())
             if not lane.folder.exists():
+                self._ages.forget(lane.folder)
                 del self._lanes[lane.writer]
 
     def _make_room(self) -> None:
@@ -257,6 +267,7 @@ class Shipper:
         here = [segment for lane in lanes.values() for segment in _sized(lane)]
         for segment in to_give_up(here, self._retention.journal_bytes):
             lane = lanes[segment.path.parent]
+            self._ages.forget(segment.path)
             if segment.shipped:
                 segment.path.unlink(missing_ok=True)
                 continue

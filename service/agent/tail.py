@@ -1,5 +1,6 @@
 """One writer's log as the agent reads it: forward from anywhere, while the writer still writes."""
 
+from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
 
@@ -158,12 +159,11 @@ def segment_of(here: list[Path], seq: int) -> Path | None:
     return before[-1] if before else next(iter(here), None)
 
 
-def spent(here: list[Path], shipped: int, old: float) -> list[Path]:
-    """Segments to delete: shipped whole and last written before ``old`` (s, wall clock), oldest first, never the
-    newest."""
+def spent(here: list[Path], shipped: int, old: Collection[Path]) -> list[Path]:
+    """Segments to delete: shipped whole, and ``old``, oldest first, never the newest."""
     found = []
     for path, following in pairwise(here):
-        if first_of(following) > shipped + 1 or path.stat().st_mtime > old:
+        if first_of(following) > shipped + 1 or path not in old:
             break
         found.append(path)
     return found

@@ -49,16 +49,17 @@ class Trimming:
         *,
         retention: Retention,
         rewards: Rewards,
-        wall: Callable[[], float],
+        now: Callable[[], float],
         monotonic: Callable[[], float],
         busy: Callable[[], bool],
     ) -> None:
-        """``busy`` says whether the joiner gets on at the moment: then more of what is needed soon is not."""
+        """``now`` (s since 1970) is what records' times are held against, and nobody sets; ``busy`` says whether the
+        joiner gets on at the moment: then more of what is needed soon is not."""
         self._store = store
         self._busy = busy
         self._retention = retention
         self._rewards = rewards
-        self._wall = wall
+        self._now = now
         self._monotonic = monotonic
         self._looked_at = float("-inf")
         self._size = 0
@@ -161,7 +162,7 @@ class Trimming:
 
     async def _trim_old(self, look: _Look) -> None:
         """What is older than ``stream_hours`` and of no use to anyone."""
-        cutoff = Position(max(0, int((self._wall() - self._retention.stream_hours * 3600) * 1000)), 0)
+        cutoff = Position(max(0, int((self._now() - self._retention.stream_hours * 3600) * 1000)), 0)
         left = []
         for stream in look.streams:
             before = min(cutoff, look.floors.useful(stream.name))
@@ -223,7 +224,7 @@ class Trimming:
     async def _forget(self, look: _Look) -> None:
         """Writers of which nothing is left."""
         there = {stream.name for stream in look.streams if stream.first is not None}
-        now_ms, forget_ms = self._wall() * 1000, self._retention.forget_seconds * 1000
+        now_ms, forget_ms = self._now() * 1000, self._retention.forget_seconds * 1000
         for writer, state in look.writers.items():
             joined = look.joined.get(writer, START)
             if forgettable(state, joined, empty=writer not in there, now_ms=now_ms, forget_ms=forget_ms):

@@ -5,7 +5,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from service.agent.join import Joiner
+from service.agent.join import GRACE_MS, Joiner
 from service.agent.stores import Position
 from service.config import Rewards
 from service.records import Decision, Transition
@@ -13,6 +13,8 @@ from tests.service.agent.pens import KEYRING, Pen
 
 WAIT = Rewards(wait_seconds=10.0, default=-7.0)
 NOW = 1e9
+# So much later a wait that is over has ended, for writers that were not in the store yet.
+LATER = NOW + GRACE_MS / 1000 + 0.001
 
 
 class Desk:
@@ -25,7 +27,10 @@ class Desk:
         self._fed = {pen.name: 0 for pen in pens}
 
     def join(self, *pens: Pen, upto: int | None = None, now: float = NOW) -> list[Transition]:
-        """Feed what pens (all, unless named) have written, up to a time; what was emitted since the last call."""
+        """Feed what pens (all, unless named) have written, up to a time; what was emitted since the last call.
+
+        ``now`` is when, by a clock of the joiner's own; unless it is told, its waits end a moment later.
+        """
         for pen in pens or self.pens:
             records = [r for r in pen.records[self._fed[pen.name] :] if upto is None or r.ms <= upto]
             last = Position(pen.records[-1].ms, len(pen.records))
@@ -33,9 +38,9 @@ class Desk:
             for record in records:
                 self.joiner.order.feed(pen.name, record, now)
             self._fed[pen.name] += len(records)
-        return self.commit(now)
+        return self.commit(LATER if now == NOW else now)
 
-    def commit(self, now: float = NOW) -> list[Transition]:
+    def commit(self, now: float = LATER) -> list[Transition]:
         """Let the joiner decide, and take what it gives."""
         self.joiner.advance(now)
         made: list[Transition] = []

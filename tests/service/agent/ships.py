@@ -34,7 +34,8 @@ def shipper(
 ) -> Shipper:
     """A shipper with one clock for all, that takes every folder for a writer's unless ``judge`` says otherwise."""
     kept = Retention(journal_seconds=retain_s).model_copy(update=retention)
-    return Shipper(store, folder, retention=kept, place=KEYRING.place, judge=judge, wall=clock, monotonic=clock)
+    clocks = {"wall": clock, "now": clock, "monotonic": clock}
+    return Shipper(store, folder, retention=kept, place=KEYRING.place, judge=judge, **clocks)
 
 
 async def settle(ship: Shipper, tries: int = 400) -> None:

@@ -196,13 +196,14 @@ class TestTimeout:
         assert [t.closed_by for t in desk.join()] == ["timeout"]
 
     def test_the_wait_is_not_over_before_the_clock_says_so(self) -> None:
-        """All writers may have ended, and one that is just beginning may have heard more."""
+        """All writers may have ended, and one that is just beginning may have heard more: so much time has to pass
+        since the last record was seen, whatever the wall clock says."""
         pen = Pen(1)
         desk = Desk(pen)
         pen.decision(1000)
         assert desk.join(now=5.0) == []
         desk.joiner.order.ended(pen.name)
-        over = (11_000 + GRACE_MS) / 1000
+        over = 5.0 + (10_000 + GRACE_MS) / 1000
 
         assert desk.commit(now=over) == []
         assert [t.reward_ok for t in desk.commit(now=over + 0.001)] == [True]
@@ -215,16 +216,18 @@ class TestTimeout:
         pens[0].decision(1000)
         told = pens[0].decision(1000, session="x")
         pens[0].feedback(1001, told, 2.0)
+        assert desk.join() == []
+        later = NOW + 10.0 + SILENCE_MS / 1000
         pens[0].beat(900 + 10_000 + SILENCE_MS)
-        assert desk.join() == []
+        assert desk.join(now=later) == []
+        assert desk.commit(later + PATIENCE_S) == []
         pens[0].beat(901 + 10_000 + SILENCE_MS)
-        assert desk.join() == []
-        made = desk.commit(NOW + PATIENCE_S)
+        made = desk.join(now=later + PATIENCE_S)
 
         assert [(t.reward, t.reward_ok) for t in made] == [(-7.0, False), (2.0, True)]
         assert desk.joiner.ledger().reward_not_ok == 1
         pens[1].feedback(1500, told, 2.0)
-        assert desk.join(now=NOW + PATIENCE_S) == []
+        assert desk.join(now=later + PATIENCE_S) == []
 
     @pytest.mark.parametrize(("aggregation", "reward"), [("sum", 6.0), ("last", 3.0)])
     def test_sum_and_last_take_all_that_came_in_the_wait(self, aggregation: Any, reward: float) -> None:

@@ -38,7 +38,7 @@ class Clock:
 
 def joining(store: Store, clock: Callable[[], float], rewards: Rewards = REWARDS) -> Joining:
     """A joiner of a store, that takes the test's clock."""
-    return Joining(store, rewards=rewards, place=KEYRING.place, wall=clock, random=Random(1))  # noqa: S311 - jitter
+    return Joining(store, rewards=rewards, place=KEYRING.place, monotonic=clock, random=Random(1))  # noqa: S311 - jitter
 
 
 class Shipped:

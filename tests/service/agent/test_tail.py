@@ -145,10 +145,11 @@ class TestSegments:
         here = segments(tmp_path / pen.name)
         second = int(here[1].stem)
 
-        assert spent(here, 20, float("inf")) == here[:-1]
-        assert spent(here, second - 1, float("inf")) == here[:1]
-        assert spent(here, second - 2, float("inf")) == []
-        assert spent(here, 20, 0.0) == []
+        assert spent(here, 20, here) == here[:-1]
+        assert spent(here, second - 1, here) == here[:1]
+        assert spent(here, second - 2, here) == []
+        assert spent(here, 20, here[1:]) == []
+        assert spent(here, 20, []) == []
         pen.close()
 
     def test_the_last_record_is_found_over_damage_and_torn_tails(self, tmp_path: Path) -> None:

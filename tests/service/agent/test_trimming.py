@@ -47,7 +47,7 @@ def trimming(
         store,
         retention=Retention().model_copy(update=told),
         rewards=REWARDS,
-        wall=clock,
+        now=clock,
         monotonic=lambda: float(next(ticks)),
         busy=busy,
     )
@@ -55,7 +55,7 @@ def trimming(
 
 def joining(store: Store, clock: Callable[[], float]) -> Joining:
     """A joiner on the same clock."""
-    return Joining(store, rewards=REWARDS, place=KEYRING.place, wall=clock, random=Random(1))  # noqa: S311 - jitter
+    return Joining(store, rewards=REWARDS, place=KEYRING.place, monotonic=clock, random=Random(1))  # noqa: S311 - jitter
 
 
 async def lived(store: Store, pen: Pen, clock: Clock, first: int, last: int) -> None:
