@@ -151,7 +151,7 @@ def configured(folder: Path, artefact: bytes, **settings: object) -> Config:
 
 @contextmanager
 def serving(
-    folder: Path, artefact: bytes | None = None, *, clock: Clock | None = None, **settings: object
+    folder: Path, artefact: bytes | None = None, clock: Clock | None = None, /, **settings: object
 ) -> Iterator[Serving]:
     """Serve an artefact (the demo unless another is given) until the end of the block."""
     plane = assemble(configured(folder, artefact or artefacts.demo(), **settings), folder / "data", clock=clock)

@@ -106,7 +106,7 @@ def test_f90_a_process_whose_wall_clock_is_set_keeps_its_time(tmp_path: Path) ->
 async def test_f99_cooldowns_take_what_they_take_and_ids_go_on(tmp_path: Path, steps: tuple[float, float]) -> None:
     """While the clock is set during one cooldown and once more during the next; all of it by what is logged."""
     hands = Hands()
-    with serving(tmp_path, clock=hands.clock(), constraints=[COOLDOWN]) as served:
+    with serving(tmp_path, None, hands.clock(), constraints=[COOLDOWN]) as served:
         await served.act("s", BUSY, previous=None)
         for step in steps:
             hands.wall += step
@@ -125,7 +125,7 @@ async def test_f99_cooldowns_take_what_they_take_and_ids_go_on(tmp_path: Path, s
 async def test_f99_all_records_go_by_it(tmp_path: Path) -> None:
     """Its writer's and its heartbeats too."""
     hands = Hands()
-    with serving(tmp_path, clock=hands.clock(), rewards={"wait_seconds": 1.0}) as served:
+    with serving(tmp_path, None, hands.clock(), rewards={"wait_seconds": 1.0}) as served:
         hands.wall -= 3600
         hands.passed += 5
         async with served.plane.alive():
@@ -140,7 +140,7 @@ async def test_f90_a_clock_that_was_set_is_said_once_and_shown(
 ) -> None:
     """A second more or less is not: the clock is disciplined, not set."""
     hands = Hands()
-    with serving(tmp_path, clock=hands.clock()) as served:
+    with serving(tmp_path, None, hands.clock()) as served:
         for step in (3600.0, 0.2, -7200.0):
             hands.wall += step
             served.plane.heed_clock()
