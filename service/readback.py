@@ -110,7 +110,7 @@ class Readback:
     """
 
     def __init__(self, folder: Path, archive: Archive) -> None:
-        self._folder = folder
+        self.folder = folder
         self._archive = archive
         self.trouble = ""
         self.records = self.read_bytes = 0
@@ -122,7 +122,7 @@ class Readback:
         that tells of a loss: whose decisions these were nobody knows.
         """
         expected: int | None = None
-        for path in reversed(segments(self._folder)):
+        for path in reversed(segments(self.folder)):
             try:
                 segment, size = self._archive.open(path)
             except OSError as error:

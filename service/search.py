@@ -25,6 +25,8 @@ from service.sessions import KEPT
 WORK_S = 1.2
 READ_S = 3.0
 READ_BYTES = 512 * 1024 * 1024
+# A record is in its file so soon (s) after it was made.
+BEHIND_S = 5.0
 _WRITER = re.compile(r"[0-9a-f]{16}")
 _CHECK_EVERY = 256
 
@@ -151,8 +153,10 @@ class Search:
         know(Kin(ancestor.writer, ahead or 0.0, timed, same))
         readback = Readback(self._folder / ancestor.writer, self._archive)
         for ref, seen in self._bounded(readback):
-            if first and (why := _untold(ancestor, seen, self._own.began.at, known_boot=ahead is not None)):
-                return why
+            if first:
+                written = segments(readback.folder)[-1].stat().st_mtime if ahead is None else None
+                if why := _untold(ancestor, seen, self._own.began.at, written):
+                    return why
             first = False
             if seen.kind == "decision":
                 if fits:
@@ -200,17 +204,22 @@ class Search:
         return readback.trouble
 
 
-def _untold(ancestor: Ancestor, last: Glimpse, now: float, *, known_boot: bool) -> str:
-    """Why a log may lack its end although nothing is damaged, ``last`` being its last record; empty where it does not.
+def _untold(ancestor: Ancestor, last: Glimpse, now: float, written: float | None) -> str:
+    """Why a log may lack its end although nothing is damaged, ``last`` being its last record, or why nobody knows how
+    long ago that was; empty where all is known.
 
-    A process that dies loses nothing of what it answered; a machine may.
+    A process that dies loses nothing of what it answered; a machine may. ``written`` (s since 1970) is when that was by
+    the machine's clock, None where the machine was not down since: then nobody needs it.
     """
     if ancestor.ended > last.seq:
         return f"records {last.seq + 1} to {ancestor.ended} are missing"
-    if known_boot:
+    if written is None:
         return ""
     if ancestor.durability != "disk" and not ancestor.ended:
         return "its end may be missing: the machine went down while it served"
     if last.ms / 1000 > now:
         return "it is of a time to come: the clock was set back while the machine was down"
+    if written - last.ms / 1000 > BEHIND_S:
+        # By the machine's clock all of it would seem longer ago than it is, and cooldowns over.
+        return "its time was behind the machine's, whose clock was set while it served"
     return ""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from operator import add
+from os import utime
 from pathlib import Path
 from random import Random
 from shutil import rmtree
@@ -87,7 +88,7 @@ def serving(
     clock = Clock(lambda: time.time() - behind)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.plane.Instant", Started(boot))
-        with served_from(folder, artefact, clock=clock, **settings) as served:
+        with served_from(folder, artefact, clock, **settings) as served:
             yield served
 
 
@@ -563,6 +564,8 @@ class TestRequestIds:
             folder = tmp_path / str(ago)
             with serving(folder, behind=ago, durability="disk") as served:
                 first = (await served.act("s", request_id="r")).json()["decision_id"]
+                (log,) = segments(served.plane.journal.folder)
+            utime(log, (time.time() - ago,) * 2)
             with serving(folder, boot="another", durability="disk") as served:
                 again = (await served.act("s", request_id="r")).json()["decision_id"]
                 served.plane.desk._clock = partial(add, 11.0, served.plane.desk._clock())
@@ -660,6 +663,39 @@ class TestClocks:
         assert down.history.known
         assert [abs(at - time.time()) < 10 for at in (down.history.since, *down.history.used.values())] == [True] * 2
         assert 0 <= decision.at - max(decision.state.used.values()) < 10
+
+    @pytest.mark.parametrize("step", [3600.0, -3600.0, 86400.0 * 365])
+    async def test_f99_a_clock_that_was_set_while_a_process_served_changes_no_cooldown(
+        self, tmp_path: Path, step: float
+    ) -> None:
+        """Its own time did not go after it, the next process begins from it: between the two it is translated."""
+        set_by = [0.0]
+        with served_from(tmp_path, None, Clock(lambda: time.time() + set_by[0]), constraints=COOLDOWN) as served:
+            await names(served, "s", previous=None)
+            set_by[0] = step
+            await served.act("t")
+        with served_from(tmp_path, None, Clock(lambda: time.time() + step), constraints=COOLDOWN) as served:
+            (up,) = served.plane.sessions._of("s")
+            assert await names(served, "s") == ["hold"]
+            (decision,) = served.decisions()
+
+        assert up.history.known
+        assert all(abs(at - time.time() - step) < 10 for at in (up.history.since, *up.history.used.values()))
+        assert abs(decision.at - time.time() - step) < 10
+
+    @pytest.mark.parametrize("step", [3600.0, 60.0, -3600.0])
+    async def test_f99_after_another_boot_nothing_is_longer_ago_than_it_is(self, tmp_path: Path, step: float) -> None:
+        """The machine's clock is set while a process serves and has said its last, and then the machine goes down."""
+        with serving(tmp_path, constraints=COOLDOWN) as served:
+            async with served.plane.alive():
+                await names(served, "s", previous=None)
+            (log,) = segments(served.plane.journal.folder)
+        utime(log, (time.time() + step,) * 2)
+        with serving(tmp_path, boot="another", behind=-step, constraints=COOLDOWN) as served:
+            assert await names(served, "s") == ["hold"]
+            why = served.plane.resumed.why
+
+        assert ("behind the machine's" if step > 0 else "of a time to come") in why
 
     async def test_all_that_constraints_keep_is_of_the_new_clock(self, tmp_path: Path) -> None:
         """Times move by what the clock was set, amounts do not; a baseline's memory begins anew."""
