@@ -64,7 +64,7 @@ class TestLoop:
         await store.claim_key("another")
         redis_server.stall()
         pen = Pen(1, tmp_path / "journal")
-        pen.beat(1)
+        pen.introduce(1)
         async with running(store, tmp_path) as one:
             redis_server.resume()
             await seen(lambda: "keyring another" in caplog.text)
