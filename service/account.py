@@ -204,7 +204,7 @@ def _decision(
         explored=told.explored,
         moved=told.moved,
         generation=flight.generation,
-        durations={"wait_us": round((flight.departed - row.arrived) * 1e6), "infer_us": flight.infer_us},
+        durations={"wait_us": round((flight.departed - row.read) * 1e6), "infer_us": flight.infer_us},
         durability=plane.durability,
     )
 

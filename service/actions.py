@@ -1,7 +1,8 @@
 """Actions on the wire: how a caller says which are allowed and which was executed, and is told which was chosen.
 
 One class for each kind of action space. ``allowed_type`` and ``executed_type`` are what the decoder takes; what they
-cannot say is checked here, and refused with the path in the body.
+cannot say is checked here, and refused with the path in the body. Truths may be written as 0 and 1, as NumPy's int8
+are, and integers as ``3.0``, as Julia's JSON does.
 """
 
 from collections.abc import Sequence
@@ -16,6 +17,15 @@ from service.errors import DoesNotFit
 # An action in JSON, the name of it, and the names of the choices that it is made of.
 Spoken = tuple[int | list[Any], str | UnsetType, list[str] | UnsetType]
 Schema = dict[str, Any]
+Truth = bool | int | float
+_Whole: Any = Annotated[float, Meta(multiple_of=1)]
+# Beside booleans, the numbers that are one.
+_Bit: Any = Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1, multiple_of=1)]
+
+
+def whole(least: int, most: int) -> Any:
+    """The type of an integer of JSON, which may be written as ``3.0``."""
+    return Annotated[int, Meta(ge=least, le=most)] | Annotated[float, Meta(ge=least, le=most, multiple_of=1)]
 
 
 class Actions(Protocol):
@@ -43,13 +53,13 @@ class DiscreteActions:
     def __init__(self, space: Discrete) -> None:
         self._names = space.names
         self._index = {name: i for i, name in enumerate(space.names)}
-        self.allowed_type: Any = Annotated[list[bool | str], Meta(max_length=space.n)] | None
-        self.executed_type: Any = Annotated[int, Meta(ge=0, lt=space.n)] | str
+        self.allowed_type: Any = Annotated[list[bool | _Bit | str], Meta(max_length=space.n)] | None
+        self.executed_type: Any = whole(0, space.n - 1) | str
 
-    def mask(self, allowed: list[bool | str]) -> list[bool]:
+    def mask(self, allowed: list[Truth | str]) -> list[bool]:
         return _mask(allowed, self._index, "$.allowed", "action", "actions")
 
-    def executed(self, told: int | str, path: str) -> Action:
+    def executed(self, told: float | str, path: str) -> Action:
         return _index(told, self._index, path, "an action")
 
     def spoken(self, action: Action) -> Spoken:
@@ -70,10 +80,11 @@ class MultiDiscreteActions:
         self._width = space.width
         self._indices = [{name: i for i, name in enumerate(factor.names)} for factor in space.factors]
         count = len(space.factors)
-        self.allowed_type: Any = Annotated[list[bool | list[bool | str]], Meta(max_length=space.width)] | None
-        self.executed_type: Any = Annotated[list[int | str], Meta(min_length=count, max_length=count)]
+        part: Any = list[bool | _Bit | str]
+        self.allowed_type: Any = Annotated[list[bool | _Bit | part], Meta(max_length=space.width)] | None
+        self.executed_type: Any = Annotated[list[int | _Whole | str], Meta(min_length=count, max_length=count)]
 
-    def mask(self, allowed: list[bool | list[bool | str]]) -> list[bool]:
+    def mask(self, allowed: list[Truth | list[Truth | str]]) -> list[bool]:
         parts = self._parts(allowed)
         masks = [
             _mask(part, index, f"$.allowed[{i}]", "choice", "choices")
@@ -81,7 +92,7 @@ class MultiDiscreteActions:
         ]
         return [one for mask in masks for one in mask]
 
-    def executed(self, told: list[int | str], path: str) -> Action:
+    def executed(self, told: list[float | str], path: str) -> Action:
         pairs = enumerate(zip(told, self._indices, strict=True))
         return tuple(_index(one, index, f"{path}[{i}]", "a choice") for i, (one, index) in pairs)
 
@@ -102,7 +113,7 @@ class MultiDiscreteActions:
         }
         return {"anyOf": [_truths(self._width), _row(lists)]}, _row([choice for choice, _ in choices]), answer
 
-    def _parts(self, allowed: list[bool | list[bool | str]]) -> Sequence[Sequence[bool | str]]:
+    def _parts(self, allowed: list[Truth | list[Truth | str]]) -> Sequence[Sequence[Truth | str]]:
         """The mask factor by factor: as it was said, or cut out of all truths in a row."""
         lists = [one for one in allowed if isinstance(one, list)]
         if len(lists) == len(allowed) == len(self._factors):
@@ -110,7 +121,7 @@ class MultiDiscreteActions:
         if lists or len(allowed) != self._width:
             count = len(self._factors)
             raise DoesNotFit(f"is not a mask, expected {self._width} truths, or {count} lists of choices", "$.allowed")
-        truths = iter(one is True for one in allowed)
+        truths = iter(one == 1 for one in allowed)
         return [[next(truths) for _ in factor.names] for factor in self._factors]
 
 
@@ -156,13 +167,13 @@ def actions_of(space: ActionSpace) -> Actions:
     return MultiDiscreteActions(space) if isinstance(space, MultiDiscrete) else BoxActions(space)
 
 
-def _mask(allowed: Sequence[bool | str], index: dict[str, int], path: str, one: str, many: str) -> list[bool]:
+def _mask(allowed: Sequence[Truth | str], index: dict[str, int], path: str, one: str, many: str) -> list[bool]:
     """A mask over the named choices, from truths in their order or from names."""
     count = len(index)
-    if all(type(told) is bool for told in allowed):
+    if not any(type(told) is str for told in allowed):
         if len(allowed) != count:
             raise DoesNotFit(f"has {len(allowed)} truths, expected {count}, or names of {many}", path)
-        mask: list[bool] = [told is True for told in allowed]
+        mask: list[bool] = [told == 1 for told in allowed]
     else:
         if not all(type(told) is str and told in index for told in allowed):
             raise DoesNotFit(f"is not a list of {many}, expected some of {list(index)}", path)
@@ -173,7 +184,7 @@ def _mask(allowed: Sequence[bool | str], index: dict[str, int], path: str, one: 
     return mask
 
 
-def _index(told: int | str, index: dict[str, int], path: str, what: str) -> int:
+def _index(told: float | str, index: dict[str, int], path: str, what: str) -> int:
     """The index of a name, or an index that exists."""
     if isinstance(told, str):
         if told not in index:
@@ -181,7 +192,7 @@ def _index(told: int | str, index: dict[str, int], path: str, what: str) -> int:
         return index[told]
     if not 0 <= told < len(index):
         raise DoesNotFit(f"is not {what}, expected an index below {len(index)}", path)
-    return told
+    return int(told)
 
 
 def _choice(names: Sequence[str]) -> tuple[Schema, Schema]:
@@ -191,7 +202,8 @@ def _choice(names: Sequence[str]) -> tuple[Schema, Schema]:
 
 
 def _truths(count: int) -> Schema:
-    return {"type": "array", "items": {"type": "boolean"}, "minItems": count, "maxItems": count}
+    truth = {"anyOf": [{"type": "boolean"}, {"enum": [0, 1]}]}
+    return {"type": "array", "items": truth, "minItems": count, "maxItems": count}
 
 
 def _some(name: Schema, count: int) -> Schema:

@@ -12,9 +12,9 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from service.config import Limits
-from service.desk import STATUS, Desk
-from service.edge import read_body
-from service.errors import DoesNotFit, NotDurable, RequestRefused, TooLarge
+from service.desk import STATUS, Asked, Desk, Reply
+from service.edge import arrived, read_body
+from service.errors import DoesNotFit, NotDurable, NothingTaken, RequestRefused, TooLarge
 from service.intake import Intake, decoded
 from service.journal import JournalUnavailable
 from service.landing import Landing
@@ -73,7 +73,8 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
         body = await read_body(request.scope, request.receive, parts.limits.body_bytes)
         if body is None:
             return Response(status_code=400)
-        status, content = parts.desk.answer(await parts.desk.ask(body))
+        asked = parts.desk.ask(body, arrived(request.scope))
+        status, content = parts.desk.answer(await asked.outcome, asked.deadline)
         return _json(content, status)
 
     @app.post("/act/batch", response_model=None, openapi_extra=schema["batch"], summary="Decide many actions")
@@ -81,7 +82,7 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
         body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
-        return _json(await _decided(parts, body))
+        return _json(await _decided(parts, body, arrived(request.scope)))
 
     @app.post("/feedback", response_model=None, openapi_extra=schema["feedback"], summary="Tell what came of it")
     async def feedback(request: Request) -> Response:
@@ -116,21 +117,25 @@ def _add_readings(app: FastAPI, parts: Parts) -> None:
         return state
 
 
-async def _decided(parts: Parts, body: bytes) -> bytes:
-    """A batch's answers, row by row; others have their turn after every chunk of rows."""
+async def _decided(parts: Parts, body: bytes, came: float) -> bytes:
+    """A batch's answers, row by row; others have their turn after every chunk of rows.
+
+    They all leave together, so which of them are late is seen at the end; ``came`` is when the batch did.
+    """
     rows = decoded(parts.wire.decode_batch, body).requests
     if body.count(b'"requests"') > 1 or b"\\u" in body:
         _refuse_repeated_keys(body, "$")
     if len(rows) > parts.limits.batch_rows:
         raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
-    answers: list[bytes] = []
+    desk, replies = parts.desk, list[tuple[Reply, float]]()
     for at in range(0, len(rows), CHUNK):
-        waiting = [_attempted(parts, rows[i]) for i in range(at, min(at + CHUNK, len(rows)))]
+        waiting = [_attempted(parts, rows[i], came) for i in range(at, min(at + CHUNK, len(rows)))]
         for i, one in enumerate(waiting, start=at):
-            outcome = one if isinstance(one, RequestRefused) else await one
-            answers.append(parts.desk.answer(_of_row(outcome, i))[1])
+            outcome, deadline = (one, came) if isinstance(one, RequestRefused) else (await one.outcome, one.deadline)
+            replies.append((desk.written(_of_row(outcome, i)), deadline))
         await asyncio.sleep(0)
-    return b'{"decisions":[' + b",".join(answers) + b"]}"
+    now = desk.now()
+    return b'{"decisions":[' + b",".join(desk.stamped(reply, deadline, now) for reply, deadline in replies) + b"]}"
 
 
 async def _noted(parts: Parts, body: bytes) -> bytes:
@@ -146,15 +151,27 @@ async def _noted(parts: Parts, body: bytes) -> bytes:
         try:
             await parts.landing.note([told for told, _ in taken if told is not None], parts.intake.now())
         except JournalUnavailable as error:
-            # Items that did reach the journal are told twice when the caller tries again: that is harmless.
+            # Items that did reach the journal are told twice when the caller tries again: a feedback_id makes that
+            # harmless.
             raise NotDurable("the journal cannot be written, so not all of the feedback was taken") from error
         results += [result for _, result in taken]
         await asyncio.sleep(0)
     parts.tally.feedback.update(result.status for result in results)
+    if results and not any(result.status in ("accepted", "late") for result in results):
+        raise _nothing_taken(results, many=many)
     return msgspec.json.encode({"results": results})
 
 
-def _attempted(parts: Parts, row: msgspec.Raw) -> "Awaitable[Outcome] | RequestRefused":
+def _nothing_taken(results: list[FeedbackResult], *, many: bool) -> NothingTaken:
+    """The error for feedback of which no item could be taken: where it is not a list, the item's own."""
+    message, path = "holds nothing that could be taken, expected one good item at least: see results", "$"
+    if not many:
+        error = results[0].error or {"message": "is not a decision of this deployment", "path": "$.decision_id"}
+        message, path = error["message"], error["path"]
+    return NothingTaken(message, path, msgspec.json.encode(results))
+
+
+def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> Asked | RequestRefused:
     """A row of a batch on its way, or its own error: other rows are not harmed by it."""
     body = bytes(row)
     try:
@@ -163,7 +180,7 @@ def _attempted(parts: Parts, row: msgspec.Raw) -> "Awaitable[Outcome] | RequestR
             raise TooLarge(msg)
         decoded(parts.wire.decode_act, body)
         _refuse_repeated_keys(body, "$")
-        return parts.desk.ask(body)
+        return parts.desk.ask(body, came)
     except RequestRefused as error:
         return error
 

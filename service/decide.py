@@ -193,7 +193,7 @@ def _doubted(
 
 def _ages(flight: Flight) -> np.ndarray:
     """How old each observation is now, by the clock that stamped the request and the time it took since: all logged."""
-    taken = [round((flight.departed - row.arrived) * 1e6) + flight.infer_us for row in flight.rows]
+    taken = [round((flight.departed - row.read) * 1e6) + flight.infer_us for row in flight.rows]
     told = zip(flight.rows, taken, strict=True)
     return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
 

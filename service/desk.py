@@ -3,13 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 import msgspec
 
 from service.actions import Actions
 from service.errors import NoSafeActionLeft, RequestRefused
 from service.intake import Intake
-from service.records import Decision, Refused
+from service.records import Decision, DecisionSource, Refused
 from service.repeats import DIGEST, KEPT_S, Repeats, digest_of
 from service.requests import Outcome, Request, Waiter
 from service.schemas import Answer
@@ -29,10 +30,29 @@ STATUS = {
     "journal_unavailable": 503,
 }
 _encode = msgspec.json.Encoder().encode
+_LATE = b',"late":true}'
+
+
+class Asked(NamedTuple):
+    """What is to come of a body, and until when (s, monotonic) its answer is in time."""
+
+    outcome: "asyncio.Future[Outcome]"
+    deadline: float
+
+
+class Reply(NamedTuple):
+    """An outcome as it is written, before it is known whether it leaves in time; who decided, if somebody did."""
+
+    status: int
+    content: bytes
+    source: DecisionSource | None
 
 
 class Desk:
-    """Turns bodies into decisions and outcomes into answers."""
+    """Turns bodies into decisions and outcomes into answers.
+
+    The deadline of an answer counts from the arrival of its request's first byte (``arrived``, in s, monotonic).
+    """
 
     def __init__(
         self,
@@ -42,6 +62,7 @@ class Desk:
         policy: str,
         actions: Actions,
         refused: Callable[[RequestRefused], None],
+        late: Callable[[DecisionSource], None],
         repeats: Repeats | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -50,32 +71,63 @@ class Desk:
         self._policy = policy
         self._actions = actions
         self._refused = refused
+        self._late = late
         self._repeats = repeats or Repeats()
         self._clock = clock
 
-    def ask(self, body: bytes | msgspec.Raw) -> "asyncio.Future[Outcome]":
+    def ask(self, body: bytes | msgspec.Raw, arrived: float) -> Asked:
         """Have one body decided; raises RequestRefused where it cannot be."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self.take(body, answer)
-        return answer
+        return Asked(answer, self.take(body, answer, arrived))
 
-    def take(self, body: bytes | msgspec.Raw, waiter: Waiter) -> None:
-        """Have one body decided for somebody who waits; raises RequestRefused where it cannot be."""
-        request = self._intake.request(body, waiter)
+    def take(self, body: bytes | msgspec.Raw, waiter: Waiter, arrived: float) -> float:
+        """Have one body decided for somebody who waits, and say until when (s, monotonic) the answer is in time.
+
+        Raises RequestRefused where it cannot be.
+        """
+        request = self._intake.request(body, waiter, arrived)
         if request.options is not None and "request_id" in request.options:
             self._take_once(request, bytes(body), waiter)
         else:
             self._turn.submit(request)
+        return request.deadline
 
-    def answer(self, outcome: Outcome) -> tuple[int, bytes]:
-        """Status and body of an outcome that is answered now; errors that no record tells of are counted here."""
+    def answer(self, outcome: Outcome, deadline: float) -> tuple[int, bytes]:
+        """Status and body of an outcome that is answered now."""
+        if not isinstance(outcome, Decision):
+            reply = self.written(outcome)
+            return reply.status, reply.content
+        told = self.told(outcome)
+        if self._clock() > deadline:
+            told.late = True
+            self._late(outcome.source)
+        return 200, _encode(told)
+
+    def refusal(self, error: RequestRefused) -> tuple[int, bytes]:
+        """Status and body of an error, which is counted."""
+        self._refused(error)
+        return STATUS[error.code], error.body()
+
+    def now(self) -> float:
+        """The time (s, monotonic) that deadlines are of."""
+        return self._clock()
+
+    def stamped(self, reply: Reply, deadline: float, now: float) -> bytes:
+        """The body of a reply that leaves with others at ``now``: a decision that is late says so, and is counted."""
+        if now <= deadline or reply.source is None:
+            return reply.content
+        self._late(reply.source)
+        return reply.content[:-1] + _LATE
+
+    def written(self, outcome: Outcome) -> Reply:
+        """An outcome that will leave with others; errors that no record tells of are counted here."""
         if isinstance(outcome, Decision):
-            return 200, _encode(self.told(outcome))
+            return Reply(200, _encode(self.told(outcome)), outcome.source)
         if isinstance(outcome, Refused):
             outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
         else:
             self._refused(outcome)
-        return STATUS[outcome.code], outcome.body()
+        return Reply(STATUS[outcome.code], outcome.body(), None)
 
     def told(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""

@@ -1,10 +1,10 @@
 """Draws: what is drawn for a batch, and the pieces that drawing among actions is made of."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+from msgspec import Struct
 
 from guards.errors import GuardMisconfigured
 from guards.records import Actions, Allowed, Booleans, Floats, Integers
@@ -15,8 +15,7 @@ LEAST: Final = float(np.finfo(np.float64).tiny)
 MOST: Final = float(np.finfo(np.float64).max)
 
 
-@dataclass(frozen=True, slots=True)
-class Draw:
+class Draw(Struct, frozen=True, eq=False):
     """For each of N rows: the proposed action, the one to execute, the probability of executing it, and whether it is
     another than the best allowed one.
 

@@ -5,12 +5,12 @@ to arrive, status and length. What the bytes mean is the intake's to say.
 """
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from service.desk import Desk
 from service.errors import RequestRefused, TooLarge, TooSlow, WrongMediaType
-from service.requests import Outcome
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -18,6 +18,8 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RECEIVE_DEADLINE_S = 10.0
+# Where a request's scope says when its first byte came; who calls without says when it was called.
+ARRIVED = "actd.arrived"
 _JSON = (b"content-type", b"application/json")
 _RETRY = (b"retry-after", b"1")
 
@@ -31,23 +33,30 @@ class Edge:
         self._cap = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {}).setdefault(ARRIVED, time.monotonic())
         if scope["type"] != "http" or scope["path"] != "/act" or scope["method"] != "POST":
             await self._app(scope, receive, send)
             return
-        outcome: Outcome
         try:
             body = await read_body(scope, receive, self._cap)
             if body is None:
                 return
-            outcome = await self._desk.ask(body)
+            asked = self._desk.ask(body, arrived(scope))
+            status, content = self._desk.answer(await asked.outcome, asked.deadline)
         except RequestRefused as error:
-            outcome = error
-        status, content = self._desk.answer(outcome)
+            status, content = self._desk.refusal(error)
         headers = [_JSON, (b"content-length", b"%d" % len(content))]
         if status == 503:
             headers.append(_RETRY)
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": content})
+
+
+def arrived(scope: Scope) -> float:
+    """When a request's first byte came (s, monotonic), as its scope has it."""
+    told: dict[str, float] = scope.get("state", {})
+    return told.get(ARRIVED) or time.monotonic()
 
 
 async def read_body(scope: Scope, receive: Receive, cap: int) -> bytes | None:

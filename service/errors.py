@@ -55,8 +55,19 @@ class TooSlow(RequestRefused):
     code = "too_slow"
 
 
+class NothingTaken(DoesNotFit):
+    """None of the feedback could be taken; ``results`` say why, item by item."""
+
+    def __init__(self, message: str, path: str, results: bytes) -> None:
+        super().__init__(message, path)
+        self._results = results
+
+    def body(self) -> bytes:
+        return msgspec.json.encode({"error": self.told(), "results": msgspec.Raw(self._results)})
+
+
 class Conflict(RequestRefused):
-    """The request id was used for another body."""
+    """The request id was used for another body, or a decision that is named is another session's."""
 
     code = "conflict"
 

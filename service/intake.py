@@ -1,5 +1,6 @@
 """The intake: bytes of a request's body in, a checked request or one clear error out. Nothing is echoed."""
 
+import hashlib
 import re
 import time
 from collections.abc import Callable
@@ -11,8 +12,8 @@ from msgspec import UNSET
 
 from service.clock import Clock
 from service.config import Config
-from service.errors import DoesNotFit, NotJson, RequestRefused
-from service.ids import Keyring
+from service.errors import Conflict, DoesNotFit, NotJson, RequestRefused
+from service.ids import Keyring, Place
 from service.records import Feedback, Numbers, listed
 from service.requests import Request, Waiter
 from service.schemas import Wire
@@ -36,12 +37,14 @@ class Intake:
         config: Config,
         keyring: Keyring,
         *,
+        owner: Callable[[Place], str | None] = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] | None = None,
     ) -> None:
         """``clock`` (s, monotonic) is what deadlines go by; ``now`` (s since 1970) what is logged and the guards go by.
 
-        That is a ``Clock``'s, which nobody sets: elapsed times can be worked out again from the log.
+        That is a ``Clock``'s, which nobody sets: elapsed times can be worked out again from the log. ``owner`` says of
+        which session the decision at a place in the log is, None where it does not know.
         """
         self._wire = wire
         self._schema = wire.schema
@@ -51,13 +54,17 @@ class Intake:
         self._wait_s = config.rewards.wait_seconds
         self._by_observed_at = config.guard_clock == "observed_at"
         self._keyring = keyring
+        self._owner = owner
         self._clock = clock
         self.now = now or Clock().now
 
-    def request(self, body: bytes | msgspec.Raw, answer: Waiter) -> Request:
-        """The request in a body, whose outcome ``answer`` waits for; raises NotJson or DoesNotFit."""
+    def request(self, body: bytes | msgspec.Raw, answer: Waiter, arrived: float) -> Request:
+        """The request in a body, whose outcome ``answer`` waits for; raises NotJson, DoesNotFit or Conflict.
+
+        ``arrived`` (s, monotonic) is when its first byte came: from then on the deadline counts.
+        """
         act = decoded(self._wire.decode_act, body)
-        arrived = self._clock()
+        read = self._clock()
         at = self.now()
         facts, mask, options, deadline_s = act.facts, None, None, self._deadline_s
         if facts is not None and not self._facts.issuperset(facts):
@@ -65,8 +72,8 @@ class Intake:
         if act.allowed is not None:
             mask = self._actions.mask(act.allowed)
         previous = act.previous
-        if type(previous) is str and self._keyring.place(previous) is None:
-            raise DoesNotFit("is not a decision of this deployment", "$.previous")
+        if type(previous) is str:
+            self._place(previous, act.session, "$.previous")
         if act.deadline_ms is not None or act.request_id is not None or not act.explore:
             options = _options(act)
             deadline_s = deadline_s if act.deadline_ms is None else act.deadline_ms / 1000
@@ -77,7 +84,7 @@ class Intake:
             observation=self._wire.numbers(act.observation),
             previous=None if previous is UNSET else previous,
             begins=previous is None,
-            feedback=None if act.feedback is UNSET else self._feedback(act.feedback, at, "$.feedback"),
+            feedback=None if act.feedback is UNSET else self._feedback_of(act, at),
             facts=facts,
             mask=mask,
             explore=act.explore,
@@ -86,6 +93,7 @@ class Intake:
             now=at if observed_at is None or not timed else observed_at,
             observed_at=observed_at,
             arrived=arrived,
+            read=read,
             deadline=arrived + deadline_s,
             answer=answer,
             timed=timed,
@@ -100,14 +108,34 @@ class Intake:
             return None
         return self._feedback(outcome, self.now(), "$")
 
-    def _feedback(self, outcome: Any, at: float, path: str) -> Feedback:
+    def _place(self, token: str, session: str | None, path: str) -> Place:
+        """Where the decision stands that a token names, which has to be the session's if one is given."""
+        place = self._keyring.place(token)
+        if place is None:
+            raise DoesNotFit("is not a decision of this deployment", path)
+        if session is not None and self._owner(place) not in (None, session):
+            msg = "is a decision of another session, expected one of this session's"
+            raise Conflict(msg if path == "$.previous" else f"{msg}: tell what came of others by POST /feedback", path)
+        return place
+
+    def _feedback_of(self, act: Any, at: float) -> Feedback:
+        """The feedback that comes with a request, named after it where it has no name of its own.
+
+        Where the request is asked again because its first answer was an error, or was lost with this process, the
+        feedback may be in the log already.
+        """
+        told = self._feedback(act.feedback, at, "$.feedback", act.session)
+        if told.feedback_id is not None or act.request_id is None:
+            return told
+        name = "request:" + hashlib.blake2b(act.request_id.encode(), digest_size=16).hexdigest()
+        return msgspec.structs.replace(told, feedback_id=name)
+
+    def _feedback(self, outcome: Any, at: float, path: str, session: str | None = None) -> Feedback:
         """A feedback record that still lacks its place in the log, and its decision where that is ``previous``."""
         late, token = False, ""
         if outcome.decision_id is not UNSET:
             token = outcome.decision_id
-            place = self._keyring.place(token)
-            if place is None:
-                raise DoesNotFit("is not a decision of this deployment", f"{path}.decision_id")
+            place = self._place(token, session, f"{path}.decision_id")
             late = place.ms / 1000 + self._wait_s < at
         seen = [one for one in (outcome.next_observation, outcome.final_observation) if one is not None]
         if len(seen) == 2:
@@ -124,6 +152,8 @@ class Intake:
             ms=0,
             decision_id=token,
             at=at,
+            feedback_id=outcome.feedback_id,
+            session=session,
             reward=outcome.reward,
             next_observation=self._numbers(outcome, path) if seen else None,
             terminated=outcome.terminated,
@@ -161,6 +191,7 @@ def _misfit(message: str) -> RequestRefused:
         # msgspec quotes the field, whose name is the caller's text: it stays out, and so does any path made of it.
         what = "has a field that is not known here"
         path = path if path in _OBJECTS else "$"
+    what = what.replace("`float` that's a multiple of 1.0", "a whole number")
     return DoesNotFit(what[:1].lower() + what[1:], path)
 
 

@@ -4,9 +4,8 @@ Every whole action has a score, the sum of its choices' numbers, and is drawn li
 the one of the greatest product of probabilities, and a proposal that is not allowed is drawn again as a whole.
 """
 
-from dataclasses import replace
-
 import numpy as np
+from msgspec import structs
 
 from export.spec import Discrete, MultiDiscrete
 from guards.records import Booleans, Floats, Integers
@@ -30,7 +29,7 @@ class Joint:
 
         def drawn(head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
             draw = draws(self._scores(head), allowed, uniform)
-            return replace(draw, proposed=self._apart(draw.proposed), action=self._apart(draw.action))
+            return structs.replace(draw, proposed=self._apart(draw.proposed), action=self._apart(draw.action))
 
         return drawn
 

@@ -9,10 +9,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
+from msgspec import Struct
 
 from guards.errors import DeadlineExceeded, PolicyUnavailable
 from service.answered import Answered
@@ -24,6 +24,7 @@ from service.flight import Flight, Plane
 from service.histories import advanced
 from service.journal import Journal, JournalUnavailable
 from service.memories import entered, left
+from service.owners import Owners
 from service.records import Decision, Feedback, Refused, encode_record
 from service.requests import Request
 from service.router import Assignment
@@ -33,8 +34,7 @@ from service.state import Lease
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Landed:
+class Landed(Struct, frozen=True, kw_only=True, eq=False):
     """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
 
     version: str
@@ -63,6 +63,7 @@ class Landing:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing."""
+        self.owners = Owners(journal.writer.hex())
         self._plane = plane
         self._journal = journal
         self._sessions = sessions
@@ -232,8 +233,9 @@ class Landing:
         histories = advanced(self._plane, flight, records)
         for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                after = Moment(record.id, record.episode, histories[i], memories.get(i), request.timed)
+                after = Moment(record.id, record.episode, histories[i], memories.get(i), request.timed, request.report)
                 self._sessions.advance(request.session, request.entry, after)
+                self.owners.note(record.seq, request.session)
                 request.left = after
 
     def _promise(self, landed: Landed) -> None:
@@ -276,13 +278,15 @@ class Landing:
     ) -> Fates:
         """Why the policy did not decide each row, without those that were late and know no better.
 
-        They were before it was asked, or would not wait as long as it may take.
+        They were before it was asked, would not wait as long as it may take, or had spent half of that in the queue.
         """
         fates = [record.reason for record in records]
         late = DeadlineExceeded.__name__
         if late not in fates:
             return fates
-        blamed = [one.deadline >= departed and landed >= one.arrived + self._deadline_s for one in requests]
+        may = self._deadline_s
+        asked = [one.deadline >= departed and departed - one.arrived <= may / 2 for one in requests]
+        blamed = [is_so and landed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
         return [fate for fate, is_so in zip(fates, blamed, strict=True) if fate != late or is_so]
 
 

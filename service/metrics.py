@@ -58,6 +58,12 @@ class Exposition(Collector):
         yield violations
         for name, text, label, counts in (
             ("actd_refused", "Requests answered with an error", "code", self._tally.refused),
+            (
+                "actd_late_answers",
+                "Answers after their deadline, by who decided",
+                "source",
+                self._tally.late,
+            ),
             ("actd_feedback", "Feedback by how it was received", "status", self._tally.feedback),
             ("actd_out_of_range", "Observed numbers outside their declared range", "field", self._tally.out_of_range),
         ):

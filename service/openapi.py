@@ -7,7 +7,7 @@ import msgspec
 from service.actions import Actions
 from service.schemas import Answer, FeedbackResult, Wire
 
-_ERROR = {
+_ERROR: dict[str, Any] = {
     "type": "object",
     "properties": {
         "error": {
@@ -21,7 +21,7 @@ _ERROR = {
 _REFUSALS = {
     "400": "The body is not JSON",
     "408": "The body did not arrive in time",
-    "409": "The request id was used for another body",
+    "409": "The request id was used for another body, or the decision named is another session's",
     "413": "The body is too large",
     "415": "The body is not declared as JSON",
     "422": "The body does not fit the schema",
@@ -39,13 +39,23 @@ def declared(wire: Wire) -> dict[str, dict[str, Any]]:
     outcome = {**outcome, "required": ["decision_id"]}
     batch = _object(requests={"type": "array", "items": act})
     decisions = _object(decisions={"type": "array", "items": {"anyOf": [answer, _ERROR]}})
-    results = _object(results={"type": "array", "items": result})
     told = {"anyOf": [outcome, {"type": "array", "items": outcome}]}
     return {
         "act": _operation(act, answer, "The decision", ("400", "408", "409", "413", "415", "422", "503")),
         "batch": _operation(batch, decisions, "A decision or an error for each request, in order", _BATCH),
-        "feedback": _operation(told, results, "What became of each item, in order", (*_BATCH, "503")),
+        "feedback": _feedback(told, result),
     }
+
+
+def _feedback(told: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
+    """The operation ``/feedback``: where no item could be taken, the error says so beside the results."""
+    results = {"type": "array", "items": result}
+    operation = _operation(told, _object(results=results), "What became of each item, in order", (*_BATCH, "503"))
+    refused = operation["responses"]["422"]
+    refused["description"] = "The body does not fit the schema, or no item of it could be taken"
+    schema = {**_ERROR, "properties": {"results": results, **_ERROR["properties"]}}
+    refused["content"] = {"application/json": {"schema": schema}}
+    return operation
 
 
 _BATCH = ("400", "408", "413", "415", "422")

@@ -238,7 +238,7 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, cl
     landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
-    intake = Intake(wire, config, keyring, now=clock.now)
+    intake = Intake(wire, config, keyring, owner=landing.owners.session_of, now=clock.now)
     running = DataPlane(
         config=config,
         data=data,
@@ -278,7 +278,15 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
 
 def _desk(config: Config, wire: Wire, intake: Intake, turn: Turn, tally: Tally, resumed: Resumed) -> Desk:
     """Who has bodies decided, and knows what was asked for in the last minute."""
-    return Desk(intake, turn, policy=config.name, actions=wire.actions, refused=tally.refuse, repeats=resumed.repeats)
+    return Desk(
+        intake,
+        turn,
+        policy=config.name,
+        actions=wire.actions,
+        refused=tally.refuse,
+        late=tally.answer_late,
+        repeats=resumed.repeats,
+    )
 
 
 def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:

@@ -8,6 +8,7 @@ docs/decisions/0001-act-below-asgi.md.
 
 import asyncio
 import logging
+import time
 from typing import Any
 
 import uvicorn
@@ -15,12 +16,14 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.desk import Desk
-from service.edge import RECEIVE_DEADLINE_S, check_headers
+from service.edge import ARRIVED, RECEIVE_DEADLINE_S, check_headers
 from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
 from service.requests import Outcome
 
 # How long the rest of a refused body may take to come.
 LINGER_S = 1.0
+# The loop's time lags behind the beginning of its turn by less than this.
+TICK_S = 0.001
 
 _log = logging.getLogger(__name__)
 
@@ -38,11 +41,21 @@ class Exchange:
 
     message_event = _Ignored()
 
-    __slots__ = ("_protocol", "_timer", "body", "disconnected", "keep_alive", "response_complete")
+    __slots__ = (
+        "_arrived",
+        "_deadline",
+        "_protocol",
+        "_timer",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
 
-    def __init__(self, protocol: "ActProtocol", keep_alive: bool) -> None:
+    def __init__(self, protocol: "ActProtocol", keep_alive: bool, arrived: float) -> None:
         self._protocol = protocol
         self._timer: asyncio.TimerHandle | None = None
+        self._arrived = self._deadline = arrived
         self.body = b""
         self.keep_alive = keep_alive
         self.disconnected = False
@@ -68,7 +81,7 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
         try:
-            desk.take(self.body, self)
+            self._deadline = desk.take(self.body, self, self._arrived)
         except RequestRefused as error:
             self.set_result(error)
         except Exception:  # noqa: BLE001 - the parser would take a fault of ours for the client's
@@ -85,7 +98,7 @@ class Exchange:
             return
         self.keep_alive = False
         protocol.over = True
-        protocol.write_answer(error, keep_alive=False)
+        protocol.write_answer(error, self._deadline, keep_alive=False)
         self.response_complete = True
         if self._timer is not None:
             self._timer.cancel()
@@ -97,7 +110,7 @@ class Exchange:
             return
         if self._timer is not None:
             self._timer.cancel()
-        self._protocol.write_answer(outcome, self.keep_alive)
+        self._protocol.write_answer(outcome, self._deadline, self.keep_alive)
         self.response_complete = True
         if not self.keep_alive:
             self._protocol.transport.close()
@@ -124,9 +137,11 @@ class ActProtocol(HttpToolsProtocol):
         self._desk = desk
         self._cap = body_bytes
         self._exchange: Exchange | None = None
+        self._read = self._arrived = 0.0  # when the last bytes were read, and when those with which a request began
 
     def on_message_begin(self) -> None:
         """A request begins; the scope that uvicorn would make now is made where it is needed."""
+        self._arrived = self._read
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
@@ -147,13 +162,14 @@ class ActProtocol(HttpToolsProtocol):
         ):
             url, headers, expects = self.url, self.headers, self.expect_100_continue
             super().on_message_begin()
+            self.scope["state"][ARRIVED] = self._arrived
             self.url, self.expect_100_continue = url, expects
             self.headers.extend(headers)
             super().on_headers_complete()
             return
         keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
         # To uvicorn an exchange is a cycle: it has all of what is asked of one from outside.
-        self.cycle = self._exchange = Exchange(self, keep_alive)  # type: ignore[assignment]
+        self.cycle = self._exchange = Exchange(self, keep_alive, self._arrived)  # type: ignore[assignment]
         try:
             check_headers(self.headers, self._cap)
         except RequestRefused as error:
@@ -179,6 +195,9 @@ class ActProtocol(HttpToolsProtocol):
             exchange.complete(self._desk)
 
     def data_received(self, data: bytes) -> None:
+        # What is read in a turn of the loop was there when the turn began, which is the time of uvloop's loop, in whole
+        # milliseconds; other loops have no time but the present.
+        self._read = min(time.monotonic(), self.loop.time() + TICK_S)
         super().data_received(data)
         if self._exchange is not None and not self._exchange.done():
             self._exchange.expect_soon(self.loop)
@@ -188,9 +207,9 @@ class ActProtocol(HttpToolsProtocol):
         if self._exchange is not None:
             self._exchange.leave()
 
-    def write_answer(self, outcome: Outcome, keep_alive: bool) -> None:
-        """Write status, headers and body in one piece."""
-        status, content = self._desk.answer(outcome)
+    def write_answer(self, outcome: Outcome, deadline: float, keep_alive: bool) -> None:
+        """Write status, headers and body in one piece; it is in time until ``deadline`` (s, monotonic)."""
+        status, content = self._desk.answer(outcome, deadline)
         defaults = self.server_state.default_headers
         if ActProtocol._common[0] is not defaults:
             # A new list once a second, when the date changes.

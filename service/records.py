@@ -5,6 +5,7 @@ never running backwards within a writer). Arrays of more than 64 elements are wr
 """
 
 from base64 import b64decode, b64encode
+from hashlib import blake2b
 from typing import Any, Literal
 
 import msgspec
@@ -163,11 +164,17 @@ class Refused(Record, frozen=True):
     violations: list[Violation]
 
 
-class Feedback(Record, frozen=True):
-    """What came of a decision, as it was told."""
+class Feedback(Record, frozen=True, omit_defaults=True):
+    """What came of a decision, as it was told.
+
+    What is null or false by default is left out of the line. ``feedback_id`` names the report among those about its
+    decision: one that is told again is the same. ``session`` is that of the ``/act`` that it came with.
+    """
 
     decision_id: str
     at: float
+    feedback_id: str | None = None
+    session: str | None = None
     reward: float | None = None
     next_observation: Numbers | None = None
     terminated: bool = False
@@ -180,6 +187,13 @@ class Feedback(Record, frozen=True):
     def ends(self) -> bool:
         """Whether the decision was the last of its episode."""
         return self.terminated or self.truncated
+
+    def said(self) -> bytes:
+        """What it says as 16 bytes, the same however often, when and on which way it is told."""
+        told = msgspec.structs.replace(
+            self, seq=0, ms=0, at=0.0, decision_id="", feedback_id=None, session=None, late=False
+        )
+        return blake2b(encode_record(told), digest_size=16).digest()
 
 
 class Loss(Record, frozen=True):

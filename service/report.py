@@ -31,6 +31,7 @@ def report(tally: Tally) -> dict[str, Any]:
         "mean_batch": round(total / tally.flights, 3) if tally.flights else None,
         "latency_ms": _latency(tally),
         "safety_violations": _violations(tally),
+        "late_answers": dict(tally.late),
         "fallbacks": dict(fallbacks),
         "sources": dict(sources),
         "actions": tally.mix.told(mix),

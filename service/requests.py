@@ -8,7 +8,7 @@ from msgspec import Struct
 
 from service.errors import RequestRefused
 from service.records import Decision, Feedback, Refused
-from service.sessions import Moment, Sessions
+from service.sessions import Moment, Report, Sessions
 
 Outcome = Decision | Refused | RequestRefused
 
@@ -26,10 +26,12 @@ class Waiter(Protocol):
 class Request(Struct, kw_only=True):
     """What was asked, decoded and checked, and who waits for the answer.
 
-    ``observation`` is one row; ``at`` and ``now`` in seconds since 1970, ``arrived`` and ``deadline`` in seconds of the
-    monotonic clock. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the configuration
-    says so (``timed``). ``feedback`` still lacks its place in the log. ``entry`` is found when its wave departs,
-    ``left`` is where its decision left the session, once that is in the journal.
+    ``observation`` is one row; ``at`` and ``now`` in seconds since 1970, ``arrived``, ``read`` and ``deadline`` in
+    seconds of the monotonic clock: ``arrived`` is when its first byte came, ``read`` when all of it was here and
+    decoded, which is also ``at``. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the
+    configuration says so (``timed``). ``feedback`` still lacks its place in the log, and its decision where that is the
+    one before; ``report`` is what is remembered of such. ``entry`` is found when its wave departs, ``left`` is where
+    its decision left the session, once that is in the journal.
     """
 
     session: str
@@ -45,9 +47,11 @@ class Request(Struct, kw_only=True):
     now: float
     observed_at: float | None
     arrived: float
+    read: float
     deadline: float
     answer: Waiter
     timed: bool = False
+    report: Report | None = None
     entry: Moment | None = None
     left: Moment | None = None
 

@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 from export.spec import Array, Dict, Fields
 from guards.records import Schema
 from guards.shield import Violation
-from service.actions import Actions, actions_of
+from service.actions import Actions, actions_of, whole
 from service.errors import DoesNotFit
 from service.observations import Layout, decoded_text, integer_bounds, text_length
 from service.records import DecisionSource, Durability, Measure, Track
@@ -18,6 +18,7 @@ from service.records import DecisionSource, Durability, Measure, Track
 # Printable ASCII without spaces; `\Z`, because Python's `$` would let a newline through.
 Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 Token = Annotated[str, Meta(min_length=52, max_length=64, pattern=r"^[A-Za-z0-9_-]+\Z")]
+ReportName = Annotated[str, Meta(min_length=1, max_length=64)]
 FLOAT32_MAX = 3.4028234663852886e38
 Moment = Annotated[float, Meta(ge=0, le=1e11, description="seconds since 1970")]
 
@@ -40,6 +41,7 @@ class Answer(Struct, kw_only=True, omit_defaults=True):
     durability: Durability
     reason: str | UnsetType = UNSET
     moved: float | UnsetType = UNSET
+    late: bool = False
 
 
 class FeedbackResult(Struct, kw_only=True, omit_defaults=True):
@@ -98,6 +100,7 @@ def _outcome_type(actions: Actions, observation: Any) -> Any:
         "Feedback",
         [
             ("decision_id", Token | UnsetType, UNSET),
+            ("feedback_id", ReportName | None, None),
             ("reward", float | None, None),
             ("next_observation", observation | None, None),
             ("final_observation", observation | None, None),
@@ -197,7 +200,5 @@ def _number(dtype: str, low: float | None, high: float | None) -> Any:
         return Annotated[float, Meta(ge=-FLOAT32_MAX, le=FLOAT32_MAX)]
     if dtype == "float64":
         return float
-    if dtype == "uint8":
-        return Annotated[int, Meta(ge=0, le=255)]
-    least, most = integer_bounds(low, high)
-    return Annotated[int, Meta(ge=least, le=most)]
+    least, most = (0, 255) if dtype == "uint8" else integer_bounds(low, high)
+    return whole(least, most)

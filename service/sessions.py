@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from msgspec import Struct, structs
@@ -21,11 +21,20 @@ class Memory(Struct, frozen=True, eq=False):
     values: tuple[np.ndarray, ...]
 
 
+class Report(NamedTuple):
+    """Feedback that left open what it is about: its name, what it says, and the decision that was meant."""
+
+    name: str
+    said: bytes
+    decision_id: str
+
+
 class Moment(Struct, frozen=True):
     """A session right after one of its decisions (None: before its first), which the next one continues.
 
     ``episode`` is None where a new one begins, or where it began elsewhere; ``memory`` is None where no policy with a
     memory decided, or where what it carried is lost. ``timed`` says that the guards went by the caller's clock.
+    ``report`` is the feedback that came with the decision, has a name, and left open what it is about.
     """
 
     decision_id: str | None
@@ -33,6 +42,7 @@ class Moment(Struct, frozen=True):
     history: History
     memory: Memory | None = None
     timed: bool = False
+    report: "Report | None" = None
 
     @property
     def starts(self) -> bool:
@@ -89,6 +99,16 @@ class Sessions:
             return self._seen(session, None, now)
         last = moments[-1]
         return self.begun(now, last.decision_id) if last.decision_id in self._ended else last
+
+    def retold(self, session: str, report: Report) -> Report:
+        """The report as it was told before, if it was: by then the decision that it came with is the last one here.
+
+        Whoever tells it again has lost the reply, and means what was meant then.
+        """
+        for moment in self._moments.get(session, ()):
+            if moment.report is not None and moment.report[:2] == report[:2]:
+                return moment.report
+        return report
 
     def begun(self, now: float, previous: str | None = None) -> Moment:
         """Before the first decision of an episode, which the controller says starts; ``previous`` ended the last."""

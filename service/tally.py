@@ -11,7 +11,7 @@ from guards.records import Schema
 from service.errors import RequestRefused
 from service.landing import Landed
 from service.mix import mix_of
-from service.records import Decision
+from service.records import Decision, DecisionSource
 from service.sketch import Sketch
 
 STAGES = ("wait", "infer", "decide", "journal", "total")
@@ -49,6 +49,7 @@ class Tally:
         self.violations: Counter[tuple[str, str]] = Counter()
         self.refused: Counter[str] = Counter()
         self.feedback: Counter[str] = Counter()
+        self.late: Counter[str] = Counter()
         self.out_of_range: Counter[str] = Counter()
         self.not_replayable = 0
         self.flights = 0
@@ -71,6 +72,10 @@ class Tally:
     def refuse(self, error: RequestRefused) -> None:
         """Count a request that was answered with an error."""
         self.refused[error.code] += 1
+
+    def answer_late(self, source: DecisionSource) -> None:
+        """Count a decision whose answer left after its deadline, by who decided."""
+        self.late[source] += 1
 
     def catch_up(self) -> None:
         """Count what has landed since the last time."""

@@ -23,9 +23,10 @@ from service.flights import Flights, Land
 from service.landing import Landing
 from service.memories import gathered, recalled
 from service.observations import Layout
+from service.records import Feedback
 from service.requests import Request
 from service.router import Assignment, Router
-from service.sessions import Sessions
+from service.sessions import Report, Sessions
 
 _log = logging.getLogger(__name__)
 
@@ -110,6 +111,9 @@ class Turn:
 
     def _ask(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
         """Infer here, or on the pool with the sessions busy until it lands."""
+        requests = self._in_time(requests, assignment, engine)
+        if not requests:
+            return
         if engine.initial:
             requests, lost = recalled(requests, engine)
             if lost:
@@ -124,6 +128,19 @@ class Turn:
         else:
             self._behind.update((request.session, []) for request in requests)
             self._flights.launch(requests, assignment, engine, observation, inputs, self._clock())
+
+    def _in_time(self, requests: list[Request], assignment: Assignment, engine: Engine) -> list[Request]:
+        """Give those whose deadline is over to the baseline, which needs no model; who is left."""
+        now = self._clock()
+        for request in requests:
+            if request.deadline < now:
+                break
+        else:
+            return requests
+        late = [request for request in requests if request.deadline < now]
+        observation = self._layout.rows([request.observation for request in late])
+        self._landing.land(late, assignment, engine, observation, DeadlineExceeded(), now)
+        return [request for request in requests if request.deadline >= now]
 
     def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine, *, due: bool) -> None:
         """Ask the version what was answered already, to see whether it can be trusted again.
@@ -165,8 +182,21 @@ class Turn:
                 msg = "names no decision, and the session has none before this one, expected a decision_id"
                 request.settle(DoesNotFit(msg, "$.feedback"))
                 return False
-            request.feedback = msgspec.structs.replace(request.feedback, decision_id=entry.decision_id)
+            request.feedback = self._meant(request, request.feedback, entry.decision_id)
         return True
+
+    def _meant(self, request: Request, told: Feedback, before: str) -> Feedback:
+        """Feedback with the decision that it is about: the one ``before``, unless it is told for a second time.
+
+        That only shows where the caller names what it means. A request id sees to it by itself, and may be used again
+        for another request after its minute.
+        """
+        once = request.options is not None and "request_id" in request.options
+        if told.feedback_id is not None and request.previous is None and not once:
+            report = Report(told.feedback_id, told.said(), before)
+            request.report = self._sessions.retold(request.session, report)
+            before = request.report.decision_id
+        return msgspec.structs.replace(told, decision_id=before)
 
     def _infer(
         self,

@@ -45,6 +45,7 @@ def _flight(engine: Engine, observation: np.ndarray, answer: Answered) -> Flight
             now=0.0,
             observed_at=None,
             arrived=0.0,
+            read=0.0,
             deadline=0.0,
             answer=_Nobody(),
             entry=Moment(None, None, History(known=True, since=0.0)),

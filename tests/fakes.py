@@ -85,6 +85,7 @@ def asked(**changes: Any) -> Request:
         "now": NOW,
         "observed_at": None,
         "arrived": 10.0,
+        "read": 10.0,
         "deadline": 11.0,
         "answer": Answer(),
         "entry": Moment(None, None, History(known=True, since=NOW)),

@@ -215,6 +215,9 @@ class Joiner:
         elif before.draft.session == decision.session:
             before.succeeded(self._in_time(key[1], decision, before, now), self._rewards)
             self._settle(before)
+        else:
+            # A decision of another session says nothing of this one's.
+            return
         place = self._place(previous)
         if place is None:
             return

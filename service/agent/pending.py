@@ -8,7 +8,7 @@ What closes a decision:
 * ``timeout``      the wait is over: what is known is taken, the default reward where none was told
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import isclose
 from typing import Literal
@@ -27,12 +27,16 @@ Verdict = Literal["joined", "late", "duplicate", "conflict"]
 
 @dataclass(slots=True, eq=False)
 class Pending:
-    """A decision and what is known of its outcome. ``draft`` has all that was known at once."""
+    """A decision and what is known of its outcome. ``draft`` has all that was known at once.
+
+    ``reports`` are what was said under each ``feedback_id``: whoever says it again says nothing new.
+    """
 
     key: Key
     deadline: int
     draft: Transition
     rewards: list[float]
+    reports: dict[str, bytes] = field(default_factory=dict)
     told_next: Numbers | None = None
     next_seen: Numbers | None = None
     terminated: bool = False
@@ -52,10 +56,18 @@ class Pending:
 
     def hear(self, feedback: Feedback, rewards: Rewards) -> Verdict:
         """Take feedback in; what became of it."""
+        if feedback.session not in (None, self.draft.session):
+            # It came with a request of another session, whose ``previous`` this decision cannot be.
+            return "conflict"
+        name = feedback.feedback_id
+        if name is not None and name in self.reports:
+            return "duplicate" if self.reports[name] == feedback.said() else "conflict"
         if feedback.ms > self.deadline or feedback.late:
             return "late"
+        if name is not None:
+            self.reports[name] = feedback.said()
         if self.closed is not None:
-            return "duplicate" if self._says_nothing_new(feedback) else "conflict"
+            return "duplicate" if self._says_nothing_new(feedback, rewards) else "conflict"
         verdict = self._hear_reward(feedback.reward, rewards)
         if self.told_next is None:
             self.told_next = feedback.next_observation
@@ -126,11 +138,14 @@ class Pending:
             self.rewards.append(reward)
         return "joined"
 
-    def _says_nothing_new(self, feedback: Feedback) -> bool:
+    def _says_nothing_new(self, feedback: Feedback, rewards: Rewards) -> bool:
         if self.closed == "superseded":
             return False
         if self.closed == "not_activated":
             return feedback.activated is not True
+        if feedback.reward is not None and feedback.feedback_id is not None and rewards.aggregation == "sum":
+            # By its name it is one more to add, though as large as another.
+            return False
         return feedback.reward is None or feedback.reward in self.rewards
 
 

@@ -59,10 +59,13 @@ class TestFactors:
             [[False, True], [True, True, False], [False, False, False, True]],
             [["on"], ["half", "closed"], ["storm"]],
             [["on"], [True, True, False], ["storm"]],
+            [0, 1, 1, 1, 0, 0, 0, 0, 1],
+            [[0, 1], [1.0, 1.0, 0.0], [0, False, 0, True]],
+            [["on"], [1, 1, 0], ["storm"]],
         ],
     )
     async def test_a_mask_is_said_in_truths_or_names(self, tmp_path: Path, allowed: object) -> None:
-        """All in a row, or factor by factor."""
+        """All in a row, or factor by factor; truths also as NumPy's int8 and floats are written."""
         with serving(tmp_path, acting.factors(), baseline=REST) as served:
             told = whole(await served.act(allowed=allowed))
             (record,) = served.decisions()
@@ -84,7 +87,13 @@ class TestFactors:
             ([["on"], ["half"], []], "$.allowed[2]", "truths, expected 4"),
             ([[False, False], ["half"], ["storm"]], "$.allowed[0]", "forbids every choice"),
             ([False] * 9, "$.allowed[0]", "forbids every choice"),
-            (["on", "half", "storm"], "$.allowed[0]", "expected `bool | array`, got `str`"),
+            ([0] * 9, "$.allowed[0]", "forbids every choice"),
+            ([1] * 8, "$.allowed", "is not a mask, expected 9 truths, or 3 lists of choices"),
+            ([1, 1, 1, 1, 1, 1, 1, 1, 2], "$.allowed[8]", "expected `int` <= 1"),
+            ([[0, 1], [1, 2, 0], [1, 0, 0, 0]], "$.allowed[1][1]", "expected `int` <= 1"),
+            ([[0, 1], [1, 0.5, 0], [1, 0, 0, 0]], "$.allowed[1][1]", "expected a whole number"),
+            ([["on"], [1, "half", 0], ["storm"]], "$.allowed[1]", "is not a list of choices"),
+            (["on", "half", "storm"], "$.allowed[0]", "expected `bool | int | float | array`, got `str`"),
         ],
     )
     async def test_a_mask_that_does_not_fit_is_refused(
@@ -98,9 +107,11 @@ class TestFactors:
             assert problem in error["message"]
             assert served.decisions() == []
 
-    @pytest.mark.parametrize("executed", [[1, 0, 3], ["on", "closed", "storm"], ["on", 0, 3]])
+    @pytest.mark.parametrize(
+        "executed", [[1, 0, 3], ["on", "closed", "storm"], ["on", 0, 3], [1.0, 0.0, 3.0], ["on", -0.0, 3e0]]
+    )
     async def test_what_was_executed_is_told_by_index_or_name(self, tmp_path: Path, executed: object) -> None:
-        """And kept as indices."""
+        """And kept as indices, which may be written with a point."""
         with serving(tmp_path, acting.factors(), baseline=REST) as served:
             first = whole(await served.act())["decision_id"]
             await served.post("/feedback", {"decision_id": first, "executed_action": executed})
@@ -115,6 +126,9 @@ class TestFactors:
             ([1, -1, 0], "$.executed_action[1]"),
             ([1, "MARKERX", 0], "$.executed_action[1]"),
             ([1, 0.5, 0], "$.executed_action[1]"),
+            ([1, 0, 4.0], "$.executed_action[2]"),
+            ([1, 1e300, 0], "$.executed_action[1]"),
+            ([1, True, 0], "$.executed_action[1]"),
             (1, "$.executed_action"),
         ],
     )
@@ -123,8 +137,9 @@ class TestFactors:
         with serving(tmp_path, acting.factors(), baseline=REST) as served:
             first = whole(await served.act())["decision_id"]
             reply = await served.post("/feedback", {"decision_id": first, "executed_action": executed})
-            (result,) = whole(reply)["results"]
+            (result,) = reply.json()["results"]
 
+            assert reply.status == 422
             assert (result["status"], result["error"]["path"]) == ("invalid", path)
             assert b"MARKERX" not in reply.body
 
@@ -229,7 +244,8 @@ class TestBox:
             first = whole(await served.act())["decision_id"]
             reply = await served.post("/feedback", {"decision_id": first, "executed_action": executed})
 
-            assert whole(reply)["results"][0]["status"] == "invalid"
+            assert reply.status == 422
+            assert reply.json()["results"][0]["status"] == "invalid"
 
     async def test_the_readings_are_by_number(self, tmp_path: Path) -> None:
         """The report has the least, the mean and the most of each; before there are any, nothing."""

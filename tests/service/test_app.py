@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,60 @@ async def test_feedback_with_a_key_twice_is_invalid(served: Serving, spaces: byt
 
     assert [reply.json()["results"][0]["status"] for reply in (one, many)] == ["invalid", "invalid"]
     assert not served.feedback()
+
+
+@pytest.mark.parametrize("how", ["forged", "invalid", "both", "one alone", "one in a list"])
+async def test_feedback_of_which_nothing_can_be_taken_is_refused(served: Serving, how: str) -> None:
+    """A 422 with one error, beside which each item has its verdict, and nothing in the journal."""
+    token = await decided(served)
+    forged = {"decision_id": token[:-1] + ("A" if token[-1] != "A" else "B"), "reward": 1}
+    invalid = {"decision_id": token, "reward": MARK}
+    told: Any = {
+        "forged": [forged] * 3, "invalid": [invalid] * 2, "both": [forged, invalid], "one alone": forged,
+        "one in a list": [invalid],
+    }[how]  # fmt: skip
+    reply = await served.post("/feedback", told)
+    report = (await served.get("/report")).json()
+
+    items = told if isinstance(told, list) else [told]
+    statuses = ["forged" if item is forged else "invalid" for item in items]
+    assert (reply.status, sorted(reply.json())) == (422, ["error", "results"])
+    assert (reply.error["code"], reply.error["path"]) == (
+        "does_not_fit",
+        "$.decision_id" if how == "one alone" else "$",
+    )
+    assert [result["status"] for result in reply.json()["results"]] == statuses
+    assert MARK.encode() not in reply.body
+    assert not served.feedback()
+    assert (report["feedback"], report["refused"]) == (dict(Counter(statuses)), {"does_not_fit": 1})
+
+
+async def test_of_mixed_feedback_what_is_good_is_taken(served: Serving) -> None:
+    """One good item among many is a 200; what comes too late was taken too, and is said to be late."""
+    token = await decided(served)
+    bad = {"decision_id": token}
+    many = await fed(served, [bad] * 70 + [{"decision_id": token, "reward": 1}] + [bad] * 70)
+    late = await fed(served, [bad, {"decision_id": aged(served, 3600), "reward": 1}])
+
+    assert Counter(result["status"] for result in many) == {"invalid": 140, "accepted": 1}
+    assert [result["status"] for result in late] == ["invalid", "late"]
+
+
+async def test_rows_of_a_batch_are_late_when_the_batch_leaves(served: Serving) -> None:
+    """A row may be decided in time and leave with the others after its own deadline: then it says so, and it alone."""
+    rows = [asking("hurried", deadline_ms=1_000), asking("patient", deadline_ms=50_000), asking("bad", deadline_ms=0)]
+    desk = served.plane.desk
+    desk._clock = lambda: time.monotonic() + 20
+    reply = await served.post("/act/batch", {"requests": rows})
+    hurried, patient, bad = reply.json()["decisions"]
+    report = (await served.get("/report")).json()
+    metrics = (await served.get("/metrics")).body.decode()
+
+    assert (hurried["source"], hurried["late"]) == ("policy", True)
+    assert (patient["source"], "late" in patient) == ("policy", False)
+    assert list(bad) == ["error"]
+    assert report["late_answers"] == {"policy": 1}
+    assert 'actd_late_answers_total{policy="demo",source="policy"} 1.0' in metrics
 
 
 @pytest.mark.parametrize("body", [b"", b"[", b"{", b'{"reward":1}}', b"[1,]", b"\xff", b"[" * 10**6, b"NaN"])

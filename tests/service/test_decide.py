@@ -570,7 +570,7 @@ class TestDoubts:
     def test_the_time_it_took_to_decide_counts(self) -> None:
         """An observation goes on growing old while its request waits and the network runs."""
         plane = plane_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
-        rows = [asked(observed_at=NOW - 1.0, arrived=arrived) for arrived in (10.0, 9.1, 8.9)]
+        rows = [asked(observed_at=NOW - 1.0, read=read) for read in (10.0, 9.1, 8.9)]
 
         decisions = decided(plane, flight_of(rows, departed=10.0, infer_us=50_000), np.stack([HEAD] * 3))
 

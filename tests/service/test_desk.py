@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from onnx import helper
 from export.spec import Field, Fields
 from service.desk import STATUS
 from service.errors import RequestRefused
+from service.ids import body_of, body_prefix
 from service.records import Decision, Refused
 from service.repeats import digest_of
 from service.schemas import Answer
@@ -37,7 +39,7 @@ def whole(reply: Reply) -> dict[str, Any]:
     assert reply.status == 200, reply.body
     msgspec.json.decode(reply.body, type=Answer)
     told: dict[str, Any] = reply.json()
-    assert set(told) - {"reason"} == {
+    assert set(told) - {"reason", "late"} == {
         "decision_id", "action", "action_name", "propensity", "propensity_ok", "policy", "version", "track", "source",
         "violations", "durability",
     }  # fmt: skip
@@ -90,15 +92,97 @@ async def test_feedback_means_the_decision_before(served: Serving) -> None:
     assert isinstance(decision, Decision)
 
 
-async def test_feedback_may_name_any_decision(served: Serving) -> None:
-    """A decision of another session, long gone, can be told about too."""
+async def test_feedback_may_name_any_decision_of_its_session(served: Serving) -> None:
+    """One that is long gone can be told about too."""
     first = whole(await served.act("a"))["decision_id"]
-    whole(await served.act("b", feedback={"decision_id": first, "reward": 2, "terminated": True}))
+    for _ in range(6):
+        whole(await served.act("a"))
+    whole(await served.act("a", feedback={"decision_id": first, "reward": 2, "terminated": True}))
 
     assert [(told.decision_id, told.reward, told.terminated) for told in served.feedback()] == [(first, 2.0, True)]
 
 
-@pytest.mark.parametrize("allowed", [["hold", "scale_down"], [True, True, False]])
+@pytest.mark.parametrize("batch", [False, True])
+@pytest.mark.parametrize("how", ["previous", "previous with feedback", "feedback that names it", "both"])
+async def test_a_decision_of_another_session_is_a_conflict(served: Serving, how: str, batch: bool) -> None:
+    """Whoever takes another session's decision for its own is told so, and nothing of it reaches the journal."""
+    other = whole(await served.act("a"))["decision_id"]
+    own = whole(await served.act("b"))["decision_id"]
+    told: dict[str, Any] = {
+        "previous": {"previous": other},
+        "previous with feedback": {"previous": other, "feedback": {"reward": 1}},
+        "feedback that names it": {"previous": own, "feedback": {"decision_id": other, "reward": 1}},
+        "both": {"previous": other, "feedback": {"decision_id": other, "reward": 1}},
+    }[how]
+    asked = asking("b", **told)
+    if batch:
+        reply = await served.post("/act/batch", {"requests": [asked, asking("a", previous=other)]})
+        refused, fine = reply.json()["decisions"]
+        error, before = refused["error"], "$.requests[0]"
+        assert fine["source"] == "policy"
+    else:
+        reply = await served.act("b", **told)
+        assert reply.status == 409
+        error, before = reply.error, "$"
+
+    place = "feedback.decision_id" if how == "feedback that names it" else "previous"
+    assert (error["code"], error["path"]) == ("conflict", f"{before}.{place}")
+    assert "another session" in error["message"]
+    assert served.feedback() == []
+    assert len(served.decisions()) == 2 + batch
+
+
+async def test_a_decision_of_one_s_own_is_none_however_long_ago(served: Serving) -> None:
+    """Also one that the session does not remember any more, and one that this process did not make."""
+    first = whole(await served.act("a"))["decision_id"]
+    for _ in range(9):
+        whole(await served.act("a"))
+        whole(await served.act("b"))
+    key = served.plane.keyring.current
+    elsewhere = key.token(body_of(body_prefix(key, b"another!"), served.plane.journal.last_ms, 2, "stable"))
+    told = [await served.act("a", previous=previous, feedback={"reward": 1}) for previous in (first, elsewhere)]
+
+    assert [reply.status for reply in told] == [200, 200]
+    assert [(one.decision_id, one.session) for one in served.feedback()] == [(first, "a"), (elsewhere, "a")]
+
+
+async def test_the_same_request_id_of_two_sessions_is_two_requests(served: Serving) -> None:
+    """In a batch, beside each other and one after the other."""
+    rows = [asking(name, BUSY, request_id="r") for name in ("a", "b", "a", "b")]
+    reply = await served.post("/act/batch", {"requests": rows})
+    later = [whole(await served.post("/act", row))["decision_id"] for row in rows[:2]]
+    ids = [one["decision_id"] for one in reply.json()["decisions"]]
+
+    assert ids[:2] == ids[2:] == later
+    assert ids[0] != ids[1]
+    assert [record.session for record in served.decisions()] == ["a", "b"]
+
+
+@pytest.mark.parametrize("durability", ["journal", "disk"])
+@pytest.mark.parametrize(("source", "again"), [("policy", False), ("baseline", False), ("policy", True)])
+async def test_an_answer_that_leaves_late_says_so(tmp_path: Path, durability: str, source: str, again: bool) -> None:
+    """Whoever decided and however it is kept, each answer by its own request's deadline; and it is counted."""
+    with serving(tmp_path, durability=durability) as served:
+        told: dict[str, Any] = {"deadline_ms": 1_000, "request_id": "r" if again else None}
+        if source == "baseline":
+            told |= {"deadline_ms": 1e-9}
+        if again:
+            assert "late" not in whole(await served.act("s", BUSY, **told))
+        served.plane.desk._clock = lambda: time.monotonic() + 2.0
+        late = whole(await served.act("s", BUSY, **told))
+        served.plane.desk._clock = time.monotonic
+        fine = whole(await served.act("s", BUSY, deadline_ms=60_000))
+        report = (await served.get("/report")).json()
+
+        assert (late["source"], late["late"]) == (source, True)
+        assert "late" not in fine
+        assert report["late_answers"] == {source: 1}
+        assert len(served.decisions()) == 2
+
+
+@pytest.mark.parametrize(
+    "allowed", [["hold", "scale_down"], [True, True, False], [1, 1, 0], [1.0, 1.0, 0.0], [True, 1, 0.0]]
+)
 async def test_allowed_masks_an_action_and_says_so(served: Serving, allowed: list[object]) -> None:
     """A proposal that the request's mask forbids is replaced by the next best, as a prevented violation."""
     told = whole(await served.act("s", BUSY, allowed=allowed))
@@ -139,6 +223,7 @@ async def test_a_deadline_that_is_over_takes_the_baseline(served: Serving) -> No
 
     assert (told["source"], told["reason"], told["action_name"]) == ("baseline", "DeadlineExceeded", "hold")
     assert (told["propensity_ok"], record.why_not_ok) == (False, "DeadlineExceeded")
+    assert told["late"] is True
     assert record.options == {"deadline_ms": 1e-9}
 
 
@@ -198,9 +283,10 @@ async def test_a_request_id_is_one_body_s(served: Serving) -> None:
 
 async def test_a_request_id_holds_for_a_minute(tmp_path: Path) -> None:
     """After 60 s on the desk's clock the same body is decided anew."""
-    times = iter((0.0, 59.9, 60.1))
+    clock = iter((0.0, 0.0, 59.9, 59.9, 60.1, 60.1))
     with serving(tmp_path) as served:
-        served.plane.edge._desk._clock = lambda: next(times)
+        # Each request reads it twice: to find earlier ones, and to see whether its answer is late.
+        served.plane.edge._desk._clock = lambda: next(clock)
         replies = [await served.act(request_id="r") for _ in range(3)]
         first, again, anew = (whole(reply)["decision_id"] for reply in replies)
 

@@ -198,10 +198,11 @@ async def test_an_error_that_may_pass_says_when_to_try_again() -> None:
     class Refusing:
         """A desk that takes nothing."""
 
-        def answer(self, outcome: RequestRefused) -> tuple[int, bytes]:
-            return 503, outcome.body()
+        def refusal(self, error: RequestRefused) -> tuple[int, bytes]:
+            return 503, error.body()
 
-        def ask(self, _: bytes) -> None:
+        def ask(self, _: bytes, arrived: float) -> None:
+            assert arrived <= time.monotonic()
             raise RequestRefused("no")
 
     edge = Edge(served, Refusing(), body_bytes=100)  # type: ignore[arg-type]  # fakes

@@ -147,7 +147,7 @@ def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path, bodie
         for seed in SEEDS:
             for body in mutated(seed, bodies // len(SEEDS)):
                 try:
-                    request = decode(body, nobody)
+                    request = decode(body, nobody, 0.0)
                 except RequestRefused as error:
                     fates[error.code] += 1
                     wrong = MARK in error.message or MARK in error.path

@@ -151,7 +151,21 @@ BAD: dict[str, tuple[bytes, int, str]] = {
     "mask that is too long": (told(allowed=[True] * 4), 422, "$.allowed"),
     "empty mask": (told(allowed=[]), 422, "$.allowed"),
     "mask of truths and names": (told(allowed=[True, "hold", False]), 422, "$.allowed"),
-    "mask of numbers": (told(allowed=[1, 0, 1]), 422, "$.allowed[0]"),
+    "2 in a mask": (told(allowed=[1, 0, 2]), 422, "$.allowed[2]"),
+    "half a truth in a mask": (told(allowed=[1, 0.5, 0]), 422, "$.allowed[1]"),
+    "-1 in a mask": (told(allowed=[-1, 0, 1]), 422, "$.allowed[0]"),
+    "mask of zeros": (told(allowed=[0, 0, 0.0]), 422, "$.allowed"),
+    "truths and names in a mask": (told(allowed=[1, 0, "hold"]), 422, "$.allowed"),
+    "half an action": (plus(b'"feedback":{"executed_action":1.5}'), 422, "$.feedback.executed_action"),
+    "an action too many": (plus(b'"feedback":{"executed_action":3.0}'), 422, "$.feedback.executed_action"),
+    "a truth for an action": (plus(b'"feedback":{"executed_action":true}'), 422, "$.feedback.executed_action"),
+    "an empty feedback_id": (plus(b'"feedback":{"reward":1,"feedback_id":""}'), 422, "$.feedback.feedback_id"),
+    "a long feedback_id": (
+        plus(b'"feedback":{"reward":1,"feedback_id":"%b"}' % (b"x" * 65)),
+        422,
+        "$.feedback.feedback_id",
+    ),
+    "a number for a feedback_id": (plus(b'"feedback":{"reward":1,"feedback_id":7}'), 422, "$.feedback.feedback_id"),
     "mask that forbids everything": (told(allowed=[False] * 3), 422, "$.allowed"),
     "unknown fact": (told(facts={MARK: 1}), 422, "$.facts"),
     "text for a fact": (told(facts={"price": MARK}), 422, "$.facts[...]"),
@@ -251,19 +265,20 @@ class Nobody:
         raise AssertionError(outcome)
 
 
-def read(intake: Intake, body: bytes) -> Request:
+def read(intake: Intake, body: bytes, arrived: float = 50.0) -> Request:
     """The request in a body; nobody waits for its answer."""
-    return intake.request(body, Nobody())
+    return intake.request(body, Nobody(), arrived)
 
 
 async def test_a_request_knows_when_it_came_and_until_when_it_waits() -> None:
-    """The deadline is the configuration's or the caller's, on the monotonic clock."""
+    """The deadline is the configuration's or the caller's, on the monotonic clock, from its first byte on."""
     clocks = Clocks()
     intake = intake_of(clocks, limits={"deadline_ms": 40})
 
-    plain, hurried = read(intake, told()), read(intake, told(deadline_ms=3.5))
+    plain, hurried = read(intake, told(), 49.99), read(intake, told(deadline_ms=3.5))
 
-    assert (plain.at, plain.now, plain.arrived, plain.deadline) == (NOW, NOW, 50.0, 50.04)
+    assert (plain.at, plain.now, plain.arrived, plain.read) == (NOW, NOW, 49.99, 50.0)
+    assert math.isclose(plain.deadline, 50.03)
     assert math.isclose(hurried.deadline, 50.0035)
     assert (plain.options, hurried.options) == (None, {"deadline_ms": 3.5})
 

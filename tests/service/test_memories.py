@@ -217,8 +217,11 @@ class TestEpisodes:
         whole(await served.post("/feedback", {"decision_id": loop.last, "reward": 1}))
         whole(await served.post("/feedback", {"decision_id": earlier, "reward": 1, "terminated": True}))
         await served.post("/feedback", {"decision_id": loop.last, "terminated": "yes"})
-        await loop.steps(1, feedback={"decision_id": other.last, "reward": 1, "terminated": True})
-        await loop.steps(1, feedback={"reward": 1})
+        whole(await served.post("/feedback", {"decision_id": other.last, "reward": 1, "terminated": True}))
+        refused = await served.act("s", feedback={"decision_id": other.last, "reward": 1, "terminated": True})
+        await loop.steps(2, feedback={"reward": 1})
+
+        assert refused.status == 409
 
         assert [decision.step for decision in served.decisions() if decision.session == "s"] == [0, 1, 2, 3, 4]
 
@@ -227,7 +230,8 @@ class TestEpisodes:
         loop, other = Loop(served, "s"), Loop(served, "t")
         await loop.steps(2, previous=None)
         await other.steps(2, previous=None)
-        await loop.steps(1, feedback={"decision_id": other.last, "reward": 1, "terminated": True})
+        whole(await served.post("/feedback", {"decision_id": other.last, "reward": 1, "terminated": True}))
+        await loop.steps(1)
         other.model.start()
         await other.steps(2)
 
@@ -263,7 +267,7 @@ class TestLost:
         assert report["fallbacks"] == {"HistoryUnknown": 4}
 
     async def test_a_decision_that_is_not_here_has_no_memory(self, served: Serving) -> None:
-        """One of this session too long ago, and one of another session."""
+        """One of this session too long ago; one of another session is refused."""
         loop, other = Loop(served, "s"), Loop(served, "t")
         await loop.steps(1, previous=None)
         old = loop.last
@@ -272,7 +276,7 @@ class TestLost:
 
         lost(await loop.act(previous=old))
         lost(await loop.act())
-        lost(await other.act(previous=loop.last))
+        assert (await served.act("t", previous=loop.last)).status == 409
 
     async def test_rows_without_a_memory_do_not_spoil_their_batch(self, served: Serving) -> None:
         """Known and unknown sessions in one turn: each has what is its own."""

@@ -36,6 +36,7 @@ BEYOND = (
         "is not a list of actions, expected",
         "says nothing",
         "was used for another body",
+        "holds nothing that could be taken",
         "has next_observation and final_observation",
         "no action is safe here: DeadlineExceeded",
     ),
@@ -240,9 +241,12 @@ def test_whatever_the_page_allows_is_taken(served: Serving, page: dict[str, Any]
     runner, taken = asyncio.Runner(), 0
 
     @settings(ONCE, max_examples=60 if path == "/act/batch" else 200)
-    @given(values(schema))
-    def property_holds(body: Any) -> None:
+    @given(values(schema), st.booleans())
+    def property_holds(body: Any, ours: bool) -> None:
         nonlocal taken
+        for item in objects(body) if ours and path == "/feedback" else ():
+            if "decision_id" in item:
+                item["decision_id"] = made
         validate(body, schema)
         reply = runner.run(call(served.app, "POST", path, json.dumps(body).encode()))
         fits(page, "post", path, reply)
@@ -251,6 +255,7 @@ def test_whatever_the_page_allows_is_taken(served: Serving, page: dict[str, Any]
         taken += not errors
 
     with runner:
+        made = runner.run(served.act("made")).json()["decision_id"]
         property_holds()
 
     assert taken > 10
@@ -267,7 +272,16 @@ async def test_every_refusal_has_the_declared_shape(served: Serving, page: dict[
     for i in range(2):
         fits(page, "post", "/act", await served.act("s", [0.1 * i, 0, 1], request_id="twice"))
     fits(page, "post", "/act/batch", await served.post("/act/batch", {"requests": [asking(), {}]}))
-    fits(page, "post", "/feedback", await served.post("/feedback", [{}, {"decision_id": "A" * 52, "reward": 1}]))
+    nothing = await served.post("/feedback", [{}, {"decision_id": "A" * 52, "reward": 1}])
+    fits(page, "post", "/feedback", nothing)
+    assert (nothing.status, len(nothing.json()["results"])) == (422, 2)
+    other = (await served.act("other")).json()["decision_id"]
+    conflict = await served.act("s", previous=other)
+    fits(page, "post", "/act", conflict)
+    assert conflict.status == 409
+    late = await served.act("s", deadline_ms=1e-9)
+    fits(page, "post", "/act", late)
+    assert late.json()["late"] is True
     for path in ("/report", "/metrics", "/policy", "/live", "/ready"):
         fits(page, "get", path, await served.get(path))
 

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 import service.protocol
 from service.process import server_of
+from service.protocol import ActProtocol
 from tests.in_process import Reply, Serving, asking, serving
 
 BODY = json.dumps(asking("s", explore=False)).encode()
@@ -177,6 +179,92 @@ async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch
             (reply,) = replies(await talk(port, post(BODY)[:-10]))
 
     assert (reply.status, reply.error["code"]) == (408, "too_slow")
+
+
+@pytest.mark.parametrize("way", ["direct", "through ASGI", "a batch"])
+async def test_a_deadline_counts_from_the_first_byte(tmp_path: Path, way: str) -> None:
+    """A request whose end comes after its deadline is late: the baseline answers without a question to the model."""
+    row = asking("s", deadline_ms=30)
+    path, told = (b"/act/batch", {"requests": [row, row]}) if way == "a batch" else (b"/act", row)
+    whole = post(json.dumps(told).encode(), path=path + (b"?x=1" if way == "through ASGI" else b""))
+    with serving(tmp_path) as served, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(served.plane.engine, "infer", _never)
+        async with listening(served) as port:
+            (reply,) = replies(await talk(port, whole[:9], whole[9:-5], b"", b"", b"", whole[-5:]))
+        report = (await served.get("/report")).json()
+
+    rows = reply.json()["decisions"] if way == "a batch" else [reply.json()]
+    assert [(one["source"], one["reason"], one["late"]) for one in rows] == [
+        ("baseline", "DeadlineExceeded", True)
+    ] * len(rows)
+    assert report["late_answers"] == {"baseline": len(rows)}
+    assert report["decisions"] == len(rows)
+
+
+def _never(inputs: Any) -> Any:
+    """A model that nobody may ask."""
+    raise AssertionError(inputs)
+
+
+async def test_the_next_request_of_a_connection_has_a_deadline_of_its_own(tmp_path: Path) -> None:
+    """What came late on a connection makes nothing after it late, and the time between two counts for neither."""
+    kept = (b"content-type: application/json", b"content-length: %d")
+    body = json.dumps(asking("s", deadline_ms=5_000)).encode()
+    hurried = json.dumps(asking("s", deadline_ms=1)).encode()
+    first = post(hurried, kept[0], kept[1] % len(hurried))
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            parts = [first[:20], first[20:], post(body, kept[0], kept[1] % len(body)), post(body)]
+            found = replies(await talk(port, *parts))
+
+    assert ["late" in reply.json() for reply in found] == [True, False, False]
+
+
+async def test_pipelined_requests_count_from_the_read_that_brought_them(tmp_path: Path) -> None:
+    """The second waits for the first one's answer: if that takes longer than it may wait, it is late."""
+    kept = (b"content-type: application/json", b"content-length: %d")
+    slow, hurried = (json.dumps(asking(name, deadline_ms=ms)).encode() for name, ms in (("a", 9_000), ("b", 20)))
+    with serving(tmp_path) as served, pytest.MonkeyPatch.context() as patch:
+        infer = served.plane.engine.infer
+
+        def slowed(inputs: Any) -> Any:
+            time.sleep(0.05)
+            return infer(inputs)
+
+        patch.setattr(served.plane.engine, "infer", slowed)
+        async with listening(served) as port:
+            found = replies(await talk(port, post(slow, kept[0], kept[1] % len(slow)) + post(hurried)))
+
+    assert [(reply.json()["source"], "late" in reply.json()) for reply in found] == [
+        ("policy", False),
+        ("baseline", True),
+    ]
+
+
+async def test_what_is_read_was_there_when_the_turn_of_the_loop_began(tmp_path: Path) -> None:
+    """Where a loop says when its turn began, as uvloop does, requests count from then, but for its last millisecond."""
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            loop = asyncio.get_running_loop()
+            plain = loop.time
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(ActProtocol, "data_received", _behind(loop, plain, ActProtocol.data_received))
+                (reply,) = replies(await talk(port, post(json.dumps(asking("s", deadline_ms=1_000)).encode())))
+
+    assert (reply.json()["reason"], reply.json()["late"]) == ("DeadlineExceeded", True)
+
+
+def _behind(loop: Any, plain: Any, receive: Any) -> Any:
+    """Have bytes received at the end of a turn of five seconds."""
+
+    def received(protocol: ActProtocol, data: bytes) -> None:
+        loop.time = lambda: plain() - 5.0
+        try:
+            receive(protocol, data)
+        finally:
+            loop.time = plain
+
+    return received
 
 
 async def test_other_ways_of_asking_work(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """Rungs: what is below the policy is tried beside live traffic, reproducibly, and told stale when it is."""
 
 import logging
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
@@ -150,7 +150,7 @@ def test_a_flight_that_reached_no_journal_says_nothing() -> None:
     """Feedback may have, and lands alone."""
     plane = plane_of()
     rungs = Rungs(plane, 60)
-    rungs.landed(replace(landed(plane), records=[], requests=[]), 0.0)
+    rungs.landed(structs.replace(landed(plane), records=[], requests=[]), 0.0)
 
     assert rungs.last_success == {"baseline": None}
 

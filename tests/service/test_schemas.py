@@ -45,6 +45,25 @@ def test_a_named_observation_comes_out_in_the_order_of_the_schema() -> None:
     assert seen(wire, [3, 1, 2]) == [3, 1, 2]
 
 
+@pytest.mark.parametrize("shape", ["fields", "array", "bytes", "Dict"])
+def test_an_integer_may_be_written_with_a_point(shape: str) -> None:
+    """Julia and Python's floats say 3.0 where 3 is meant; 3.5 is refused at its place, and so is what is too large."""
+    whole = Array(shape=(2,), dtype="int64", low=0, high=9)
+    spaces: dict[str, ObservationSpace] = {
+        "fields": fields("a", "b", dtype="int64", low=0, high=9),
+        "array": whole,
+        "bytes": Array(shape=(2,), dtype="uint8"),
+        "Dict": Dict(entries=(Entry(key="k", space=whole),)),
+    }
+    wire = wire_of(spaces[shape])
+    put: Any = (lambda row: {"k": row}) if shape == "Dict" else lambda row: row
+
+    assert [seen(wire, put(row)) for row in ([3.0, 4], [3, 4.0], [-0.0, 1e0])] == [[3, 4], [3, 4], [0, 1]]
+    for bad, place in (([3.5, 4], 0), ([3, 1e300], 1), ([3, 256.0], 1), ([-1.0, 0], 0), ([True, 0], 0)):
+        with pytest.raises(msgspec.ValidationError, match=rf"\[{place}\]"):
+            seen(wire, put(bad))
+
+
 def test_field_names_that_are_keywords_of_a_language_are_fine() -> None:
     """A field may be called what a struct could not."""
     wire = wire_of(fields("class", "f1", "f0", "self", "__init__"))
@@ -338,7 +357,10 @@ def test_every_field_is_taken(told: dict[str, object]) -> None:
         {"feedback": {"terminated": 1}},
         {"feedback": {"activated": "yes"}},
         {"feedback": {"next_observation": [1, 2]}},
-        {"allowed": [1, 0]},
+        {"allowed": [2, 0]},
+        {"allowed": [1, 0.5]},
+        {"allowed": [-1, 0]},
+        {"allowed": [1, None]},
         {"allowed": [True] * 3},
         {"allowed": "go"},
         {"allowed": {"go": True}},

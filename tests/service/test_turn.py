@@ -414,6 +414,52 @@ async def test_the_service_s_own_deadline_is_what_a_version_may_take(tmp_path: P
     assert (hurried["reason"], patient["source"]) == ("DeadlineExceeded", "policy")
 
 
+async def test_what_is_late_already_is_not_asked_of_the_model(tmp_path: Path) -> None:
+    """It takes the baseline alone, inline or on the pool; those beside it are asked."""
+    held = Held()
+    table = Table(tmp_path, STRICT, deadline_s=0.1, slow=held)
+    table.now = 5.0
+    late, fine, slow = (
+        table.submit(name, deadline=deadline) for name, deadline in (("fast a", 4.9), ("fast b", 60), ("slow a", 4.9))
+    )
+    records = await decided(late, fine, slow)
+    table.journal.close()
+
+    assert [record.reason for record in records] == ["DeadlineExceeded", None, "DeadlineExceeded"]
+    assert table.engine.batches == [1]
+    assert held.terminated == 0
+    assert all(table.breakers.closed(version) for version in ("fast", "slow"))
+
+
+async def test_a_queue_is_no_fault_of_the_version(tmp_path: Path) -> None:
+    """Rows that had little time left when it was asked miss their deadline by no fault of its own."""
+    table = Table(tmp_path, STRICT, deadline_s=0.1)
+    slowed(table, 0.03)
+    reasons = []
+    for _ in range(5):
+        (late,) = await decided(table.submit("fast a", arrived=table.now - 0.08, deadline=table.now + 0.02))
+        reasons.append(late.reason)
+    table.journal.close()
+
+    assert reasons == ["DeadlineExceeded"] * 5
+    assert table.breakers.openings()["fast"] == 0
+
+
+async def test_a_short_wait_before_it_excuses_no_version_that_hangs(tmp_path: Path) -> None:
+    """On the pool its run ends with its callers' deadlines, which began before it was asked."""
+    held = Held()
+    table = Table(tmp_path, STRICT, deadline_s=0.125, slow=held)
+    for _ in range(2):
+        answer = table.submit("slow a", arrived=table.now - 0.03125, deadline=table.now + 0.09375)
+        await asyncio.sleep(0)
+        table.now += 0.09375
+        (late,) = await decided(answer)
+    (after,) = await decided(table.submit("slow b"))
+    table.journal.close()
+
+    assert (late.reason, after.reason) == ("DeadlineExceeded", "BreakerOpen")
+
+
 async def test_what_was_late_before_it_was_asked_is_no_fault_of_the_version(tmp_path: Path) -> None:
     """The host was too slow."""
     table = Table(tmp_path, STRICT)
