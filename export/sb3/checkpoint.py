@@ -1,6 +1,7 @@
 """A Stable-Baselines3 zip, read from its texts and tensors alone: neither SB3 nor gym, and nothing is unpickled."""
 
 import ast
+import contextlib
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from export.spec.nearest import one_of
 _DATA_CAP = 64 * 1024 * 1024
 _TEXT_CAP = 1024 * 1024
 _NAME = 200
+# What only algorithms with a replay buffer save.
+_OFF_POLICY = frozenset({"replay_buffer_class", "buffer_size", "learning_starts"})
 # Keyword arguments of a policy that change training, but not what the network answers.
 _HARMLESS = frozenset("device lr_schedule n_critics optimizer_class optimizer_kwargs ortho_init".split())
 # Those that the families read, or that a family needs to know of only where its actions are real numbers.
@@ -82,6 +85,18 @@ def read_sb3(data: bytes) -> Sb3Checkpoint:
         kwargs=_known(kwargs),
         tensors=tensors_of(load_tensors_only(members["policy.pth"], "policy.pth"), "policy.pth"),
     )
+
+
+def shows_vec_normalize(data: bytes) -> bool:
+    """Say whether a zip shows by itself that a VecNormalize was around its policy as it was trained.
+
+    On-policy algorithms, and ARS, keep the observation before normalisation only then. Off-policy ones always keep one,
+    so that their zips show nothing; neither does a file that is no such zip.
+    """
+    with contextlib.suppress(CheckpointRefused):
+        texts = _texts(members_of(data, {"data": _DATA_CAP}).get("data", b""))
+        return texts.get("_last_original_obs") is not None and not _OFF_POLICY & texts.keys()
+    return False
 
 
 def _texts(data: bytes) -> dict[str, object]:

@@ -9,8 +9,9 @@ from export.errors import CheckpointRefused, OptionInvalid
 from export.inert_yaml import YAML_CAP
 from export.sb3.around import Around, around, same
 from export.sb3.beside import all_near, is_anothers, statistics_beside
+from export.sb3.checkpoint import shows_vec_normalize
 from export.sb3.normaliser import read_normaliser
-from export.sb3.zoo import Given, contradictions, read_zoo
+from export.sb3.zoo import Given, Zoo, contradictions, read_zoo
 
 _SETTINGS = ("config.yml", "args.yml")
 
@@ -53,8 +54,11 @@ def wrapped(zip_: Path, told: Told) -> Wrapped:
     does = data is not None and read_normaliser(data, name).norm_obs
     # Whoever names or leaves out statistics knows better than the settings.
     said = told.ignore_normalisation or (told.normalisation is not None)
-    if not told.ignore_config:
-        _refuse(zip_, places, Given(None if said else does, told.frames, told.time_feature))
+    read = () if told.ignore_config else tuple(_settings(places))
+    _refuse(zip_, read, Given(None if said else does, told.frames, told.time_feature))
+    without = any(zoo.normalised is False and zoo.normalise for _, zoo in read)
+    if found is None and not told.ignore_normalisation and not without:
+        _refuse_lost(zip_)
     return Wrapped(data, name, tuple(_lines(found, does, all_near(places) if told.ignore_normalisation else ())))
 
 
@@ -84,20 +88,38 @@ def _unnamed(place: Around, kind: str) -> Iterator[tuple[Path, bool]]:
         yield from ((folder.path / name, foreign) for name in folder.settings if same(name, kind))
 
 
-def _refuse(zip_: Path, places: Sequence[Around], given: Given) -> None:
-    """Refuse an export that the settings around the zip contradict."""
-    against: list[str] = []
+def _settings(places: Sequence[Around]) -> Iterator[tuple[Path, Zoo]]:
+    """Read the settings around the zip; those of somebody else that cannot be read say nothing."""
     for path, foreign in settings_near(places):
         try:
-            zoo = read_zoo(read_capped(path, YAML_CAP), str(path), foreign=foreign)
+            yield path, read_zoo(read_capped(path, YAML_CAP), str(path), foreign=foreign)
         except CheckpointRefused as error:
             if foreign:
                 continue
             msg = f"{error}; --ignore-config leaves it unread"
             raise CheckpointRefused(msg) from error
-        against.extend(contradictions(zoo, str(path), given))
+
+
+def _refuse(zip_: Path, settings: Sequence[tuple[Path, Zoo]], given: Given) -> None:
+    """Refuse an export that the settings around the zip contradict."""
+    against = [one for path, zoo in settings for one in contradictions(zoo, str(path), given)]
     if against:
         msg = f"{zip_.name}: {'; and '.join(against)}"
+        raise OptionInvalid(msg)
+
+
+def _refuse_lost(zip_: Path) -> None:
+    """Refuse a zip whose own texts show a VecNormalize, of which no statistics are there."""
+    try:
+        shown = shows_vec_normalize(read_capped(zip_))
+    except CheckpointRefused:
+        return  # whoever reads the policy says why
+    if shown:
+        msg = (
+            f"{zip_.name} shows that it was trained behind VecNormalize, but no statistics of observations are found "
+            "or given: say --normalisation FILE with those of its training, or --ignore-normalisation if it normalised "
+            "rewards alone (norm_obs=False)"
+        )
         raise OptionInvalid(msg)
 
 

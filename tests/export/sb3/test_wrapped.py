@@ -2,9 +2,13 @@
 
 from pathlib import Path
 
+import gymnasium
 import numpy as np
 import pytest
+import sb3_contrib
+import stable_baselines3
 import torch
+from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from export.__main__ import main
 from export.errors import CheckpointRefused, OptionInvalid
@@ -130,6 +134,56 @@ def test_statistics_of_one_frame_go_with_the_stack(tmp_path: Path, capsys: pytes
     assert single[0] == whole[0] == 0
     assert any("VecNormalize" in text for text in whole[1])
     assert capsys.readouterr().out.count("normalisation: ") == 2
+
+
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C", "TRPO", "RecurrentPPO", "SAC"])
+@pytest.mark.parametrize("normalised", [True, False])
+def test_a_zip_that_shows_its_normalisation_is_not_exported_without(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], algorithm: str, normalised: bool
+) -> None:
+    """Alone, without the file of statistics, as a download is; off-policy zips keep the same texts either way."""
+    kind = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
+    env = DummyVecEnv([lambda: gymnasium.make("Pendulum-v1")])
+    policy = "MlpLstmPolicy" if algorithm == "RecurrentPPO" else "MlpPolicy"
+    options = {} if algorithm == "SAC" else {"n_steps": 8} | ({} if algorithm == "A2C" else {"batch_size": 8})
+    model = kind(policy, VecNormalize(env) if normalised else env, device="cpu", **options)
+    model.learn(8)
+    model.save(tmp_path / "X.zip")
+
+    if normalised and algorithm != "SAC":
+        code, _ = exported(tmp_path, "X.zip")
+        assert code == 2
+        assert "X.zip shows that it was trained behind VecNormalize, but no statistics" in capsys.readouterr().err
+    else:
+        assert wrapped(tmp_path / "X.zip", Told()).statistics is None
+    assert wrapped(tmp_path / "X.zip", Told(ignore_normalisation=True)).statistics is None
+
+
+@pytest.mark.parametrize(
+    ("seen", "settings", "refused"),
+    [
+        ({":type:": "<class 'numpy.ndarray'>"}, None, True),
+        ({":type:": "<class 'dict'>", "camera": "[[1. 2.]]"}, None, True),
+        ({":type:": "<class 'numpy.ndarray'>"}, "normalize\n    - dict(norm_obs=False)", False),
+        (None, None, False),
+    ],
+)
+def test_settings_may_say_that_rewards_alone_were_normalised(
+    tmp_path: Path, seen: object, settings: str | None, refused: bool
+) -> None:
+    """Then the zip's own sign of VecNormalize says nothing of observations; a missing sign never does."""
+    laid(tmp_path, **{"X.zip": with_texts(actor_zip(), _last_original_obs=seen)})
+    if settings is not None:
+        laid(tmp_path, **{"config.yml": f"{ZOO}  - - {settings}\n".encode()})
+
+    if refused:
+        with pytest.raises(OptionInvalid, match=r"X\.zip shows .*--normalisation FILE .*--ignore-normalisation"):
+            wrapped(tmp_path / "X.zip", Told())
+    else:
+        assert wrapped(tmp_path / "X.zip", Told()).statistics is None
+    laid(tmp_path, **{"X/vecnormalize.pkl": statistics()})
+    if settings is None:
+        assert wrapped(tmp_path / "X.zip", Told()).statistics == statistics()
 
 
 @pytest.mark.parametrize(
