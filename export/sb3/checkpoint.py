@@ -12,12 +12,16 @@ import torch
 from export.archive import TENSOR_CAP, load_tensors_only, members_of, sha256_of, tensors_of
 from export.errors import CheckpointRefused, OptionInvalid
 from export.networks import ACTIVATIONS
+from export.sb3.pickled_spaces import Bounds, bounds_by_key
 from export.spec import Source
 from export.spec.nearest import one_of
 
 _DATA_CAP = 64 * 1024 * 1024
 _TEXT_CAP = 1024 * 1024
 _NAME = 200
+# Where SB3 puts a value's pickle, beside its texts, and whose pickles are read as data.
+_PICKLED = ":serialized:"
+_SPACES = frozenset({"observation_space", "action_space"})
 # What only algorithms with a replay buffer save.
 _OFF_POLICY = frozenset({"replay_buffer_class", "buffer_size", "learning_starts"})
 # Keyword arguments of a policy that change training, but not what the network answers.
@@ -32,7 +36,10 @@ _READ = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Sb3Checkpoint:
-    """The texts and tensors of a zip; values that exist only in pickled form are not among them."""
+    """The texts and tensors of a zip; values that exist only in pickled form are not among them.
+
+    ``bounds`` are those of the Boxes of a space, by the space's name and their key: see ``bounds_by_key``.
+    """
 
     policy_module: str
     policy_class: str
@@ -41,6 +48,7 @@ class Sb3Checkpoint:
     texts: Mapping[str, object] = field(repr=False)
     kwargs: Mapping[str, object] = field(repr=False)
     tensors: Mapping[str, torch.Tensor] = field(repr=False)
+    bounds: Mapping[str, Mapping[str, Bounds]] = field(repr=False, default_factory=dict)
 
     def flag(self, key: str, default: bool) -> bool:
         """Give a keyword argument of the policy that says yes or no."""
@@ -66,7 +74,8 @@ def read_sb3(data: bytes) -> Sb3Checkpoint:
         if name not in members:
             msg = f"the zip has no member {name!r}: expected one that Stable-Baselines3 saved"
             raise CheckpointRefused(msg)
-    texts = _texts(members["data"])
+    pickled: dict[str, object] = {}
+    texts = _texts(members["data"], pickled)
     policy_class = texts.get("policy_class")
     if not isinstance(policy_class, dict) or not isinstance(policy_class.get("__module__"), str):
         msg = "the zip's policy_class exists only in pickled form, which is never opened: save it anew with SB3 >= 1.0"
@@ -84,6 +93,7 @@ def read_sb3(data: bytes) -> Sb3Checkpoint:
         texts=texts,
         kwargs=_known(kwargs),
         tensors=tensors_of(load_tensors_only(members["policy.pth"], "policy.pth"), "policy.pth"),
+        bounds={name: bounds_by_key(space) for name, space in pickled.items()},
     )
 
 
@@ -99,21 +109,21 @@ def shows_vec_normalize(data: bytes) -> bool:
     return False
 
 
-def _texts(data: bytes) -> dict[str, object]:
-    """Parse ``data`` and drop what is pickled on sight."""
-
-    def without_pickles(pairs: list[tuple[str, object]]) -> dict[str, object]:
-        return {key: value for key, value in pairs if key != ":serialized:"}
-
+def _texts(data: bytes, pickled: dict[str, object] | None = None) -> dict[str, object]:
+    """Parse ``data`` and take what is pickled out of it; what belongs to spaces goes into ``pickled`` by their name."""
     try:
-        texts = json.loads(data, object_pairs_hook=without_pickles)
+        texts = json.loads(data)
     except (ValueError, RecursionError) as error:
         msg = f"the zip's member 'data' is not JSON: {error}"
         raise CheckpointRefused(msg) from error
     if not isinstance(texts, dict):
         msg = "the zip's member 'data' is not a JSON object"
         raise CheckpointRefused(msg)
-    return texts
+    for key, value in texts.items():
+        found = value.pop(_PICKLED, None) if isinstance(value, dict) else None
+        if pickled is not None and found is not None and key in _SPACES:
+            pickled[key] = found
+    return {key: value for key, value in texts.items() if key != _PICKLED}
 
 
 def _known(kwargs: dict[str, object]) -> dict[str, object]:

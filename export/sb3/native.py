@@ -163,6 +163,9 @@ def _gym(space: Space, spaces: ModuleType) -> object:
         return spaces.MultiDiscrete(list(space.sizes))
     if space.kind == "MultiBinary":
         return spaces.MultiBinary(space.shape if len(space.shape) > 1 else space.shape[0])
+    if space.dtype == "uint8" and len(space.shape) == 3 and not space.image:
+        # Its bounds may not be known in full; that they are not an image's is all that the policy sees of them.
+        return spaces.Box(0, 254, space.shape, np.uint8)
     least, most = (0.0, 255.0) if space.dtype == "uint8" else (-np.inf, np.inf)
     low, high = (
         np.array([free if bound is None else bound for bound in side] or np.full(space.shape, free))

@@ -3,15 +3,22 @@
 import ast
 import math
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
 
 from export.errors import CheckpointRefused
 from export.sb3.checkpoint import Sb3Checkpoint, literal, whole
+from export.sb3.pickled_spaces import Bounds
 
 # What gym once wrote for "no bound": the largest float32.
 _UNBOUNDED = 3.4e38
 _MOST = 65536
+# An image's bounds, and how much a text rounds a number of float32 (with NumPy's eight digits) at most.
+_PIXELS = (0.0, 255.0)
+_ROUNDED = 1e-6
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ENTRY = re.compile(rf"({_QUOTED})\s*[:,]\s*(\w+)\(")
 
@@ -22,7 +29,8 @@ class Space:
 
     ``sizes`` are the numbers of choices of a Discrete or MultiDiscrete, ``starts`` where they begin to count.
     ``low`` and ``high`` are a Box's bounds row by row, None where a number has none; empty where NumPy left out the
-    middle of a long array. ``spaces`` are the parts of a Dict, in its order.
+    middle of a long array. ``pixels`` says that nothing that is known of the bounds differs from 0 and 255.
+    ``spaces`` are the parts of a Dict, in its order.
     """
 
     kind: str
@@ -32,13 +40,13 @@ class Space:
     high: tuple[float | None, ...] = ()
     sizes: tuple[int, ...] = ()
     starts: tuple[int, ...] = ()
+    pixels: bool = field(default=True, compare=False)
     spaces: tuple[tuple[str, "Space"], ...] = ()
 
     @property
     def image(self) -> bool:
         """Whether SB3 takes it for an image: three axes of whole numbers from 0 to 255, unless it is seen to differ."""
-        fits = self.kind == "Box" and len(self.shape) == 3 and self.dtype == "uint8"
-        return fits and set(self.low) <= {0.0} and set(self.high) <= {255.0}
+        return self.kind == "Box" and len(self.shape) == 3 and self.dtype == "uint8" and self.pixels
 
 
 def space_of(found: Sb3Checkpoint, key: str) -> Space:
@@ -48,11 +56,11 @@ def space_of(found: Sb3Checkpoint, key: str) -> Space:
     if named is None or not isinstance(text, dict):
         msg = f"the zip's {key} exists only in pickled form, which is never opened"
         raise CheckpointRefused(msg)
-    return _of_attributes(named[1], text, f"the {key.replace('_', ' ')}")
+    return _of_attributes(named[1], text, f"the {key.replace('_', ' ')}", found.bounds.get(key, {}))
 
 
-def _of_attributes(kind: str, text: Mapping[str, object], what: str) -> Space:
-    """Read a space whose attributes SB3 wrote one by one."""
+def _of_attributes(kind: str, text: Mapping[str, object], what: str, exact: Mapping[str, Bounds]) -> Space:
+    """Read a space whose attributes SB3 wrote one by one; ``exact`` are bounds by key that were pickled beside them."""
     if kind == "Discrete":
         sizes = (whole(literal(text.get("n")), "the space's n", _MOST),)
         return Space(kind, sizes=sizes, starts=integers(text.get("start", 0), what))
@@ -61,16 +69,43 @@ def _of_attributes(kind: str, text: Mapping[str, object], what: str) -> Space:
     if kind == "MultiBinary":
         return _multi_binary(text.get("n"), what)
     if kind == "Dict":
-        return Space(kind, spaces=tuple(_parts(text.get("spaces"), what)))
+        return Space(kind, spaces=tuple(_parts(text.get("spaces"), what, exact)))
     if kind != "Box":
         msg = f"{what} is {kind}, expected Box, Discrete, MultiDiscrete, MultiBinary or Dict"
         raise CheckpointRefused(msg)
     shape = _shape(text.get("_shape", text.get("shape")), what)
-    low, high = (bounds(text.get(f"{side}_repr") or text.get(side), math.prod(shape), what) for side in ("low", "high"))
-    return Space(kind, shape, str(text.get("dtype", "float32")), low, high)
+    told = [text.get(f"{side}_repr") or text.get(side) for side in ("low", "high")]
+    return _box(shape, str(text.get("dtype", "float32")), told, what, exact.get(""))
 
 
-def _parts(text: object, what: str) -> Iterator[tuple[str, Space]]:
+def _box(shape: tuple[int, ...], dtype: str, told: Sequence[object], what: str, exact: Bounds | None) -> Space:
+    """Make a Box of the texts of its bounds, and of the ``exact`` ones where there are some of its shape.
+
+    Texts are rounded, to whatever precision training had NumPy print, and may leave the middle of an array out.
+    """
+    sides = [bounds(text, math.prod(shape), what) for text in told]
+    pixels = [set(_words(text)) - {"..."} for text in told]
+    if exact is None or any(side.shape != shape for side in exact):
+        seen = all({float(word) for word in words} <= {value} for words, value in zip(pixels, _PIXELS, strict=True))
+        return Space("Box", shape, dtype, sides[0], sides[1], pixels=seen)
+    low, high = (_closer(side, array) for side, array in zip(sides, exact, strict=True))
+    seen = all(bool((array == value).all()) for array, value in zip(exact, _PIXELS, strict=True))
+    return Space("Box", shape, dtype, low, high, pixels=seen)
+
+
+def _closer(told: tuple[float | None, ...], exact: NDArray[np.float64]) -> tuple[float | None, ...]:
+    """Give bounds as they are told, unless what was told is rounded by more than float32 rounds."""
+    numbers = tuple(value if abs(value) < _UNBOUNDED else None for value in exact.reshape(-1).tolist())
+    if not told or any(a is not b and not _near(a, b) for a, b in zip(told, numbers, strict=True)):
+        return numbers if told and not np.isnan(exact).any() else told
+    return told
+
+
+def _near(told: float | None, exact: float | None) -> bool:
+    return told is not None and exact is not None and abs(told - exact) <= _ROUNDED * abs(exact)
+
+
+def _parts(text: object, what: str, exact: Mapping[str, Bounds]) -> Iterator[tuple[str, Space]]:
     """Read the parts of a Dict, which SB3 wrote as one text: ``{'a': Box(...), ...}`` or ``OrderedDict([('a', ...``."""
     if not isinstance(text, str) or len(text) > _MOST * 16:
         msg = f"{what} is a Dict whose parts exist only in pickled form, which is never opened"
@@ -79,7 +114,7 @@ def _parts(text: object, what: str) -> Iterator[tuple[str, Space]]:
     while entry := _ENTRY.search(text, at):
         arguments, at = _arguments(text, entry.end(), what)
         key = str(ast.literal_eval(entry[1]))
-        yield key, _of_arguments(entry[2], arguments, f"{what}'s part {key!r}")
+        yield key, _of_arguments(entry[2], arguments, f"{what}'s part {key!r}", exact.get(key))
     if at == 0:
         msg = f"{what} is a Dict with the parts {text[:60]!r}, which cannot be read"
         raise CheckpointRefused(msg)
@@ -103,7 +138,7 @@ def _arguments(text: str, at: int, what: str) -> tuple[list[str], int]:
     raise CheckpointRefused(msg)
 
 
-def _of_arguments(kind: str, arguments: list[str], what: str) -> Space:
+def _of_arguments(kind: str, arguments: list[str], what: str, exact: Bounds | None) -> Space:
     """Read a space from the arguments of its ``repr``."""
     start = arguments[-1].removeprefix("start=") if arguments[-1].startswith("start=") else 0
     if kind == "Discrete":
@@ -115,9 +150,7 @@ def _of_arguments(kind: str, arguments: list[str], what: str) -> Space:
     if kind != "Box" or len(arguments) != 4:
         msg = f"{what} is {kind}({', '.join(arguments)[:60]}), expected Box(low, high, shape, dtype) or whole numbers"
         raise CheckpointRefused(msg)
-    shape = _shape(arguments[2], what)
-    low, high = (bounds(text, math.prod(shape), what) for text in arguments[:2])
-    return Space(kind, shape, arguments[3], low, high)
+    return _box(_shape(arguments[2], what), arguments[3], arguments[:2], what, exact)
 
 
 def _multi_discrete(sizes: object, starts: object, what: str) -> Space:
@@ -146,7 +179,7 @@ def bounds(text: object, count: int, what: str = "the observation space") -> tup
 
     None stands for a bound that is infinite; empty is what comes of a text that leaves the middle of an array out.
     """
-    words = str(text).replace("[", " ").replace("]", " ").split() if text is not None else []
+    words = _words(text)
     # NumPy prints long arrays with "..." in the middle.
     if "..." in words:
         return ()
@@ -158,6 +191,10 @@ def bounds(text: object, count: int, what: str = "the observation space") -> tup
     if len(known) == count:
         return known
     return known * count if len(known) == 1 else ()
+
+
+def _words(text: object) -> list[str]:
+    return str(text).replace("[", " ").replace("]", " ").split() if text is not None else []
 
 
 def _shape(value: object, what: str) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """Spaces read from texts: what every gym and gymnasium printed, and nothing that a text does not say in full."""
 
+from typing import Any
+
 import gymnasium
 import numpy as np
 import pytest
@@ -9,8 +11,8 @@ from export.errors import CheckpointRefused
 from export.sb3 import of_sb3, read_sb3
 from export.sb3.checkpoint import Sb3Checkpoint
 from export.sb3.texts import Space, bounds, integers, space_of
-from tests.export.sb3.models import made, zipped
-from tests.export.sb3.zips import CHOICE, dqn_zip, with_texts
+from tests.export.sb3.models import answered, inputs_of, made, read, seen_by, zipped
+from tests.export.sb3.zips import CHOICE, dqn_zip, texts_of, with_texts
 
 
 def written(**text: object) -> Sb3Checkpoint:
@@ -121,6 +123,95 @@ def test_an_image_of_an_old_zip_is_one_although_its_bounds_are_cut_short() -> No
     dark = space_of(written(**text | {"shape": [1, 1, 2]}, low="[[[0 0]]]", high="[[[9 9]]]"), "observation_space")
 
     assert (plain.image, dark.image) == (True, False)
+
+
+@pytest.mark.parametrize(
+    ("printing", "low", "high"),
+    [
+        ({"precision": 3, "suppress": True}, [-0.3926991, -1.5707964], [0.3926991, 1.2345678]),
+        ({"precision": 2}, [0.003456, 0.1], [0.98765, 0.8]),
+        ({"precision": 1, "floatmode": "fixed"}, [[-0.04, 0.26], [-7, 2]], [[0.26, 0.74], [11.25, 2.5]]),
+        ({"precision": 0, "suppress": True}, [-1.4, -2], [1.4, 2.5]),
+    ],
+)
+@pytest.mark.parametrize("algorithm", ["SAC", "TD3", "PPO"])
+def test_bounds_are_those_of_training_whatever_precision_it_printed_with(
+    printing: dict[str, Any], low: object, high: object, algorithm: str
+) -> None:
+    """People have NumPy print few digits, and SB3 writes the bounds as printed: both sides of the proof had these."""
+    with np.printoptions(**printing):
+        data = zipped(model := made(algorithm, spaces.Box(np.array(low, np.float32), np.array(high, np.float32))))
+
+    policy = of_sb3(read_sb3(data))
+
+    seen = inputs_of(policy, seen_by(model))
+    expected, _ = model.predict(seen["obs"], deterministic=True)
+    assert policy.native is not None
+    for answers in (answered(policy, seen), policy.native(seen)):
+        np.testing.assert_allclose(answers["action"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_bounds_that_are_printed_well_are_the_printed_ones() -> None:
+    """Files of artefacts stay as they were: eight digits are a float32, and pickles that say something odd nothing."""
+    model = made("SAC", spaces.Box(np.array([-0.3926991, -2], np.float32), np.array([0.1, 3], np.float32)))
+    data = zipped(model)
+    text = texts_of(data)["action_space"]
+    assert isinstance(text, dict)
+    odd: list[object] = ["no pickle", text[":serialized:"][:-40], 3, texts_of(data)["observation_space"]]
+
+    found = [space_of(read_sb3(data), "action_space")]
+    for pickled in odd:
+        told = text | {":serialized:": pickled[":serialized:"] if isinstance(pickled, dict) else pickled}
+        found.append(space_of(read_sb3(with_texts(data, action_space=told)), "action_space"))
+
+    assert {space.low for space in found} == {(-0.3926991, -2.0)}
+    assert {space.high for space in found} == {(0.1, 3.0)}
+
+
+UNEVEN = np.full((3, 24, 24), 255, np.uint8)
+UNEVEN[1], UNEVEN[2] = 3, 1
+DARK_SPOT = np.full((3, 40, 40), 255, np.uint8)
+DARK_SPOT[:, 20, 20] = 7
+LATE = np.zeros((3, 40, 40), np.uint8)
+LATE[0, 9, 9] = 1
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "image"),
+    [
+        (0, UNEVEN, False),
+        (0, DARK_SPOT, False),
+        (LATE, 255, False),
+        (0, np.full((3, 40, 40), 255, np.uint8), True),
+    ],
+)
+@pytest.mark.parametrize("within", [False, True])
+def test_bytes_with_other_bounds_than_an_images_are_no_image_although_cut_short(
+    low: object, high: np.ndarray, image: bool, within: bool
+) -> None:
+    """SB3 does not divide them by 255, nor does the policy: also where what is printed of the bounds looks like one."""
+    shape = (3, *np.shape(high)[1:]) if np.ndim(high) else (3, 40, 40)
+    box = spaces.Box(
+        np.broadcast_to(low, shape).astype(np.uint8), np.broadcast_to(high, shape).astype(np.uint8), dtype=np.uint8
+    )
+    part = spaces.Box(-1, 1, (2,), np.float32)
+    model = made(
+        "PPO",
+        spaces.Discrete(3),
+        spaces.Dict({"grid": box, "speed": part}) if within else box,
+        "MultiInputPolicy" if within else "MlpPolicy",
+    )
+
+    policy = read(model)
+    found = space_of(read_sb3(zipped(model)), "observation_space")
+
+    seen = seen_by(model, 50)
+    expected, _ = model.predict(seen, deterministic=True)
+    inputs = inputs_of(policy, seen)
+    assert (dict(found.spaces)["grid"] if within else found).image is image
+    assert policy.native is not None
+    np.testing.assert_array_equal(answered(policy, inputs)["action"], expected)
+    np.testing.assert_array_equal(policy.native(inputs)["action"], expected)
 
 
 def test_real_spaces_of_today_are_read_whole() -> None:
