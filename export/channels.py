@@ -30,9 +30,12 @@ def channels_last(policy: TrainedPolicy) -> TrainedPolicy:
     """Let a policy take its images as ``[N, H, W, C]``: it turns them inside the graph.
 
     An image is an array of three axes. Stable-Baselines3 and most networks have channels first, while Gymnasium's
-    environments and cameras have them last. Raises OptionInvalid where the observation has no image.
+    environments and cameras have them last. Where a policy knows which of its arrays were turned as it was trained,
+    as SB3's VecTransposeImage turns images of bytes alone, no other one is. Raises OptionInvalid where the observation
+    has no image.
     """
-    turned = {port.name: len(port.shape) == 3 for port in policy.observation.inputs}
+    known = policy.images
+    turned = {port.name: port.name in known if known else len(port.shape) == 3 for port in policy.observation.inputs}
     if not any(turned.values()):
         msg = "the observation has no image, expected an array of three axes whose channels can be last"
         raise OptionInvalid(msg)
@@ -40,7 +43,7 @@ def channels_last(policy: TrainedPolicy) -> TrainedPolicy:
     return replace(
         policy,
         module=ChannelsFirst(policy.module, tuple(turned.get(port.name, False) for port in policy.inputs)),
-        observation=_turned(policy.observation),
+        observation=_turned(policy.observation, names),
         inside=(*(f"{name}: channels moved from last to first" for name in names), *policy.inside),
         native=_asked_so(policy.native, names) if policy.native is not None else None,
     )
@@ -57,11 +60,13 @@ def refuse_last(stack: TrainedPolicy, frame: TrainedPolicy) -> None:
             raise OptionInvalid(msg)
 
 
-def _turned(space: ObservationSpace) -> ObservationSpace:
+def _turned(space: ObservationSpace, names: tuple[str, ...]) -> ObservationSpace:
     if isinstance(space, Dict):
-        return Dict(
-            entries=tuple(entry.model_copy(update={"space": _turned_part(entry.space)}) for entry in space.entries)
+        entries = (
+            entry.model_copy(update={"space": _turned_part(entry.space)}) if f"obs.{entry.key}" in names else entry
+            for entry in space.entries
         )
+        return Dict(entries=tuple(entries))
     return _turned_part(space)
 
 

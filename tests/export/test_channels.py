@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 from gymnasium import spaces
+from stable_baselines3.common.preprocessing import is_image_space
 
 from export.channels import channels_last
 from export.errors import OptionInvalid
@@ -55,6 +56,47 @@ def test_parts_of_a_dict_that_are_no_images_stay_as_they_are() -> None:
 
     assert isinstance(space, Dict)
     assert [entry.space.shape for entry in space.entries] == [(40, 36, 3), (3,)]
+
+
+CUBE = spaces.Box(-1, 1, (5, 5, 5), np.float32)
+HEIGHTS = spaces.Box(0, 9, (4, 6, 4), np.uint8)
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        {"camera": TALL, "map": CUBE},
+        {"camera": TALL, "heights": HEIGHTS},
+        {"camera": TALL, "map": CUBE, "rear": spaces.Box(0, 255, (1, 36, 36), np.uint8)},
+    ],
+)
+def test_what_the_library_would_not_turn_is_not_turned(parts: dict[str, spaces.Space[Any]]) -> None:
+    """VecTransposeImage turns images of bytes alone: callers send other arrays as the environment gives them."""
+    model = made("PPO", spaces.Discrete(3), spaces.Dict(parts), "MultiInputPolicy")
+    seen = balanced(model)
+    plain = read(model)
+    images = [f"obs.{key}" for key, space in parts.items() if is_image_space(space)]
+    inputs = inputs_of(plain, seen)
+    turned = {name: rows.transpose(0, 2, 3, 1) if name in images else rows for name, rows in inputs.items()}
+
+    found = channels_last(plain)
+
+    expected, _ = model.predict(seen, deterministic=True)
+    assert {port.name: port.shape for port in found.observation.inputs} == {
+        name: rows.shape[1:] for name, rows in turned.items()
+    }
+    assert found.native is not None
+    for answers in (found.answer(turned), found.native(turned)):
+        assert np.array_equal(answers["action"], expected)
+
+
+def test_float_images_are_turned_where_there_are_no_others() -> None:
+    """The library leaves those to the environment's own wrappers, and whoever says --channels-last means them."""
+    model = made("PPO", spaces.Discrete(3), CUBE, "MlpPolicy")
+
+    found = channels_last(read(model))
+
+    assert found.inside[0] == "obs: channels moved from last to first"
 
 
 def test_an_observation_without_images_is_refused() -> None:
