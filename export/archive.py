@@ -92,6 +92,17 @@ def members_of(data: bytes, caps: dict[str, int]) -> dict[str, bytes]:
         raise CheckpointRefused(msg) from error
 
 
+def member_names(data: bytes) -> tuple[str, ...]:
+    """Name the members of a zip, unpacking none of them; raises CheckpointRefused."""
+    _refuse_crowd(data, "it")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return tuple(archive.namelist())
+    except _ZIP_ERRORS as error:
+        msg = f"it cannot be unpacked as a zip: {error}"
+        raise CheckpointRefused(msg) from error
+
+
 def _refuse_crowd(data: bytes, what: str) -> None:
     # Every member takes a record in Python's memory, so that they are counted before the directory is read.
     if data.count(b"PK\x01\x02") > _MEMBERS_CAP:

@@ -13,7 +13,11 @@ from export.meaning import Answers, Arrays
 from export.networks import Rows
 from export.spec import Discrete, Field, Fields, Source
 from export.tables import NO_TABLE, Table, of_array
+from export.tables.keys import said
 from export.trained import TrainedPolicy
+
+# Of the range of all values: what is less than this share is taken for rounding.
+_COUNTS = 1e-5
 
 
 class Cells(nn.Module):
@@ -55,20 +59,42 @@ def tabular(given: NDArray[np.generic] | Table, sha256: str, library: str = "num
     if not np.isfinite(rounded).all():
         msg = "the table holds values that are NaN, infinite or beyond float32"
         raise CheckpointRefused(msg)
+    _refuse_lost(table, rounded)
     plain = table.lows == (0,)
     rows = torch.from_numpy(rounded)
-    said = "row of the table" if len(table.sizes) == 1 else f"row of the table, over {len(table.sizes)} axes row-major"
+    what = "row of the table" if len(table.sizes) == 1 else f"row of the table, over {len(table.sizes)} axes row-major"
     return TrainedPolicy(
         module=Rows(rows) if plain else Cells(rows, table.lows, table.sizes),
         observation=Fields(fields=_fields(table), dtype="int64"),
         action=Discrete(names=_names(table)),
         family="tabular",
-        inside=(f"{said}; NaN for a state that it does not have", *([table.missing] if table.missing else [])),
+        inside=(f"{what}; NaN for a state that it does not have", *([table.missing] if table.missing else [])),
         source=Source(library=library, algorithm="Q-table", checkpoint_sha256=sha256),
         native=_array_answers(table) if table.by_state is None else _dict_answers(table, table.by_state),
         native_name=f"numpy {np.__version__}" if table.by_state is None else "the values of the file, state by state",
         remarks=table.told,
     )
+
+
+def _refuse_lost(table: Table, rounded: NDArray[np.float32]) -> None:
+    """Refuse values that float32 makes one where they differ by what counts in the table: another action is best then.
+
+    Values that only rounding keeps apart in the file are ties there already.
+    """
+    values = table.values.reshape(rounded.shape).astype(np.float64)
+    rows = np.arange(len(values))
+    lost = values.max(axis=1) - values[rows, rounded.argmax(axis=1)]
+    counts = lost > _COUNTS * (values.max() - values.min())
+    if counts.any():
+        worst = int(lost.argmax())
+        state = np.unravel_index(worst, table.sizes)
+        where = said(tuple(int(at) + low for at, low in zip(state, table.lows, strict=True)))
+        msg = (
+            f"float32 cannot tell the best actions of {int(counts.sum())} states apart: in the state {where} they "
+            f"differ by {lost[worst]:.2g} at values of {np.abs(values[worst]).max():.6g}; subtract the same number "
+            "from all values of a state, its largest for instance, and save the table so"
+        )
+        raise CheckpointRefused(msg)
 
 
 def _fields(table: Table) -> tuple[Field, ...]:

@@ -3,17 +3,18 @@
 import io
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from export.archive import TENSOR_CAP, array_of, members_of
+from export.archive import TENSOR_CAP, array_of, member_names, members_of
 from export.errors import CheckpointRefused, NeedsUnpickling
 from export.inert import Inert, read_inert
 from export.inert_arrays import array_in, is_array
 from export.tables.choosing import chosen, is_called_table
-from export.tables.grid import Table, TableAsked, of_array, of_states
+from export.tables.grid import Table, TableAsked, beside_said, of_array, of_states
 from export.tables.keys import LARGEST
 from export.tables.states import ByState, by_state, listed
 
@@ -61,7 +62,9 @@ def table_of_npz(data: bytes, name: str, asked: TableAsked) -> Table:
         raise CheckpointRefused(msg)
     member, content = next(iter(found.items()))
     plain = TableAsked(axes=asked.axes, missing=asked.missing)
-    return table_of_npy(content, f"{name}: {member.removesuffix('.npy')}", plain)
+    table = table_of_npy(content, f"{name}: {member.removesuffix('.npy')}", plain)
+    aside = tuple(one.removesuffix(".npy") for one in member_names(data) if one != member)
+    return replace(table, told=(*table.told, *beside_said(aside)))
 
 
 def table_among(arrays: Mapping[str, NDArray[np.generic]], name: str, asked: TableAsked) -> Table | None:

@@ -134,7 +134,14 @@ def _checked(table: Table, place: str, aside: tuple[str, ...]) -> Table:
     if actions > _ACTIONS_CAP:
         msg = f"{place} has {actions} actions, expected at most {_ACTIONS_CAP}: are its axes in another order?"
         raise CheckpointRefused(msg)
-    if actions > 1 and bool((values == values.flat[0]).all()):
+    if actions == 1:
+        shape = " x ".join(map(str, values.shape))
+        msg = (
+            f"{place} has one action for each state ({shape}), in which there is nothing to choose: expected two or "
+            f"more on the last axis; is an axis of length 1 behind them?"
+        )
+        raise CheckpointRefused(msg)
+    if bool((values == values.flat[0]).all()):
         msg = (
             f"{place} has the value {float(values.flat[0]):g} everywhere, in which no action is better than another: "
             f"expected the table after training"
@@ -146,10 +153,15 @@ def _checked(table: Table, place: str, aside: tuple[str, ...]) -> Table:
     turned = "; states go by rows: is it turned?" if math.prod(table.sizes) < actions else ""
     told = [f"table: {sizes} states{first} x {actions} actions{names}{turned}"]
     told += [table.missing] if table.missing else []
-    if aside:
-        more = f" and {len(aside) - _BESIDE} more" if len(aside) > _BESIDE else ""
-        told.append(f"beside the table, and not used: {', '.join(name[:40] for name in aside[:_BESIDE])}{more}")
-    return replace(table, told=tuple(told))
+    return replace(table, told=(*told, *beside_said(aside)))
+
+
+def beside_said(aside: Sequence[str]) -> tuple[str, ...]:
+    """Say what lies beside a table in its file, cut short; nothing where there is nothing."""
+    if not aside:
+        return ()
+    more = f" and {len(aside) - _BESIDE} more" if len(aside) > _BESIDE else ""
+    return (f"beside the table, and not used: {', '.join(name[:40] for name in aside[:_BESIDE])}{more}",)
 
 
 def _refuse_other_count(axes: Sequence[int], states: int, place: str) -> None:

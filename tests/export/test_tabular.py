@@ -87,3 +87,34 @@ def test_what_is_no_table_of_numbers_is_refused(table: np.ndarray, message: str)
     """Anything but finite numbers [states, actions] is named."""
     with pytest.raises(CheckpointRefused, match=message):
         tabular(table, "0" * 64)
+
+
+ROWS = np.random.default_rng(3).random((12, 4))
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        1e5 + 1e-3 * ROWS,
+        -4e6 + ROWS,
+        (2**26 + 30 * ROWS).astype(np.int64),
+        Table(values=(2e7 + ROWS.reshape(3, 4, 4)), lows=(2, 0)),
+    ],
+)
+def test_values_that_float32_makes_one_are_refused_where_they_count(table: NDArray[np.float64] | Table) -> None:
+    """Far from zero the best action was lost and the export went on; what the message says to do helps."""
+    values = table.values if isinstance(table, Table) else table
+
+    with pytest.raises(CheckpointRefused, match=r"float32 cannot tell the best actions of \d+ states apart.*subtract"):
+        tabular(table, "0" * 64)
+
+    policy = tabular((values - values.max(axis=-1, keepdims=True)).reshape(12, 4), "0" * 64)
+    answer = policy.answer({"obs": np.arange(12)[:, None]})
+    assert answer["action"].tolist() == values.reshape(12, 4).argmax(axis=1).tolist()
+
+
+def test_values_that_only_rounding_keeps_apart_are_ties() -> None:
+    """What training meant to be the same differs in the last bits of float64: that is no reason to refuse a table."""
+    table = np.array([[0.59049, 0.59049 + 1e-15, 0.2], [0.1, 0.3, 0.1 + 0.2]])
+
+    assert tabular(table, "0" * 64).answer({"obs": np.array([[0], [1]])})["action"].tolist() == [0, 1]

@@ -299,6 +299,24 @@ def test_a_trusted_file_is_laid_out_the_same_way(tmp_path: Path) -> None:
         read(asked(tmp_path, "q.pkl", pickle.dumps(partly), trust=True))
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "beside"),
+    [
+        ("q.npz", lambda: npz(Q=FLAT, visits=FLAT), "visits"),
+        ("q.npz", lambda: npz(states=np.array(STATES) * 2, q_values=FLAT), "states"),
+        ("q.npz", lambda: npz(arr_0=FLAT, arr_1=FLAT, arr_2=np.zeros(3)), "arr_1, arr_2"),
+        ("q.pkl", lambda: pickle.dumps({"q_table": FLAT, "states": STATES}), "states"),
+    ],
+)
+def test_what_lies_beside_a_table_is_named(
+    tmp_path: Path, file: str, content: Callable[[], bytes], beside: str
+) -> None:
+    """A second table, or the states that the rows are of, change what the table means: they are said."""
+    policy = read(asked(tmp_path, file, content()))
+
+    assert policy.remarks == ("table: 15 states x 4 actions", f"beside the table, and not used: {beside}")
+
+
 def test_table_options_are_for_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A network has no axes of states."""
     (tmp_path / "net.pt").write_bytes(b"")
