@@ -99,8 +99,19 @@ def _table(value: object, name: str, asked: TableAsked) -> Table:
     if is_array(found):
         return of_array(array_in(found, place), place, asked, aside)
     if isinstance(found, (list, tuple)):
+        _refuse_several(found, place)
         return of_array(listed(found, place), place, asked, aside)
     return of_states(by_state(found, place), place, asked, aside)
+
+
+def _refuse_several(found: list[object] | tuple[object, ...], place: str) -> None:
+    """Refuse a list of whole tables: those of double Q-learning are no axis of states."""
+    if found and all(is_array(one) and array_in(one, place).ndim >= 2 for one in found):
+        msg = (
+            f"{place} is a list of {len(found)} arrays, each a table by itself: save the one that acts (of double "
+            f"Q-learning their sum), or numpy.stack of them if the first axis is a number of the state"
+        )
+        raise CheckpointRefused(msg)
 
 
 def _pickled_in(data: bytes) -> bytes | None:

@@ -94,7 +94,9 @@ def of_states(found: ByState, place: str, asked: TableAsked, aside: tuple[str, .
     missing = _fill(values, lows, other, place)
     rows = found.rows if other is None else np.where(np.isnan(found.rows), other, found.rows)
     by_state = dict(zip(map(tuple, states.tolist()), rows, strict=True))
-    return _checked(Table(values, tuple(lows.tolist()), found.actions, by_state, other, missing=missing), place, aside)
+    told = ("the last number of each key is taken for the action: are these no values of states?",) * found.guessed
+    table = Table(values, tuple(lows.tolist()), found.actions, by_state, other, told, missing)
+    return _checked(table, place, aside)
 
 
 def _other(found: ByState, asked: TableAsked, actions: int, place: str) -> NDArray[np.float64] | None:
@@ -151,7 +153,7 @@ def _checked(table: Table, place: str, aside: tuple[str, ...]) -> Table:
     first = f" (from {said(table.lows)} on)" if any(table.lows) else ""
     names = f" ({', '.join(table.actions[:_SHOWN])}{', ...' if actions > _SHOWN else ''})" if table.actions else ""
     turned = "; states go by rows: is it turned?" if math.prod(table.sizes) < actions else ""
-    told = [f"table: {sizes} states{first} x {actions} actions{names}{turned}"]
+    told = [f"table: {sizes} states{first} x {actions} actions{names}{turned}", *table.told]
     told += [table.missing] if table.missing else []
     return replace(table, told=(*told, *beside_said(aside)))
 

@@ -14,6 +14,8 @@ LARGEST = 2**53
 _LENGTH = 40
 # Whole numbers as text: "3", and "(0, 3)", "[0, 3]" or "0,3" for several.
 _AS_TEXT = re.compile(r"([(\[]?)\s*(-?\d{1,15}(?:\s*,\s*-?\d{1,15})*)\s*,?\s*([)\]]?)")
+# The same as NumPy writes an array: "[0 3]".
+_AS_ARRAY = re.compile(r"\[\s*(-?\d{1,15}(?:\s+-?\d{1,15})*)\s*\]")
 
 
 def parts_of(key: object, place: str) -> Path:
@@ -47,6 +49,9 @@ def parts_of(key: object, place: str) -> Path:
 
 def numbers_in(text: str) -> tuple[int, ...] | None:
     """Give the whole numbers that a text says, as of ``str(state)``; None where it says something else."""
+    array = _AS_ARRAY.fullmatch(text)
+    if array is not None:
+        return tuple(int(part) for part in array[1].split())
     match = _AS_TEXT.fullmatch(text)
     if match is None or (match[1], match[3]) not in (("", ""), ("(", ")"), ("[", "]")):
         return None

@@ -22,12 +22,14 @@ class ByState:
     """States ``[S]``, each of K whole numbers, with a row ``[S, A]``; NaN where a state has no value for an action.
 
     ``actions`` are their names, where the table has them by name; ``default`` is what a missing one has, where known.
+    ``guessed`` says that nothing but their place tells the actions from the states: the last number of a key is one.
     """
 
     states: Sequence[tuple[int, ...]]
     rows: NDArray[np.float64]
     actions: tuple[str, ...] = ()
     default: NDArray[np.float64] | None = None
+    guessed: bool = False
 
 
 @dataclass(slots=True)
@@ -37,6 +39,8 @@ class _Leaves:
     values: dict[Path, float] = field(default_factory=dict)
     rows: dict[Path, NDArray[np.generic]] = field(default_factory=dict)
     default: NDArray[np.float64] | None = None
+    # Whether a value stood under one key of several numbers, and not under an action by itself.
+    flat: bool = False
 
 
 def by_state(value: object, place: str) -> ByState:
@@ -88,6 +92,8 @@ def _collect(value: object, path: Path, leaves: _Leaves, place: str) -> None:
             msg = f"{place} has the state {said(here)} twice, expected it once"
             raise CheckpointRefused(msg)
         if is_number(inner):
+            nested = isinstance(key, tuple) and any(isinstance(one, tuple) for one in key)
+            leaves.flat |= len(here) - len(path) > 1 and not nested
             leaves.values[here] = _finite(number_of(inner, f"{place}: {said(here)}"), here, place)
         elif isinstance(inner, (list, tuple)):
             leaves.rows[here] = listed(inner, f"{place}: {said(here)}")
@@ -135,7 +141,7 @@ def _of_values(leaves: _Leaves, place: str) -> ByState:
         rows.setdefault(path[:-1], np.full(len(ordered), np.nan))[place_of[path[-1]]] = number
     states = [_whole(path, place) for path in rows]
     names = () if numbered else tuple(str(action) for action in ordered)
-    return ByState(states, np.array(list(rows.values())), names, leaves.default)
+    return ByState(states, np.array(list(rows.values())), names, leaves.default, guessed=bool(numbered and leaves.flat))
 
 
 def _finite(number: float, path: Path, place: str) -> float:

@@ -299,6 +299,23 @@ def test_a_trusted_file_is_laid_out_the_same_way(tmp_path: Path) -> None:
         read(asked(tmp_path, "q.pkl", pickle.dumps(partly), trust=True))
 
 
+def test_a_guess_is_said(tmp_path: Path) -> None:
+    """Whoever gave the best action of each field of a grid reads what became of it."""
+    policy = read(asked(tmp_path, "q.pkl", pickle.dumps({(x, y): (x + y) % 4 for x in range(5) for y in range(4)})))
+
+    assert policy.remarks == (
+        "table: 5 states x 4 actions",
+        "the last number of each key is taken for the action: are these no values of states?",
+    )
+
+
+@pytest.mark.parametrize("tables", [(FLAT, 1 - FLAT), [FLAT, 1 - FLAT, FLAT], {"q": (VALUES, -VALUES), "alpha": 0.1}])
+def test_several_tables_in_a_list_are_no_axis_of_states(tmp_path: Path, tables: object) -> None:
+    """Double Q-learning saves two: one number more for a caller to send made one policy of them."""
+    with pytest.raises(CheckpointRefused, match=r"a list of [23] arrays, each a table by itself"):
+        read(asked(tmp_path, "q.pkl", pickle.dumps(tables)))
+
+
 @pytest.mark.parametrize(
     ("file", "content", "beside"),
     [

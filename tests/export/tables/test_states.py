@@ -41,6 +41,24 @@ def test_every_way_to_write_a_table_is_read_alike(table: object, names: tuple[st
     assert found.actions == names
 
 
+@pytest.mark.parametrize(
+    ("table", "guessed"),
+    [
+        ({(0, 0): 0.1, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.4}, True),
+        ({"0,0": 1, "0,1": 2, "1,0": 3, "1,1": 0}, True),
+        ({(2, 0, 0): 0.1, (2, 0, 1): 0.2}, True),
+        ({((2, 0), 0): 0.1, ((2, 0), 1): 0.2}, False),
+        ({0: {0: 0.1, 1: 0.2}}, False),
+        ({(0, 1): {0: 0.1, 1: 0.2}}, False),
+        ({(0, "up"): 0.1, (0, "down"): 0.2}, False),
+        ({(0, 1): [0.1, 0.2]}, False),
+    ],
+)
+def test_an_action_that_only_its_place_tells_is_a_guess(table: object, guessed: bool) -> None:
+    """Values, or actions, of states ``(x, y)`` look the same as values of a state and an action."""
+    assert by_state(inert(table), "q.pkl").guessed is guessed
+
+
 def test_a_value_that_is_not_there_stays_open() -> None:
     """Of states with values for some actions the others are NaN, for whoever lays the table out."""
     found = by_state(inert({(0, 0): 1.0, (0, 1): 2.0, (1, 1): 3.0}), "q.pkl")
