@@ -37,11 +37,15 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The inputs of a file by name, how many rows it takes at once (None for any), and the widths of its pieces."""
+    """The inputs of a file by name, how many rows it takes at once (None for any), and the widths of its pieces.
+
+    ``axes`` are the axes of one row of each piece, without those of length 1.
+    """
 
     slots: Mapping[str, Slot]
     at_once: int | None
     widths: Mapping[str, int]
+    axes: Mapping[str, tuple[int, ...]]
 
     def width(self, pieces: Pieces) -> int:
         """Give how many numbers a tensor of our head has; raises OptionInvalid where there are no two equal halves."""
@@ -90,7 +94,8 @@ def layouts(original: Original, reading: Reading, trial: Trial) -> Iterator[Layo
         # Where the head is one number a row on one axis, so is whatever else has as many.
         single = stacked and found[pieces[0]].ndim == 1
         widths = {name: _width(found[name], count, single=single) for name in pieces}
-        yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths)
+        axes = {name: _axes(found[name], widths[name]) for name in pieces}
+        yield Layout(slots, _at_once(slots, dims, trial, pieces, count), widths, axes)
 
 
 def blank(original: Original) -> dict[str, NDArray[np.generic]]:
@@ -115,6 +120,12 @@ def rows_of(found: NDArray[np.generic], reading: Reading, declared: Mapping[str,
 def _width(found: NDArray[np.generic], count: int, *, single: bool) -> int:
     """Give how many numbers a row of an output has; a std that is the same for all rows comes once."""
     return found.size // count if (found.ndim > 1 or single) and found.shape[:1] == (count,) else found.size
+
+
+def _axes(found: NDArray[np.generic], width: int) -> tuple[int, ...]:
+    """Give the axes of a row of an output that has so many numbers, without those of length 1."""
+    row = found.shape if found.size == width else found.shape[1:]
+    return tuple(size for size in row if size > 1)
 
 
 def open_axes(original: Original) -> dict[str, int | None]:

@@ -1,7 +1,7 @@
 """The spaces and the memory of an adopted policy, as far as the file says them; names are numbered at first."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
@@ -27,6 +27,8 @@ from export.spec.spaces import Dtype
 
 # More numbers than this are one array without names.
 _NAMED = 4096
+# So many choices are listed in a message.
+_MOST_SIZES = 64
 # What we take for what the file takes; a cast stands between the two where they differ.
 _DTYPES: Mapping[str, Dtype] = {
     "float16": "float32",
@@ -75,10 +77,32 @@ def action_of(reading: Reading, layout: Layout, said: Said, deploy: Deploy | Non
     if sum(sizes) != width or min(sizes) < 1:
         msg = f"the head has {width} numbers, expected {' + '.join(map(str, sizes))}, the sizes of the choices"
         raise OptionInvalid(msg) if said.sizes else AdoptionRefused(msg)
+    _refuse_stacked(reading, first.names, layout, sizes)
     if len(sizes) > 1 and reading.head == "q_values":
         msg = f"the head is 'q_values', expected 'logits' for several choices at once ({' + '.join(map(str, sizes))})"
         raise OptionInvalid(msg)
     return _numbered(sizes)
+
+
+def _refuse_stacked(reading: Reading, names: Sequence[str], layout: Layout, sizes: tuple[int, ...]) -> None:
+    """Refuse scores on several axes: laid flat, each outcome of a distribution would be an action of its own.
+
+    ``[choices, of each]`` is right where people said so many choices of that size.
+    """
+    for name in names:
+        axes = layout.axes[name]
+        if len(axes) < 2 or (len(axes) == 2 and sizes == axes[1:] * axes[0]):
+            continue
+        shown = " x ".join(map(str, axes))
+        alike = len(axes) == 2 and axes[0] <= _MOST_SIZES and reading.head == "logits"
+        listed = ",".join([str(axes[1])] * axes[0])
+        several = f"; for {axes[0]} choices of {axes[1]} each say --factors {listed}" if alike else ""
+        msg = (
+            f"the output {name!r} has {shown} numbers a row, expected one axis with a number for each action: outcomes "
+            "of a distribution (C51, QR-DQN) are summed up to the value of each action inside the graph before it is "
+            f"exported{several}"
+        )
+        raise OptionInvalid(msg)
 
 
 def _told_sizes(reading: Reading, said: Said) -> tuple[int, ...]:

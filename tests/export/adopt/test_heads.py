@@ -193,3 +193,50 @@ def test_outputs_that_do_not_go_together_are_refused(sizes: tuple[int, ...], sai
     """Counts, widths and names that do not fit are said with what was expected."""
     with pytest.raises(OptionInvalid, match=message):
         adopt(branched(*sizes).data(), said)
+
+
+def stacked(choices: int, each: int, *, share: bool = False) -> bytes:
+    """Give a file whose head has two axes a row: the outcomes of a distribution, or several choices at once."""
+    file = File()
+    flat = file.network(file.input("obs", ["batch", 4]), 4, choices * each)
+    rows_of = file.add("Reshape", flat, file.constant([-1, choices, each], "int64"))
+    name = file.output("q", ["batch", choices, each])
+    file.add("Softmax" if share else "Identity", rows_of, out=name, **({"axis": 2} if share else {}))
+    return file.data()
+
+
+@pytest.mark.parametrize(
+    ("data", "said", "message"),
+    [
+        (stacked(4, 11, share=True), Said(head="q_values"), "4 x 11 numbers a row, .* before it is exported$"),
+        (stacked(4, 11), Said(head="logits"), "for 4 choices of 11 each say --factors 11,11,11,11$"),
+        (stacked(20, 3), Said(head="q_values"), "20 x 3 numbers a row"),
+        (stacked(2, 3, share=True), Said(head="probabilities"), "for 2 choices of 3 each say --factors 3,3$"),
+        (stacked(2, 3), Said(head="logits", sizes=(2, 4)), "2 x 3 numbers a row"),
+    ],
+)
+def test_outcomes_of_a_distribution_are_no_actions(data: bytes, said: Said, message: str) -> None:
+    """A C51's atoms and a QR-DQN's quantiles, laid flat, would each be an action of its own."""
+    with pytest.raises(OptionInvalid, match=message):
+        adopt(data, said)
+
+
+@pytest.mark.parametrize("head", ["logits", "probabilities"])
+def test_choices_on_an_axis_of_their_own_are_told(head: str) -> None:
+    """[choices, of each] is several choices at once where --factors says so, and each is taken by itself."""
+    data = stacked(3, 5, share=head == "probabilities")
+    seen = rows(200, 4)
+
+    found = answered(finished(data, Said(head=head, sizes=(5, 5, 5))), {"obs": seen})
+
+    assert np.array_equal(found["action"], original(data).run(["q"], {"obs": seen})[0].argmax(axis=2))
+
+
+@pytest.mark.parametrize("shape", [(1, 4), (4, 1)])
+def test_an_axis_of_length_one_is_none(shape: tuple[int, int]) -> None:
+    """[B, 1, 4] and [B, 4, 1] are four numbers a row."""
+    data, seen = stacked(*shape), rows(50, 4)
+
+    found = answered(finished(data, Said(head="q_values")), {"obs": seen})
+
+    assert np.array_equal(found["q_values"], original(data).run(["q"], {"obs": seen})[0].reshape(50, 4))
