@@ -9,6 +9,7 @@ from export.adopt.chosen import settled
 from export.adopt.deploy import Deploy, read_deploy
 from export.adopt.dialects import read
 from export.adopt.drawn import refuse_other_samples
+from export.adopt.forgotten import refuse_forgotten
 from export.adopt.forms import inside_of
 from export.adopt.graph import Plan, adopted
 from export.adopt.layout import Layout, exposed, layouts
@@ -55,6 +56,8 @@ def adopt(
     reading = read(original, said)
     trial = Trial(exposed(original, reading.wanted), deadline_s=deadline_s)
     reading = settled(original, reading, trial, said)
+    if not said.observations:
+        refuse_forgotten(original, reading, trial)
     refused: AdoptionRefused | None = None
     for layout in layouts(original, reading, trial):
         plan, period = _plan(original, reading, layout, said, deploy)

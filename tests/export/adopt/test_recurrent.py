@@ -219,6 +219,51 @@ def test_pairs_that_no_name_tells_can_be_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "names",
+    [
+        [("hx", "hy"), ("cx", "cy")],
+        [("h", "h_new"), ("c", "c_new")],
+        [("state_in_0", "state_out_0"), ("state_in_1", "state_out_1")],
+        [("prev_hidden", "hidden"), ("prev_cell", "cell")],
+    ],
+)
+def test_states_that_no_name_tells_are_no_observations(names: Names) -> None:
+    """An input of which an unused output has the next value is memory or not as people say, and nothing before."""
+    data, named = network(names).data(), ("out",)
+    told = ",".join(f"{source}={result}" for source, result in names)
+
+    with pytest.raises(OptionInvalid, match=f"--memory {told} where .* or --obs obs,{names[0][0]},{names[1][0]} if"):
+        adopt(data, Said(head="mean", outputs=named))
+    artefact = finished(data, Said(head="mean", outputs=named, memory=tuple(names)))
+    seen = adopt(data, Said(head="mean", outputs=named, observations=("obs", *(source for source, _ in names))))
+
+    refuse_other_episodes(
+        data,
+        artefact,
+        {one.name: pair for one, pair in zip(artefact.manifest.memory, names, strict=True)},
+        [1, 1, UNITS],
+    )
+    assert not seen.meaning.memory
+
+
+def test_what_is_no_next_value_of_an_observation_is_no_hint() -> None:
+    """Neither a value of one number, nor an output that an input has no part in, makes an observation a state."""
+    file = File()
+    near, far = file.input("near", ["batch", 4]), file.input("far", ["batch", 1])
+    hidden = file.add("Concat", near, far, axis=1)
+    file.network(hidden, 5, 3, out=file.output("out", ["batch", 3]))
+    file.network(hidden, 5, 1, out=file.output("value", ["batch", 1]))
+    file.network(far, 1, 4, out=file.output("seen_next", ["batch", 4]))
+
+    assert [
+        port.name for port in adopt(file.data(), Said(head="mean", outputs=("out",))).meaning.observation.inputs
+    ] == [
+        "obs.near",
+        "obs.far",
+    ]
+
+
+@pytest.mark.parametrize(
     ("said", "message"),
     [
         (Said(head="mean", memory=(("h", "h_out"),)), "--memory has h=h_out, expected 'h' among the inputs obs, h_in"),
