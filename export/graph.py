@@ -5,7 +5,7 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import onnx
 import torch
@@ -38,12 +38,19 @@ def graph_of(policy: TrainedPolicy) -> onnx.ModelProto:
     network = WithAction(policy.module, policy).eval()
     # Batch 2, because torch takes a batch of one for a constant.
     examples = tuple(torch.zeros((2, *port.shape), dtype=getattr(torch, port.dtype)) for port in policy.inputs)
-    model = _converted(network, examples, policy)
+    ports = (*policy.inputs, *policy.outputs, policy.action.port)
+    names = [port.name for port in ports]
+    model = _converted(network, examples, names)
+    if _has_twice(model.graph):
+        # Something in the network has one of our names, as what torch.mean gives has: ours are put on afterwards.
+        model = _converted(network, examples, [f"served.{name}" for name in names])
+        _rename(model.graph, {f"served.{name}": name for name in names})
     strip(model)
     return model
 
 
-def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], policy: TrainedPolicy) -> onnx.ModelProto:
+def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], names: Sequence[str]) -> onnx.ModelProto:
+    """Convert with these names of the inputs, as many as examples, and then of the outputs."""
     printed = io.StringIO()
     batch = torch.export.Dim("batch")
     try:
@@ -56,8 +63,8 @@ def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], pol
                 external_data=False,
                 # One for the variable number of inputs that the network takes, a tuple of them.
                 dynamic_shapes=(tuple({0: batch} for _ in examples),),
-                input_names=[port.name for port in policy.inputs],
-                output_names=[port.name for port in (*policy.outputs, policy.action.port)],
+                input_names=list(names[: len(examples)]),
+                output_names=list(names[len(examples) :]),
                 opset_version=OPSET,
                 verbose=False,
             )
@@ -69,6 +76,26 @@ def _converted(network: torch.nn.Module, examples: tuple[torch.Tensor, ...], pol
         raise ConversionFailed(msg)
     # A copy in Python's own protobuf classes: torch keeps a reference to its program otherwise.
     return onnx.ModelProto.FromString(program.model_proto.SerializeToString())
+
+
+def _has_twice(graph: onnx.GraphProto) -> bool:
+    """Say whether two tensors of a graph have one name, which torch does not see to where we give names."""
+    made = [name for node in graph.node for name in node.output if name]
+    names = [*(value.name for value in graph.input), *(tensor.name for tensor in graph.initializer), *made]
+    return len(set(names)) < len(names)
+
+
+def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
+    """Give tensors the names that ``names`` has for theirs; one that has such a name already becomes the network's."""
+    taken = {name: f"net.{name}" for name in names.values()} | dict(names)
+    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+        value.name = taken.get(value.name, value.name)
+    for node in graph.node:
+        for side in (node.input, node.output):
+            side[:] = [taken.get(name, name) for name in side]
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _rename(body, names)
 
 
 def _reason(error: BaseException) -> str:

@@ -301,3 +301,31 @@ def test_a_row_that_is_answered_otherwise_alone_is_refused(kind: type[nn.Module]
 
     with pytest.raises(CheckpointRefused, match="gives another q_values for an observation alone than for the same"):
         _ = of_module(kind(), declared) if way == "module" else torch_file(saved(kind()), "policy.pt", declared)
+
+
+class Centred(nn.Module):
+    """Looks at an observation beside its own mean, or at its spread: operators that are called as our outputs are."""
+
+    def __init__(self, how: str, count: int) -> None:
+        super().__init__()
+        self.how, self.layer = how, nn.Linear(4, count)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        middle = torch.mean(x, dim=1, keepdim=True)
+        if self.how == "std":
+            return torch.mean(torch.stack([self.layer(x), self.layer(x / (torch.std(x, dim=1, keepdim=True) + 1))]), 0)
+        found: torch.Tensor = self.layer(x - middle)
+        return torch.mean(torch.stack([found, 2 * found]), dim=0) if self.how == "last" else found
+
+
+@pytest.mark.parametrize("how", ["first", "last", "std"])
+def test_an_operator_may_be_called_as_our_outputs_are(how: str) -> None:
+    """What torch.mean gives is called mean, as the head of a Gaussian is: the graph has both."""
+    torch.manual_seed(0)
+    module = Centred(how, 2)
+    asked = normal(50, 4)
+
+    artefact = build(of_module(module, BOX | {"network": {"kind": "module", "head": "deterministic"}}), About("m", "1"))
+
+    found = Session(artefact.data).run({"obs": asked.numpy()})["mean"]
+    assert np.abs(found - module(asked).detach().numpy()).max() <= 1e-5
