@@ -21,7 +21,7 @@ from export.module import apart_of, of_forward, refuse_mixed, refuse_random
 from export.observations import sampled
 from export.scripted import is_torchscript, read_code
 from export.scripted.original import Original, refuse_changed, refuse_divergent
-from export.scripted.states import memory_of, states_of
+from export.scripted.states import memory_of, states_of, unreset
 from export.scripted.tree import copied
 from export.spec import Source
 from export.trained import TrainedPolicy
@@ -55,7 +55,8 @@ def torchscript(data: bytes, name: str, declaration: Declaration | None, cvar: f
     if memory:
         refuse_divergent(scripted, original, rows)
         kept = ", ".join(owners[place].path for place in states)
-        policy = replace(policy, inside=(*policy.inside, f"the module's own state in and out: {kept}"))
+        inside = (*policy.inside, f"the module's own state in and out: {kept}")
+        policy = replace(policy, inside=inside, remarks=(*policy.remarks, *unreset(scripted, owners)))
     else:
         refuse_changed(script, rows[0])
         refuse_mixed(of_forward(original, declaration, source))

@@ -124,18 +124,45 @@ def _dtype(state: torch.Tensor, path: str) -> Dtype:
 
 
 def initial_of(scripted: Scripted, place: int, path: str) -> float:
-    """Give the number that fills a state as an episode begins: as stored, or as the module's own reset sets it."""
+    """Give the number that fills a state as an episode begins: as the module's own reset sets it, else as stored."""
     state = scripted.get_buffer(f"tensor_{place}")
     for method in _RESETS:
-        if bool((state == state.flatten()[0]).all()):
+        made = _reset(scripted, method, place, state)
+        state = state if made is None else made
+        if made is not None and _even(state):
             break
-        if f"{scripted.root.kind}.{method}" in scripted.code:
-            with torch.no_grad():
-                _, (state,), _ = scripted.run(method, (), [place], [state])
-    if not bool((state == state.flatten()[0]).all()):
+    if not _even(state):
         msg = f"the module was saved in the midst of an episode: its state {path!r} has several numbers, and no reset"
         raise CheckpointRefused(msg)
     return float(state.flatten()[0])
+
+
+def _even(state: torch.Tensor) -> bool:
+    return bool((state == state.flatten()[0]).all())
+
+
+def _reset(scripted: Scripted, method: str, place: int, state: torch.Tensor) -> torch.Tensor | None:
+    """Give a state as a method of the module leaves it; None where there is none that can be called by itself."""
+    if f"{scripted.root.kind}.{method}" not in scripted.code:
+        return None
+    try:
+        with torch.no_grad():
+            _, (made,), _ = scripted.run(method, (), [place], [state])
+    except Exception:  # noqa: BLE001 - what takes arguments, or does more than this can, resets something else
+        return None
+    return made if made.shape == state.shape and made.dtype == state.dtype else None
+
+
+def unreset(scripted: Scripted, owners: Sequence[Held]) -> tuple[str, ...]:
+    """Warn in a line of each state that begins as it was saved, and not at 0: nothing says that this is a beginning."""
+    resets = any(f"{scripted.root.kind}.{method}" in scripted.code for method in _RESETS)
+    begun = {owners[place].path: initial_of(scripted, place, owners[place].path) for place, _ in scripted.memory}
+    return tuple(
+        f"warning: the state {path} begins each episode at {value:.6g}, as the module was saved: where that was in the "
+        "midst of one, save it at the beginning, or export a method reset()"
+        for path, value in begun.items()
+        if value != 0 and not resets
+    )
 
 
 def _axes(

@@ -388,3 +388,64 @@ def test_torchscript_and_state_dicts_are_told_apart() -> None:
         torch_file(script, "net.pt", None)
     with pytest.raises(OptionInvalid, match=r"--cvar is 0\.5"):
         torch_file(script, "net.pt", declared(4, 2), 0.5)
+
+
+class Phase(nn.Module):
+    """Counts time in a buffer, and knows how an episode begins."""
+
+    time: torch.Tensor
+
+    def __init__(self, begun: float = 0.0) -> None:
+        super().__init__()
+        self.layer = nn.Linear(5, 2)
+        self.register_buffer("time", torch.full((1, 1), begun))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.time += 0.125
+        found: torch.Tensor = self.layer(torch.cat([x, self.time.expand(x.shape[0], 1)], dim=1))
+        return found
+
+
+class Zeroed(Phase):
+    """Sets it to 0."""
+
+    @torch.jit.export
+    def reset(self) -> None:
+        self.time.zero_()
+
+
+class Ahead(Phase):
+    """Sets it to 1, which is never stored."""
+
+    @torch.jit.export
+    def reset_memory(self) -> None:
+        self.time[:] = 1.0
+
+
+class OfSome(Phase):
+    """Sets it for some robots of many, which is not what a session needs."""
+
+    @torch.jit.export
+    def reset(self, robots: torch.Tensor) -> None:
+        self.time[robots] = 0.0
+
+
+@pytest.mark.parametrize(
+    ("module", "begins"),
+    [(Zeroed(0.375), 0.0), (Zeroed(), 0.0), (Ahead(), 1.0), (OfSome(0.375), 0.375), (OfSome(), 0.0)],
+    ids=["saved midway", "saved at the beginning", "elsewhere than stored", "a reset of some", "begins at 0"],
+)
+def test_an_episode_begins_as_the_modules_own_reset_says(module: Phase, begins: float) -> None:
+    """A state of one number that was saved in the midst of an episode looks like any beginning."""
+    policy = torch_file(scripted(module), "robot.pt", declared(4, 2))
+
+    assert [memory.initial for memory in policy.memory] == [begins]
+    assert policy.remarks == ()
+
+
+def test_a_beginning_that_only_the_file_says_is_warned_of() -> None:
+    """Without a reset nothing tells a beginning from what was there as the module was saved."""
+    (said,) = torch_file(scripted(Phase(0.375)), "robot.pt", declared(4, 2)).remarks
+
+    assert said.startswith("warning: the state time begins each episode at 0.375, as the module was saved")
+    assert torch_file(scripted(Phase()), "robot.pt", declared(4, 2)).remarks == ()
