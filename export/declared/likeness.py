@@ -6,6 +6,7 @@ normalisers that people have: Gymnasium's and Tianshou's ``obs_rms`` (mean, var,
 rl_games' ``running_mean_std``, scikit-learn's scalers, and filters as older code calls them.
 """
 
+import math
 import re
 from collections.abc import Mapping, Set
 
@@ -23,20 +24,22 @@ _STRONG = (
     | _SPREAD
     | COUNT
     | frozenset("rms meanstd norm normalizer normaliser normalizers normalisers normalization normalisation".split())
-    | frozenset("scaler scalers preprocessor preprocessors zfilter".split())
+    | frozenset("normalize normalise normed standardize standardise standardizer standardiser".split())
+    | frozenset("scaler scalers preprocessor preprocessors zfilter whiten whitening welford".split())
 )
 # Words that say so only of as many numbers as an observation has.
 _WEAK = frozenset(
     "mu sigma loc scale shift offset center centre min max stat stats statistics moments filter obs observation "
-    "observations state states input inputs".split()
+    "observations ob avg average running state states input inputs".split()
 )
 # Moments of gradients, and statistics of rewards and losses: no action depends on those.
 _OTHERS = frozenset(
-    "optimizer optimizers optimiser optimisers optim optims opt opts scheduler schedulers "
+    "optimizer optimizers optimiser optimisers optim optims opt opts adam adamw exp scheduler schedulers "
     "reward rewards return returns ret loss losses score scores grad grads lr".split()
 )
 # What a name says besides of the numbers of one normaliser, which belong together.
 _FILLERS = frozenset("running current moving num total batches tracked n eps epsilon clip sum sq".split())
+_ROWS = 4
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 _BATCH_NORM = ("running_mean", "running_var", "num_batches_tracked")
 # Empty containers, texts and truths hold no statistics, whatever they are called.
@@ -79,7 +82,7 @@ def _tells(name: str, leaf: object, sizes: Set[int]) -> bool:
         return leaf.kind not in _PLAIN and bool((said | words(leaf.kind)) & _STRONG)
     if not is_array(leaf) or "log" in words(name.rpartition(".")[2]):
         return False
-    return bool(said & _STRONG) or (bool(said & _WEAK) and _count(leaf) in sizes and _axes(leaf) <= 1)
+    return bool(said & _STRONG) or (bool(said & _WEAK) and _fits(leaf, sizes))
 
 
 def _paired(leaves: Mapping[str, object]) -> set[str]:
@@ -111,7 +114,11 @@ def _axes(leaf: object) -> int:
     return leaf.ndim if isinstance(leaf, torch.Tensor) else 1
 
 
-def _count(leaf: object) -> int:
-    if isinstance(leaf, torch.Tensor):
-        return leaf.numel()
-    return len(leaf) if isinstance(leaf, (list, tuple)) else 1
+def _fits(leaf: object, sizes: Set[int]) -> bool:
+    """Say whether there is a number for each of an observation's, or a few such rows: ``[mean, var]`` as one."""
+    shape: list[int] = list(leaf.shape) if isinstance(leaf, torch.Tensor) else []
+    while isinstance(leaf, (list, tuple)) and leaf:
+        shape.append(len(leaf))
+        leaf = leaf[0]
+    several = len(shape) == 2 and min(shape) <= _ROWS and max(shape) in sizes
+    return several or (len(shape) <= 1 and math.prod(shape) in sizes)

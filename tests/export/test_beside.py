@@ -202,10 +202,28 @@ def test_skrls_own_preprocessor_normalises_from_the_file() -> None:
         ("net", {"a": {"b": {"running_mean_std": scaler()}}}, 'key = "a.b.running_mean_std", mean = "running_mean"'),
         ("net", {"obs_mean": 0.5, "obs_std": torch.tensor(2.0)}, 'key = "", mean = "obs_mean", std = "obs_std"'),
         ("net", {"mu": [0.5, 1.5, 2.5], "sigma": [1.0, 2.0, 3.0]}, ""),
+        ("net", {"normalize": {"a": torch.ones(3), "b": torch.ones(3)}}, ""),
+        ("net", {"standardizer": {"m": [0.5, 1.5, 2.5], "s": torch.ones(3)}}, ""),
+        ("net", {"running": {"n": 7, "M": torch.ones(3), "S": torch.ones(3)}}, ""),
+        ("net", {"ob_stat": [[0.5, 1.5, 2.5], [1.0, 2.0, 3.0]]}, ""),
+        ("net", {"whitening": {"w": torch.eye(3), "b": torch.ones(3)}, "welford": {"M2": torch.ones(3)}}, ""),
         ("net", {"norm": {"weight": torch.ones(3), "bias": torch.ones(3)}}, ""),
         ("net", {"agent": {"critic.weight": torch.ones(1, 3), "obs_rms.mean": torch.ones(3)}}, ""),
     ],
-    ids=["lists", "dict", "deep", "numbers", "mu and sigma", "layer norm", "in another network"],
+    ids=[
+        "lists",
+        "dict",
+        "deep",
+        "numbers",
+        "mu and sigma",
+        "normalize",
+        "standardizer",
+        "sums",
+        "rows",
+        "whitening",
+        "layer norm",
+        "in another network",
+    ],
 )
 def test_whatever_looks_like_statistics_is_refused(key: str, beside: Mapping[str, object], line: str) -> None:
     """Tensors, dicts, lists of numbers and numbers; the message says how they are used and how they are ignored."""
@@ -223,13 +241,14 @@ def test_whatever_looks_like_statistics_is_refused(key: str, beside: Mapping[str
     "beside",
     [
         {"optimizer": {"state": {0: {"exp_avg": torch.ones(3), "norm": torch.ones(3)}}, "param_groups": [{"lr": 1}]}},
+        {"adam": {"state": {0: {"exp_avg": torch.ones(3), "exp_avg_sq": torch.ones(3)}}}, "ema": NET.state_dict()},
         {"critic": CRITIC.state_dict(), "log_std": torch.zeros(2)},
         {"variant": [1.0, 2.0, 3.0], "normal": torch.ones(3), "stdout": [1.0], "counter": [1, 2]},
         {"args": {"norm_adv": True, "max_grad_norm": 0.5, "hidden": [64, 64], "std": "auto"}, "episode_count": 7},
         {"last_mean_rewards": 3.5, "reward_rms": {"mean": torch.ones(1), "var": torch.ones(1)}, "env_state": None},
         {"state_preprocessor": {}, "infos": {"norm": None}},
     ],
-    ids=["optimizer", "critic", "other words", "settings", "rewards", "empty"],
+    ids=["optimizer", "adam", "critic", "other words", "settings", "rewards", "empty"],
 )
 def test_what_is_no_statistic_of_observations_is_named_only(beside: dict[str, object]) -> None:
     """Optimizers' moments, other networks, settings and what is known of rewards pass, and are named."""
