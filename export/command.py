@@ -48,13 +48,22 @@ def export(options: argparse.Namespace) -> Iterator[str]:
 
         bar.set_description("read")
         policy, lines = _policy(options, about)
+        doubts: list[str] = []
         seen = read_recorded(options.observations, policy) if options.observations is not None else None
-        artefact = write(policy, options.output, about, recorded=seen, tolerance=options.tolerance, step=step)
+        artefact = write(
+            policy,
+            options.output,
+            about,
+            recorded=seen,
+            tolerance=options.tolerance,
+            step=step,
+            tell=doubts.append,
+        )
     parity = artefact.manifest.parity
     yield from lines
     if policy.set_aside:
         yield f"set aside: {len(policy.set_aside)} tensors that no action depends on ({_prefixes(policy.set_aside)})"
-    yield from policy.remarks
+    yield from (*policy.remarks, *doubts)
     recorded = f", {parity.recorded} of them with recorded actions" if parity.recorded else ""
     yield (
         f"parity: {parity.observations} observations{recorded}, {parity.action_agreement * 100:g} % the same action, "

@@ -29,6 +29,8 @@ class Meaning:
     ``set_aside`` names the tensors of the checkpoint that no action depends on. ``constant`` are the numbers of a Box
     action, by place, that people said never change; None where the source itself knows what its head is. ``remarks``
     are lines for people about what else was found in the checkpoint: they are printed, and are no part of the artefact.
+    ``squashed`` says that people asked for a tanh behind a source that may have one itself, and ``exponential`` that
+    they said its std is given as its logarithm: the range of its answers is held against both.
     """
 
     observation: ObservationSpace
@@ -49,6 +51,8 @@ class Meaning:
     set_aside: tuple[str, ...] = ()
     constant: tuple[int, ...] | None = None
     remarks: tuple[str, ...] = ()
+    squashed: bool = False
+    exponential: bool = False
 
     @property
     def inputs(self) -> tuple[Port, ...]:

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from export.errors import ConversionFailed, OptionInvalid, VerificationFailed
 from export.gaussian_columns import refuse_constant, refuse_negative_std
+from export.gaussian_ranges import doubts, refuse_squashed_twice
 from export.graph import graph_of
 from export.meaning import About, Answers, Meaning
 from export.observations import Recorded, statistics
@@ -45,16 +46,17 @@ def write(
     recorded: Recorded | None = None,
     tolerance: float = TOLERANCE,
     step: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
     """Convert, compare with the source, seal, verify, and only then write the file, whole or not at all.
 
     ``recorded`` are observations that the policy saw: training statistics come from them and they join the
     comparison, which allows errors of ``tolerance`` at the head's own scale (see ``Parity``). ``step`` is told the
-    name of each of ``STEPS`` as it begins. The same input gives the same bytes; the module is left as it was.
-    Raises ConversionFailed, ParityFailed, HeadImplausible, VerificationFailed or OptionInvalid; then the path is as it
-    was.
+    name of each of ``STEPS`` as it begins, ``tell`` a line for each doubt. The same input gives the same bytes; the
+    module is left as it was. Raises ConversionFailed, ParityFailed, HeadImplausible, VerificationFailed or
+    OptionInvalid; then the path is as it was.
     """
-    artefact = build(policy, about, recorded=recorded, tolerance=tolerance, step=step)
+    artefact = build(policy, about, recorded=recorded, tolerance=tolerance, step=step, tell=tell)
     step("write")
     place(path, artefact.data)
     return artefact
@@ -67,6 +69,7 @@ def build(
     recorded: Recorded | None = None,
     tolerance: float = TOLERANCE,
     step: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
     """Make the artefact in memory, compared and verified; see ``write``."""
     policy = replace(policy, module=copy.deepcopy(policy.module).cpu().eval())
@@ -82,6 +85,7 @@ def build(
         recorded=recorded,
         tolerance=tolerance,
         step=step,
+        tell=tell,
     )
 
 
@@ -96,6 +100,7 @@ def finish(
     recorded: Recorded | None = None,
     tolerance: float = TOLERANCE,
     step: Callable[[str], None] = lambda _: None,
+    tell: Callable[[str], None] = lambda _: None,
 ) -> Artefact:
     """Compare a graph with what ``answers`` says to the same questions, seal it and verify it; see ``write``.
 
@@ -111,6 +116,9 @@ def finish(
     parity = proof.parity
     refuse_negative_std(proof.played)
     refuse_constant(meaning, session.run, asked, proof.played)
+    refuse_squashed_twice(meaning, proof.played)
+    for line in doubts(meaning, proof.played):
+        tell(line)
     step("seal")
     golden = _golden(meaning, proof, 0 if recorded is None else len(recorded))
     manifest = _manifest(meaning, about, parity, golden, recorded, _opset(model))

@@ -122,6 +122,8 @@ def _plan(
         memory=memory_of(reading, layout, around),
         scores=reading.scores,
         said=reading.said,
+        squashed=said.squash == "tanh",
+        exponential=any(one.exp for one in reading.heads.values()),
         inside=inside,
         source=Source(library=reading.dialect, algorithm="", checkpoint_sha256=original.sha256),
     )

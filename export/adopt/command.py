@@ -46,6 +46,7 @@ def adopt_file(options: argparse.Namespace) -> Iterator[str]:
     if about.control_period_s is None:
         about = replace(about, control_period_s=adoption.period_s)
     seen = read_recorded(options.observations, adoption.meaning) if options.observations is not None else None
+    doubts: list[str] = []
     artefact = finish(
         adoption.meaning,
         adoption.model,
@@ -54,11 +55,13 @@ def adopt_file(options: argparse.Namespace) -> Iterator[str]:
         answers_name=adoption.answers_name,
         recorded=seen,
         tolerance=options.tolerance,
+        tell=doubts.append,
     )
     place(options.output, artefact.data)
     meaning, parity = adoption.meaning, artefact.manifest.parity
     given = ", ".join(f"{port.name} {list(port.shape)}" for port in meaning.inputs)
     yield f"read as {meaning.source.library}: {given} -> {meaning.head} [{meaning.action.width}]"
+    yield from doubts
     yield (
         f"parity: {parity.observations} observations, {parity.action_agreement * 100:g} % the same action, "
         f"largest error {parity.max_scaled_error:.2g} of the scale"

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
-from export.declaration import Declaration, Normalise
+from export.declaration import Declaration, Heads, Normalise
 from export.declared.leaves import below, shown
 from export.declared.likeness import DEVIATION, MEAN, VARIANCE, statistics_among, stem, words
 from export.errors import CheckpointRefused, DeclarationInvalid
@@ -118,8 +118,11 @@ def said_ignored(
 
 
 def said_otherwise(declaration: Declaration, key: str, leaves: Mapping[str, object]) -> tuple[str, ...]:
-    """Warn in a line for each normaliser that is said to work otherwise than the names it uses let expect."""
+    """Warn in a line for each normaliser, and a std, that is said to be otherwise than the names it uses let expect."""
+    std = declaration.network.std if isinstance(declaration.network, Heads) else None
     found = []
+    if std is not None and std.of == "std" and "log" in (std.parameter + std.layer).lower():
+        found.append(f"warning: network.std is {shown(std.parameter + std.layer)}, which by its name is a logarithm")
     for said in _normalisers(declaration):
         for what, name, others in (("var", said.var, DEVIATION), ("std", said.std, VARIANCE)):
             if isinstance(name, str) and not words(name) & _KINDS[what] and words(name.rpartition(".")[2]) & others:

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from export.declaration import Heads, Std
+from export.declared.likeness import DEVIATION, words
 from export.errors import DeclarationInvalid
 from export.networks import Tensors
 from export.spec import Box
@@ -162,6 +163,7 @@ def gaussian(network: Heads, action: Box, tensors: Tensors) -> tuple[Gaussian, t
             inside.append(f"clip the output to +-{network.unscale.clip:g}")
     if std is None:
         return Gaussian(None, zeros, units, plain), tuple(inside)
+    _refuse_unsaid(std)
     spread = Spread(std)
     if std.half:
         inside.append(f"the second half of the numbers is the {'log-std' if std.of == 'log_std' else 'std'}")
@@ -170,6 +172,17 @@ def gaussian(network: Heads, action: Box, tensors: Tensors) -> tuple[Gaussian, t
     fixed = torch.full((width,), std.fixed) if std.fixed is not None else spread(_vector(tensors, std.parameter, width))
     _refuse_no_spread(fixed)
     return Gaussian(None, fixed, units, plain), tuple(inside)
+
+
+def _refuse_unsaid(std: Std) -> None:
+    """Refuse to take a tensor that is called a std for the logarithm of one where only a default says so."""
+    name = std.parameter or std.layer
+    if "of" not in std.model_fields_set and words(name.rpartition(".")[2]) & DEVIATION and "log" not in name.lower():
+        msg = (
+            f"network.std has {name!r}, which by its name is a std, and nothing says whether it is one: say "
+            "of = 'std', or of = 'log_std' where it is the logarithm"
+        )
+        raise DeclarationInvalid(msg)
 
 
 def _refuse_no_spread(std: torch.Tensor) -> None:

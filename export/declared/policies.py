@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from export.declaration import Declaration, Heads
+from export.declaration import Declaration, Heads, ModuleNetwork, Std
 from export.declared.choosing import Chosen, Probabilities
 from export.declared.heads import Choices, gaussian
 from export.networks import Tensors
@@ -81,4 +81,11 @@ def policy_of(
         source=source,
         set_aside=set_aside,
         constant=declaration.constant,
+        squashed=isinstance(network, ModuleNetwork) and network.squash == "tanh",
+        exponential=isinstance(network, Heads) and _exponential(network.std),
     )
+
+
+def _exponential(std: Std | None) -> bool:
+    """Say whether a std is given as its logarithm, and nothing but the declaration says so: a name may."""
+    return std is not None and std.fixed is None and std.of == "log_std" and "log" not in (std.parameter + std.layer)
