@@ -199,7 +199,8 @@ def _checked(given: Sequence[object], place: int, declaration: Declaration, modu
         msg = f"output {place} of the module is {shown} for {_ROWS} observations, expected float32[{_ROWS}, numbers]"
         raise DeclarationInvalid(msg + (_cause(tensor, declaration) or _instead(tensor, module)))
     if not index and _kind(tensor) != f"float32{list(tensor.shape)}":
-        msg = f"output {place} of the module is {_shown(tensor)}, expected float32"
+        shape = list(tensor.shape)
+        msg = f"output {place} of the module is {_shown(tensor)} for {_ROWS} observations, expected float32{shape}"
         raise DeclarationInvalid(msg + (_cause(tensor, declaration) or _instead(tensor, module)))
     if not bool(torch.isfinite(tensor).all()):
         msg = f"output {place} of the module is NaN or infinite for an observation within the declared bounds"
