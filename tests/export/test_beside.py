@@ -409,8 +409,8 @@ def test_a_forgotten_key_is_named() -> None:
     assert 'say key = "policy" or key = "value" under [network]' in refused(skrl(), table())
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pkl"])
-@pytest.mark.parametrize("key", ["model", ""])
+@pytest.mark.parametrize("suffix", [".pt", pytest.param(".pkl", marks=pytest.mark.soak)])
+@pytest.mark.parametrize("key", ["model", pytest.param("", marks=pytest.mark.soak)])
 def test_a_trusted_file_loses_nothing_either(suffix: str, key: str, tmp_path: Path) -> None:
     """An object of mean, var and count is refused with or without a key, and normalises where it is named."""
     value = {"model": NET.state_dict(), "obs_rms": RunningMeanStd(), "optim": stepped(), "epoch": 3, "note": "x"}

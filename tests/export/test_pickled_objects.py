@@ -94,7 +94,7 @@ def test_the_message_of_other_objects_names_them(tmp_path: Path) -> None:
         read(Asked(path, parsed(TABLE, "net.toml")))
 
 
-@pytest.mark.parametrize("suffix", [".pt", ".pkl"])
+@pytest.mark.parametrize("suffix", [".pt", pytest.param(".pkl", marks=pytest.mark.soak)])
 def test_a_trusted_module_without_a_declaration_is_no_tensors_alone(suffix: str, tmp_path: Path) -> None:
     """It is asked for a declaration as what it is, and read with one."""
     path = tmp_path / f"actor{suffix}"

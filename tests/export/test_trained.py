@@ -160,6 +160,7 @@ def test_a_source_whose_parameters_require_grad_becomes_an_artefact(source: str)
     assert artefact.manifest.parity.reference.startswith("TorchScript")
 
 
+@pytest.mark.soak
 def test_variants_of_torchscript_are_made() -> None:
     """Eight bits, and a student, of a policy that came with parameters that require grad."""
     module = nn.Sequential(nn.Linear(4, 24), nn.Tanh(), nn.Linear(24, 24), nn.Tanh(), nn.Linear(24, 3))

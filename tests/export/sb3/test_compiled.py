@@ -61,8 +61,8 @@ def _whole(model: BaseAlgorithm) -> None:
     ("algorithm", "action", "compiled"),
     [
         ("DQN", THREE, _parts("q_net")),
-        ("PPO", UNEVEN, _parts("mlp_extractor.policy_net", "action_net")),
-        ("SAC", SQUARE, _parts("actor.latent_pi")),
+        pytest.param("PPO", UNEVEN, _parts("mlp_extractor.policy_net", "action_net"), marks=pytest.mark.soak),
+        pytest.param("SAC", SQUARE, _parts("actor.latent_pi"), marks=pytest.mark.soak),
         ("A2C", THREE, _whole),
     ],
 )

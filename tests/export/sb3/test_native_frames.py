@@ -143,7 +143,7 @@ def exported(model: BaseAlgorithm, path: Path, frames: int, *words: str) -> Arte
         (SMALL, "MlpLstmPolicy", 2, (), (3, 5)),
         (SWITCHES, "MlpPolicy", 3, (), (2, 3, 4)),
         (CUBE, "MlpPolicy", 3, (), (2, 3, 2, 5)),
-        (EYE, "CnnPolicy", 4, ("--channels-last",), (36, 40, 1)),
+        pytest.param(EYE, "CnnPolicy", 4, ("--channels-last",), (36, 40, 1), marks=pytest.mark.soak),
         (COLOURS, "CnnPolicy", 3, ("--channels-last",), (36, 40, 3)),
         (COLOURS, "MlpPolicy", 2, ("--channels-last",), (36, 40, 3)),
     ],
@@ -188,7 +188,9 @@ def test_entries_of_a_dict_are_stacked_each_on_its_own_axis(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    "observation", [GRID, spaces.Box(-1, 1, (5,), np.float32), SENSES], ids=["grid", "row", "dict"]
+    "observation",
+    [GRID, spaces.Box(-1, 1, (5,), np.float32), pytest.param(SENSES, marks=pytest.mark.soak)],
+    ids=["grid", "row", "dict"],
 )
 @pytest.mark.parametrize("below", [True, False], ids=["below", "above"])
 def test_normalisation_below_and_above_the_stack(observation: Space, below: bool, tmp_path: Path) -> None:
