@@ -40,7 +40,9 @@ class Life:
 
     def restart(self) -> None:
         """Another agent takes over, which knows nothing."""
-        self.agent = (shipper(self.store, self.folder, self.clock), joining(self.store, self.clock, REWARDS))
+        # The journal is what is counted: however long it takes, nothing of it is deleted.
+        ship = shipper(self.store, self.folder, self.clock, retain_s=10**6)
+        self.agent = (ship, joining(self.store, self.clock, REWARDS))
 
     def goes_on(self) -> None:
         """Each writer writes feedback of every class, about its own decisions and the other's."""
