@@ -28,6 +28,7 @@ from service.agent.stores import (
 )
 from service.agent.stores import sqlite_space as space
 from service.agent.stores.sqlite_file import connected
+from service.clock import Clock
 
 T = TypeVar("T")
 
@@ -37,11 +38,12 @@ class SqliteStore:
 
     kind = "sqlite"
 
-    def __init__(self, path: Path, *, timeout_s: float = 1.0) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 1.0, now: Callable[[], float] | None = None) -> None:
         """Opens (or makes) the file when first used; ``timeout_s`` is how long a lock of another process is waited
-        for."""
+        for. ``now`` (s since 1970) says when a transition is made: a clock that is set makes none old at once."""
         self._path = path
         self._timeout_s = timeout_s
+        self._now = now or Clock().now
         self._connection: sqlite3.Connection | None = None
         self.written = 0
         self.strange: dict[str, str] = {}
@@ -143,7 +145,8 @@ class SqliteStore:
         def work(db: sqlite3.Connection) -> bool:
             if _at(db, "joined", writer) != expected:
                 return False
-            rows = [(writer, text.decode("utf-8")) for text in transitions]
+            made_ms = int(self._now() * 1000)
+            rows = [(writer, text.decode("utf-8"), made_ms) for text in transitions]
             # A row of another's under our name would keep us from going on.
             space.clear_transitions(db, writer, expected.seq)
             db.executemany(space.INSERT_TRANSITION, rows)

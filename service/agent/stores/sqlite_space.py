@@ -12,8 +12,7 @@ KEPT = 1000
 # When a transition was made (ms): those of earlier versions do not say so and are the oldest.
 _MS = "coalesce(made_ms, 0)"
 INSERT_TRANSITION = (
-    "INSERT INTO transitions (writer, seq, transition, made_ms) "
-    "VALUES (?1, json_extract(?2, '$.seq'), ?2, CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER))"
+    "INSERT INTO transitions (writer, seq, transition, made_ms) VALUES (?1, json_extract(?2, '$.seq'), ?2, ?3)"
 )
 
 

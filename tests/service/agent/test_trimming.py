@@ -15,6 +15,7 @@ from service.agent.stores import START, Entry, Position, Store, StoreError, Stor
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.agent.trimming import EVERY_S, Trimming
+from service.clock import Clock as Time
 from service.config import Retention, Rewards
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
@@ -114,6 +115,23 @@ class TestAge:
 
         assert len(await transitions(store)) == 0
         assert trim.ledger().lost == {}
+
+    @pytest.mark.parametrize("step", [-30.0, -24.0 * 365, 30.0])
+    async def test_f99_a_clock_that_is_set_makes_no_transition_old(self, tmp_path: Path, step: float) -> None:
+        """By hours, after the agent has begun: what is joined then is kept as long as it says, and no longer."""
+        passed = [100.0]
+        # The machine's clock was right, and its agent begun by it, before it was set to what it says here.
+        now = Time(lambda: time.time() - step * 3600, lambda: passed[0]).now
+        store, pen, clock = SqliteStore(tmp_path / "store.sqlite", now=now), Pen(1), Clock()
+        await lived(store, pen, clock, ago(1), ago(1) + 200)
+        kept = []
+        for hours in (23.9, 0.2):
+            passed[0] += hours * 3600
+            await trimming(store, now).step()
+            kept.append(len(await transitions(store)))
+
+        assert kept == [200, 0]
+        await store.close()
 
     async def test_positions_outlive_what_is_trimmed(self, store: Store) -> None:
         """A stream that is empty goes on where it was, for agents that begin anew too."""
