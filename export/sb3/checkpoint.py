@@ -12,7 +12,7 @@ import torch
 from export.archive import TENSOR_CAP, load_tensors_only, members_of, sha256_of, tensors_of
 from export.errors import CheckpointRefused, OptionInvalid
 from export.networks import ACTIVATIONS
-from export.sb3.pickled_spaces import Bounds, bounds_by_key
+from export.sb3.pickled_spaces import Bounds, bounds_by_key, types_in
 from export.spec import Source
 from export.spec.nearest import one_of
 
@@ -22,6 +22,7 @@ _NAME = 200
 # Where SB3 puts a value's pickle, beside its texts, and whose pickles are read as data.
 _PICKLED = ":serialized:"
 _SPACES = frozenset({"observation_space", "action_space"})
+_SEEN, _BEFORE = "_last_obs", "_last_original_obs"
 # What only algorithms with a replay buffer save.
 _OFF_POLICY = frozenset({"replay_buffer_class", "buffer_size", "learning_starts"})
 # Keyword arguments of a policy that change training, but not what the network answers.
@@ -93,7 +94,7 @@ def read_sb3(data: bytes) -> Sb3Checkpoint:
         texts=texts,
         kwargs=_known(kwargs),
         tensors=tensors_of(load_tensors_only(members["policy.pth"], "policy.pth"), "policy.pth"),
-        bounds={name: bounds_by_key(space) for name, space in pickled.items()},
+        bounds={name: bounds_by_key(pickled.get(name)) for name in sorted(_SPACES)},
     )
 
 
@@ -101,16 +102,23 @@ def shows_vec_normalize(data: bytes) -> bool:
     """Say whether a zip shows by itself that a VecNormalize was around its policy as it was trained.
 
     On-policy algorithms, and ARS, keep the observation before normalisation only then. Off-policy ones always keep one,
-    so that their zips show nothing; neither does a file that is no such zip.
+    which shows something only where it is of another type than the one that the policy saw: VecNormalize gives float32.
+    A file that is no such zip shows nothing.
     """
     with contextlib.suppress(CheckpointRefused):
-        texts = _texts(members_of(data, {"data": _DATA_CAP}).get("data", b""))
-        return texts.get("_last_original_obs") is not None and not _OFF_POLICY & texts.keys()
+        pickled: dict[str, object] = {}
+        texts = _texts(members_of(data, {"data": _DATA_CAP}).get("data", b""), pickled)
+        if texts.get(_BEFORE) is None:
+            return False
+        if not _OFF_POLICY & texts.keys():
+            return True
+        seen, before = (types_in(pickled.get(name)) for name in (_SEEN, _BEFORE))
+        return any(key in before and before[key] != kind for key, kind in seen.items())
     return False
 
 
 def _texts(data: bytes, pickled: dict[str, object] | None = None) -> dict[str, object]:
-    """Parse ``data`` and take what is pickled out of it; what belongs to spaces goes into ``pickled`` by their name."""
+    """Parse ``data`` and take what is pickled out of it; what is read as data goes into ``pickled`` by its name."""
     try:
         texts = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -121,7 +129,7 @@ def _texts(data: bytes, pickled: dict[str, object] | None = None) -> dict[str, o
         raise CheckpointRefused(msg)
     for key, value in texts.items():
         found = value.pop(_PICKLED, None) if isinstance(value, dict) else None
-        if pickled is not None and found is not None and key in _SPACES:
+        if pickled is not None and found is not None and key in (*_SPACES, _SEEN, _BEFORE):
             pickled[key] = found
     return {key: value for key, value in texts.items() if key != _PICKLED}
 

@@ -1,4 +1,4 @@
-"""The bounds of a Box as they are pickled beside its text, read as data: texts round numbers, and leave some out."""
+"""What SB3 pickles beside the texts of a zip, read as data: bounds, which texts round, and types of observations."""
 
 import base64
 from collections.abc import Iterator, Mapping
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from export.errors import CheckpointRefused
 from export.inert import Inert, Named, read_inert
-from export.inert_arrays import array_in, mapping_of
+from export.inert_arrays import array_in, is_array, mapping_of
 
 # The low and the high ones, as float64 and of the Box's shape.
 Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -21,13 +21,30 @@ def bounds_by_key(serialized: object) -> Mapping[str, Bounds]:
     ``serialized`` is what SB3 wrote as ``:serialized:``. Nothing in it is made or run. What cannot be read so is left
     out: the space's text then stands alone.
     """
-    if not isinstance(serialized, str) or len(serialized) > _CAP:
-        return {}
     try:
-        space = read_inert(base64.b64decode(serialized), "the pickled space")
-        return dict(_boxes(space))
+        return dict(_boxes(_read(serialized)))
     except (CheckpointRefused, ValueError):
         return {}
+
+
+def types_in(serialized: object) -> Mapping[str, str]:
+    """Give the type of a pickled observation under "", and those of the parts of a Dict's by their keys.
+
+    What cannot be read as data is left out.
+    """
+    try:
+        found = _read(serialized)
+        parts = {"": found} if is_array(found) else mapping_of(found, "the pickled observation")
+        return {str(key): str(array_in(part, str(key)).dtype) for key, part in parts.items()}
+    except (CheckpointRefused, ValueError):
+        return {}
+
+
+def _read(serialized: object) -> object:
+    if not isinstance(serialized, str) or len(serialized) > _CAP:
+        msg = "there is no pickle, expected one"
+        raise ValueError(msg)
+    return read_inert(base64.b64decode(serialized), "the pickle in the zip")
 
 
 def _boxes(space: object) -> Iterator[tuple[str, Bounds]]:

@@ -1,6 +1,7 @@
 """What was around a policy goes into its artefact or refuses the export: RL Zoo's folders, through the command."""
 
 from pathlib import Path
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import sb3_contrib
 import stable_baselines3
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.vec_env import DummyVecEnv, VecNormalize
 
 from export.__main__ import main
@@ -26,6 +28,19 @@ def statistics(size: int = 5, mean: float = 3.0, *, norm_obs: bool = True) -> by
     """Give statistics as VecNormalize saves them."""
     rms = Made(RMS, {"mean": np.full(size, mean), "var": np.full(size, 4.0), "count": 3.0})
     return dumped(Made(VEC, {"obs_rms": rms, "clip_obs": 10.0, "epsilon": 1e-8, "norm_obs": norm_obs}))
+
+
+class Still(gymnasium.Env[Any, np.ndarray]):
+    """An environment in which nothing happens."""
+
+    def __init__(self, space: spaces.Space[Any]) -> None:
+        self.observation_space, self.action_space = space, spaces.Box(-1, 1, (1,), np.float32)
+
+    def reset(self, **_: Any) -> tuple[Any, dict[str, Any]]:
+        return self.observation_space.sample(), {}
+
+    def step(self, _: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        return self.observation_space.sample(), 0.0, False, False, {}
 
 
 def laid(folder: Path, **files: bytes) -> None:
@@ -157,6 +172,30 @@ def test_a_zip_that_shows_its_normalisation_is_not_exported_without(
     else:
         assert wrapped(tmp_path / "X.zip", Told()).statistics is None
     assert wrapped(tmp_path / "X.zip", Told(ignore_normalisation=True)).statistics is None
+
+
+@pytest.mark.parametrize("observation", ["vector", "dict"])
+@pytest.mark.parametrize("algorithm", ["SAC", "TD3", "TQC"])
+@pytest.mark.parametrize("norm_obs", [True, False, None])
+def test_off_policy_zips_show_it_where_observations_were_of_another_type(
+    tmp_path: Path, algorithm: str, observation: str, norm_obs: bool | None
+) -> None:
+    """Of MuJoCo's float64 VecNormalize makes float32; where it normalised rewards alone, it leaves them."""
+    kind = getattr(stable_baselines3, algorithm, None) or getattr(sb3_contrib, algorithm)
+    box = spaces.Box(-np.inf, np.inf, (3,), np.float64)
+    space = box if observation == "vector" else spaces.Dict({"body": box, "goal": spaces.Box(-1, 1, (2,), np.float32)})
+    env = DummyVecEnv([lambda: Still(space)])
+    policy = "MlpPolicy" if observation == "vector" else "MultiInputPolicy"
+    options: dict[str, Any] = {"buffer_size": 8, "learning_starts": 8, "policy_kwargs": {"net_arch": [4]}}
+    model = kind(policy, env if norm_obs is None else VecNormalize(env, norm_obs=norm_obs), device="cpu", **options)
+    model.learn(4)
+    model.save(tmp_path / "X.zip")
+
+    if norm_obs:
+        with pytest.raises(OptionInvalid, match=r"X\.zip shows that it was trained behind VecNormalize"):
+            wrapped(tmp_path / "X.zip", Told())
+    else:
+        assert wrapped(tmp_path / "X.zip", Told()).statistics is None
 
 
 @pytest.mark.parametrize(
