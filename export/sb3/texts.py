@@ -94,15 +94,16 @@ def _box(shape: tuple[int, ...], dtype: str, told: Sequence[object], what: str, 
 
 
 def _closer(told: tuple[float | None, ...], exact: NDArray[np.float64]) -> tuple[float | None, ...]:
-    """Give bounds as they are told, unless what was told is rounded by more than float32 rounds."""
+    """Give bounds as they are told, or the exact ones where what was told is rounded by more than float32 rounds.
+
+    No rounding makes an infinite bound: where another number has none, the pickle is of another space than the text.
+    """
     numbers = tuple(value if abs(value) < _UNBOUNDED else None for value in exact.reshape(-1).tolist())
-    if not told or any(a is not b and not _near(a, b) for a, b in zip(told, numbers, strict=True)):
-        return numbers if told and not np.isnan(exact).any() else told
-    return told
-
-
-def _near(told: float | None, exact: float | None) -> bool:
-    return told is not None and exact is not None and abs(told - exact) <= _ROUNDED * abs(exact)
+    pairs = list(zip(told, numbers, strict=bool(told)))
+    if np.isnan(exact).any() or any((a is None) != (b is None) for a, b in pairs):
+        return told
+    rounded = any(a is not None and b is not None and abs(a - b) > _ROUNDED * abs(b) for a, b in pairs)
+    return numbers if rounded else told
 
 
 def _parts(text: object, what: str, exact: Mapping[str, Bounds]) -> Iterator[tuple[str, Space]]:

@@ -136,7 +136,7 @@ def _checked(table: Table, place: str, aside: tuple[str, ...]) -> Table:
     if actions > _ACTIONS_CAP:
         msg = f"{place} has {actions} actions, expected at most {_ACTIONS_CAP}: are its axes in another order?"
         raise CheckpointRefused(msg)
-    if actions == 1:
+    if actions == 1 and bool(np.isfinite(values).all()):
         shape = " x ".join(map(str, values.shape))
         msg = (
             f"{place} has one action for each state ({shape}), in which there is nothing to choose: expected two or "
