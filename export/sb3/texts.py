@@ -19,6 +19,8 @@ _MOST = 65536
 # An image's bounds, and how much a text rounds a number of float32 (with NumPy's eight digits) at most.
 _PIXELS = (0.0, 255.0)
 _ROUNDED = 1e-6
+# So many numbers NumPy prints in full, unless training told it otherwise.
+_IN_FULL = 1000
 _QUOTED = r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\""
 _ENTRY = re.compile(rf"({_QUOTED})\s*[:,]\s*(\w+)\(")
 
@@ -99,7 +101,9 @@ def _closer(told: tuple[float | None, ...], exact: NDArray[np.float64]) -> tuple
     No rounding makes an infinite bound: where another number has none, the pickle is of another space than the text.
     """
     numbers = tuple(value if abs(value) < _UNBOUNDED else None for value in exact.reshape(-1).tolist())
-    pairs = list(zip(told, numbers, strict=bool(told)))
+    if not told:
+        return numbers if len(numbers) <= _IN_FULL and not np.isnan(exact).any() else told
+    pairs = list(zip(told, numbers, strict=True))
     if np.isnan(exact).any() or any((a is None) != (b is None) for a, b in pairs):
         return told
     rounded = any(a is not None and b is not None and abs(a - b) > _ROUNDED * abs(b) for a, b in pairs)

@@ -132,6 +132,7 @@ def test_an_image_of_an_old_zip_is_one_although_its_bounds_are_cut_short() -> No
         ({"precision": 2}, [0.003456, 0.1], [0.98765, 0.8]),
         ({"precision": 1, "floatmode": "fixed"}, [[-0.04, 0.26], [-7, 2]], [[0.26, 0.74], [11.25, 2.5]]),
         ({"precision": 0, "suppress": True}, [-1.4, -2], [1.4, 2.5]),
+        ({"threshold": 2, "edgeitems": 1}, [-1, -2, -3, -4], [1, 2, 3, 4]),
     ],
 )
 @pytest.mark.parametrize("algorithm", ["SAC", "TD3", "PPO"])
