@@ -45,22 +45,35 @@ def refuse_implausible(meaning: Meaning, inputs: Arrays, outputs: Arrays) -> Non
         return
     numbers = numbers[np.isfinite(numbers).all(axis=1)]
     kind = kind_of(numbers, sizes)
+    if kind != "scores":
+        _refuse_other(meaning.said, kind, numbers)
+    elif together := _choices_together(numbers):
+        msg = (
+            f"the head was said to be {meaning.said!r}, but in all of {len(numbers)} answers its numbers are between 0 "
+            f"and 1 and sum to {together}, as {_shown(numbers)} do: these are probabilities of {together} choices side "
+            "by side (say --head probabilities with their sizes, --factors; in a declaration head = 'probabilities' "
+            "with nvec), or those of the outcomes of each action, whose value has to be worked out of them"
+        )
+        raise HeadImplausible(msg)
+
+
+def _refuse_other(said: str, kind: Kind, numbers: NDArray[np.float64]) -> None:
+    """Refuse what was said to be scores and is something else."""
+    if kind == "choices":
+        _refuse_chosen(said, numbers)
     if kind == "probabilities":
         msg = (
-            f"the head was said to be {meaning.said!r}, but in all of {len(numbers)} answers no number is below 0 and "
+            f"the head was said to be {said!r}, but in all of {len(numbers)} answers no number is below 0 and "
             f"those of a choice sum to 1, as {_shown(numbers)} do: these are probabilities, and their softmax is "
             "another policy; say --head probabilities (head = 'probabilities' in a declaration), which takes their "
             "logarithm inside the graph"
         )
         raise HeadImplausible(msg)
-    if kind == "sigmoids":
-        msg = (
-            f"the head was said to be {meaning.said!r}, but in all of {len(numbers)} answers every switch is between 0 "
-            f"and 1, as in {_shown(numbers[:, 1::2])}: these are probabilities, expected the numbers before the sigmoid"
-        )
-        raise HeadImplausible(msg)
-    if kind == "choices":
-        _refuse_chosen(meaning.said, numbers)
+    msg = (
+        f"the head was said to be {said!r}, but in all of {len(numbers)} answers every switch is between 0 "
+        f"and 1, as in {_shown(numbers[:, 1::2])}: these are probabilities, expected the numbers before the sigmoid"
+    )
+    raise HeadImplausible(msg)
 
 
 def kind_of(numbers: NDArray[np.float64], sizes: Sequence[int]) -> Kind:
@@ -79,6 +92,17 @@ def kind_of(numbers: NDArray[np.float64], sizes: Sequence[int]) -> Kind:
     if set(sizes) == {2} and not numbers[:, ::2].any() and switches.min() >= ROUNDED and switches.max() <= 1 - ROUNDED:
         return "choices" if _only_ones_and_zeros(switches) else "sigmoids"
     return "scores"
+
+
+def _choices_together(numbers: NDArray[np.float64]) -> int:
+    """Say of how many choices, whatever their sizes, numbers are probabilities side by side; 0 where of none."""
+    if not len(numbers) or numbers.min() < ROUNDED or numbers.max() > 1 - ROUNDED:
+        return 0
+    sums = numbers.sum(axis=1)
+    count = round(float(sums[0]))
+    # So many rows do not sum to one whole number by themselves, but where they are the same.
+    moving = bool((numbers.max(axis=0) - numbers.min(axis=0)).max() > _SLACK)
+    return count if 2 <= count < numbers.shape[1] and moving and (np.abs(sums - count) <= _SLACK).all() else 0
 
 
 def _parts(numbers: NDArray[np.float64], sizes: Sequence[int]) -> list[NDArray[np.float64]]:

@@ -1,5 +1,6 @@
 """A reading of somebody's ONNX file: which tensor is the observation, which the head, and what is carried along."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,9 @@ HEAD_WORDS: Mapping[str, Head] = {
 }
 # What the file's own numbers are, where they are not what is served: probabilities, or the choices that were made.
 Form = Literal["numbers", "probabilities", "choices"]
+# How outputs are called that are a std, and a mean.
+_STD = re.compile(r"std|sigma|scale|dev", re.IGNORECASE)
+_MEAN = re.compile(r"mu$|mu_|mean|loc", re.IGNORECASE)
 FORMS: Mapping[str, Form] = {"probabilities": "probabilities", "action": "choices"}
 
 
@@ -129,6 +133,12 @@ def _with_std(word: str, outputs: tuple[str, ...]) -> dict[str, Pieces]:
     """Take mean and std out of one output, half and half, or out of two."""
     if len(outputs) > 2:
         msg = f"--head is {word}, expected one output of both, or two, the mean's first, found {', '.join(outputs)}"
+        raise OptionInvalid(msg)
+    if len(outputs) == 2 and _STD.search(outputs[0]) and _MEAN.search(outputs[1]) and not _MEAN.search(outputs[0]):
+        msg = (
+            f"--output-name is {','.join(outputs)}, which by their names are the std and then the mean, expected the "
+            f"mean's first: --output-name {outputs[1]},{outputs[0]}"
+        )
         raise OptionInvalid(msg)
     log = word == "mean_log_std"
     if len(outputs) == 1:

@@ -59,6 +59,30 @@ def test_probabilities_are_no_scores(said: str, sizes: tuple[int, ...]) -> None:
         asked(meaning, soft(logits(*sizes)))
 
 
+@pytest.mark.parametrize(
+    ("said", "inside", "told"),
+    [("logits", (2, 3), (5,)), ("logits", (2, 3), (3, 2)), ("q_values", (11,) * 4, (44,)), ("logits", (3, 4, 2), (9,))],
+    ids=["a softmax each", "in another order", "atoms laid flat", "three"],
+)
+def test_probabilities_of_other_choices_are_no_scores(
+    said: str, inside: tuple[int, ...], told: tuple[int, ...]
+) -> None:
+    """Several softmaxes side by side are not one choice of as many, nor several of other sizes."""
+    meaning = meaning_of(said, *told, head="q_values" if said == "q_values" else "logits")
+
+    with pytest.raises(HeadImplausible, match=rf"and sum to {len(inside)}, .* probabilities of {len(inside)} choices"):
+        asked(meaning, soft(logits(*inside)))
+
+
+def test_sums_that_are_no_probabilities_are_scores() -> None:
+    """Sigmoids by themselves, numbers that sum to something else, and rows that never change stay as they are."""
+    (rows,) = logits(5)
+
+    asked(meaning_of("logits", 5), 1 / (1 + np.exp(-rows)))
+    asked(meaning_of("logits", 5), soft([rows]) * 2.5)
+    asked(meaning_of("logits", 4), np.full((100, 4), 0.5))
+
+
 def test_one_factor_of_probabilities_is_enough() -> None:
     """Where others are logits, the softmax of the whole is another policy all the same."""
     first, second = logits(3, 2)

@@ -240,3 +240,23 @@ def test_an_axis_of_length_one_is_none(shape: tuple[int, int]) -> None:
     found = answered(finished(data, Said(head="q_values")), {"obs": seen})
 
     assert np.array_equal(found["q_values"], original(data).run(["q"], {"obs": seen})[0].reshape(50, 4))
+
+
+@pytest.mark.parametrize(
+    ("names", "right"),
+    [
+        (("log_std", "mu"), "mu,log_std"),
+        (("action_std", "action_mean"), "action_mean,action_std"),
+        (("sigma", "loc"), "loc,sigma"),
+    ],
+)
+def test_a_std_before_its_mean_is_refused_by_their_names(names: tuple[str, str], right: str) -> None:
+    """The mean comes first: the other way round a log-std would be carried out."""
+    file = File()
+    obs = file.input("obs", ["batch", 4])
+    for name in names:
+        file.network(obs, 4, 2, out=file.output(name, ["batch", 2]))
+
+    with pytest.raises(OptionInvalid, match=f"expected the mean's first: --output-name {right}"):
+        adopt(file.data(), Said(head="mean_log_std", outputs=names))
+    assert adopt(file.data(), Said(head="mean_log_std", outputs=(names[1], names[0]))).meaning.head == "gaussian"
