@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.agent.join import Joiner
+from service.agent.join import GRACE_MS, Joiner
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
 from service.records import Decision, Transition, decode_record, encode_record
@@ -168,6 +168,10 @@ async def test_an_agent_that_begins_anew_knows_what_was_told(tmp_path: Path, agg
     pen.beat(END)
     await shipped.ship(pen)
     anew = joining(store, clock, rewards(aggregation))
+    while await anew.step():
+        pass
+    # A wait ends a little after the records that it waits for have come.
+    clock.now += 2 * GRACE_MS / 1000
     while await anew.step():
         pass
     made = [msgspec.json.decode(text, type=Transition) for text in await transitions(store)]
