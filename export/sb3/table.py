@@ -10,7 +10,7 @@ from export.sb3 import actor_critic, deterministic, q, recurrent, squashed
 from export.sb3.checkpoint import Sb3Checkpoint
 from export.sb3.native import native_of
 from export.sb3.normaliser import Normaliser
-from export.sb3.spaces import images_of
+from export.sb3.spaces import images_of, precise
 from export.spec.nearest import one_of
 from export.trained import TrainedPolicy
 
@@ -43,6 +43,7 @@ def of_sb3(found: Sb3Checkpoint, normaliser: Normaliser | None = None, cvar: flo
         first = error.errors(include_url=False)[0]
         msg = f"the zip's spaces do not fit: {first['msg']}, found {str(first['input'])[:60]!r}"
         raise CheckpointRefused(msg) from error
-    policy = replace(policy, images=images_of(found, policy.observation))
+    observation = precise(found, policy.observation, normaliser)
+    policy = replace(policy, observation=observation, images=images_of(found, observation))
     native = native_of(found, policy.observation, policy.action, normaliser, recurrent=bool(policy.memory), cvar=cvar)
     return replace(policy, native=native[0], native_name=native[1]) if native is not None else policy

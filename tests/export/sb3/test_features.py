@@ -294,3 +294,48 @@ def test_the_width_is_what_comes_out() -> None:
     assert rows.shape == (3, features.width)
     assert features.width == 256 + 5 + math.prod(VECTOR.shape)
     assert rows.dtype == torch.float32
+
+
+FAR = np.array([5000.0, 1.7e9, 0.0])
+WIDTH = np.array([0.05, 2e5, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("observation", "width", "dtypes"),
+    [
+        (spaces.Box(-np.inf, np.inf, (3,), np.float64), WIDTH, ["float64"]),
+        (spaces.Box(-np.inf, np.inf, (3,), np.float64), FAR + 1, ["float32"]),
+        (spaces.Box(-(2**40), 2**40, (3,), np.int64), np.array([2.0, 30.0, 4.0]), ["float64"]),
+        (spaces.Box(-np.inf, np.inf, (3,), np.float32), WIDTH, ["float32"]),
+        (
+            spaces.Dict(
+                {"body": spaces.Box(-np.inf, np.inf, (3,), np.float64), "goal": spaces.Box(-1, 1, (2,), np.float32)}
+            ),
+            WIDTH,
+            ["float64", "float32"],
+        ),
+    ],
+)
+def test_what_vecnormalize_magnifies_is_sent_as_training_had_it(
+    observation: spaces.Space[Any], width: np.ndarray, dtypes: list[str], tmp_path: Path
+) -> None:
+    """Numbers far from zero that vary little lose in float32 what the policy acts on, before the graph sees them."""
+    within = isinstance(observation, spaces.Dict)
+    model = made("SAC", spaces.Box(-1, 1, (2,), np.float32), observation, "MultiInputPolicy" if within else "MlpPolicy")
+    wrapped, _ = normalised(model, tmp_path)
+    running = wrapped.obs_rms["body"] if isinstance(wrapped.obs_rms, dict) else wrapped.obs_rms
+    running.mean, running.var = FAR.copy(), width**2
+    wrapped.save(str(tmp_path / "vecnormalize.pkl"))
+    policy = of_sb3(read_sb3(zipped(model)), read_normaliser((tmp_path / "vecnormalize.pkl").read_bytes()))
+    rows = FAR + width * np.random.default_rng(2).normal(size=(200, 3))
+    rows = np.round(rows) if getattr(observation, "dtype", None) == np.int64 else rows
+    rows = rows.astype(np.float32) if getattr(observation, "dtype", None) == np.float32 else rows
+    seen: Any = {"body": rows, "goal": np.zeros((200, 2), np.float32)} if within else rows
+
+    inputs = inputs_of(policy, seen)
+
+    expected, _ = model.predict(wrapped.normalize_obs(seen), deterministic=True)
+    assert [port.dtype for port in policy.observation.inputs] == dtypes
+    assert policy.native is not None
+    for answers in (policy.answer(inputs), policy.native(inputs)):
+        np.testing.assert_allclose(answers["action"], expected, atol=2e-4)
