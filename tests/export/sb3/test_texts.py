@@ -193,7 +193,7 @@ def test_bytes_with_other_bounds_than_an_images_are_no_image_although_cut_short(
     """SB3 does not divide them by 255, nor does the policy: also where what is printed of the bounds looks like one."""
     shape = np.broadcast_shapes(np.shape(low), np.shape(high))
     sides = [np.broadcast_to(np.asarray(side, np.uint8), shape) for side in (low, high)]
-    box = spaces.Box(sides[0], sides[1], shape, np.dtype(np.uint8))  # type: ignore[arg-type]  # it is typed for floats
+    box = spaces.Box(sides[0], sides[1], shape, np.dtype(np.uint8))
     part = spaces.Box(-1, 1, (2,), np.float32)
     model = made(
         "PPO",
