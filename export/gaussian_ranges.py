@@ -63,7 +63,8 @@ def _units(meaning: Meaning, action: NDArray[np.generic]) -> NDArray[np.float64]
     low, high = np.array(meaning.action.low), np.array(meaning.action.high)
     if not (np.isfinite(low) & np.isfinite(high) & (low < high)).all():
         return None
-    return (action.reshape(len(action), -1).astype(np.float64) - low) / (high - low) * 2 - 1
+    units: NDArray[np.float64] = (action.reshape(len(action), -1).astype(np.float64) - low) / (high - low) * 2 - 1
+    return units
 
 
 def _fills(rows: NDArray[np.float64], most: float, near: float) -> bool:

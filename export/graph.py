@@ -88,8 +88,10 @@ def _has_twice(graph: onnx.GraphProto) -> bool:
 def _rename(graph: onnx.GraphProto, names: Mapping[str, str]) -> None:
     """Give tensors the names that ``names`` has for theirs; one that has such a name already becomes the network's."""
     taken = {name: f"net.{name}" for name in names.values()} | dict(names)
-    for value in (*graph.input, *graph.output, *graph.initializer, *graph.value_info):
+    for value in (*graph.input, *graph.output, *graph.value_info):
         value.name = taken.get(value.name, value.name)
+    for tensor in graph.initializer:
+        tensor.name = taken.get(tensor.name, tensor.name)
     for node in graph.node:
         for side in (node.input, node.output):
             side[:] = [taken.get(name, name) for name in side]

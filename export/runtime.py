@@ -23,6 +23,7 @@ ERRORS = (
     RuntimeError,
 )
 _FATAL_ONLY = 4
+_STATES = "; where the observation is a state, say which there are: --low 0 --high with the number of the last one"
 
 
 def options_of(*, optimised: bool = True) -> onnxruntime.SessionOptions:
@@ -106,5 +107,6 @@ class Session:
 
 
 def sentence(error: BaseException) -> str:
-    """What ONNX Runtime says is wrong, in one line."""
-    return str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    """What ONNX Runtime says is wrong, in one line; with the way out where a table does not have a state."""
+    said = str(error).splitlines()[0][:300] if str(error) else type(error).__name__
+    return said + (_STATES if "out of data bounds" in said else "")

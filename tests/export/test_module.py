@@ -303,7 +303,7 @@ def test_a_row_that_is_answered_otherwise_alone_is_refused(kind: type[nn.Module]
         _ = of_module(kind(), declared) if way == "module" else torch_file(saved(kind()), "policy.pt", declared)
 
 
-class Centred(nn.Module):
+class Meaned(nn.Module):
     """Looks at an observation beside its own mean, or at its spread: operators that are called as our outputs are."""
 
     def __init__(self, how: str, count: int) -> None:
@@ -322,7 +322,7 @@ class Centred(nn.Module):
 def test_an_operator_may_be_called_as_our_outputs_are(how: str) -> None:
     """What torch.mean gives is called mean, as the head of a Gaussian is: the graph has both."""
     torch.manual_seed(0)
-    module = Centred(how, 2)
+    module = Meaned(how, 2)
     asked = normal(50, 4)
 
     artefact = build(of_module(module, BOX | {"network": {"kind": "module", "head": "deterministic"}}), About("m", "1"))

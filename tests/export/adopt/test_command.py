@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from export.adopt.command import run
-from export.errors import AdoptionRefused, OptionInvalid, SampleInvalid
+from export.errors import AdoptionRefused, OptionInvalid, SampleInvalid, VerificationFailed
 from export.spec import Box, Fields, MultiDiscrete
 from export.spec.artefact import open_artefact
-from tests.export.adopt.files import rows, simple
+from tests.export.adopt.files import File, rows, simple
 from tests.export.adopt.test_deploy import deploy, network
 from tests.export.adopt.test_dialects import branches, godot
 
@@ -109,3 +109,18 @@ def test_a_file_at_fault_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(AdoptionRefused, match="is not an ONNX model"):
         run([str(tmp_path / "theirs.onnx"), "-o", str(tmp_path / "arm-2.onnx")])
     assert (tmp_path / "arm-2.onnx").read_bytes() == b"the version before"
+
+
+def test_states_without_bounds_are_asked_for(tmp_path: Path) -> None:
+    """A table of 16 states is asked for others until people say which there are; the message has the options."""
+    file = File()
+    state = file.reshaped("Squeeze", file.input("obs", ["batch", 1], "int64"), 1)
+    file.add("Gather", file.weights(16, 4), state, out=file.output("q", ["batch", 4]), axis=0)
+    (tmp_path / "table.onnx").write_bytes(file.data())
+    words = [str(tmp_path / "table.onnx"), "-o", str(tmp_path / "lake-1.onnx"), "--head", "q_values"]
+
+    with pytest.raises(
+        VerificationFailed, match="where the observation is a state, say which there are: --low 0 --high"
+    ):
+        run(words)
+    assert run([*words, "--low", "0", "--high", "15"]) == 0
