@@ -175,8 +175,11 @@ def gaussian(network: Heads, action: Box, tensors: Tensors) -> tuple[Gaussian, t
 
 
 def _refuse_unsaid(std: Std) -> None:
-    """Refuse to take a tensor that is called a std for the logarithm of one where only a default says so."""
+    """Refuse to take what is called a std for the logarithm of one where nothing but a default says so."""
     name = std.parameter or std.layer
+    if std.span is not None and std.span[0] < 0:
+        # No std is below 0: that is the span of a logarithm.
+        return
     if "of" not in std.model_fields_set and words(name.rpartition(".")[2]) & DEVIATION and "log" not in name.lower():
         msg = (
             f"network.std has {name!r}, which by its name is a std, and nothing says whether it is one: say "
