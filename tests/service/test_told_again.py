@@ -37,6 +37,8 @@ def rewards_of(served: Serving, aggregation: Any = "sum") -> dict[str, float]:
         joiner.order.feed(writer, record, now)
     joiner.order.ended(writer)
     joiner.advance(now)
+    # Waits end by what passes after the records have come.
+    joiner.advance(now + 1000)
     made: dict[str, float] = {}
     for batch in joiner.batches():
         made |= {one.decision_id: one.reward for one in batch.transitions}
