@@ -317,6 +317,8 @@ class TestForgetting:
 class TestFull:
     """A Redis whose memory is used up."""
 
+    # With so little room it takes from 3 to over 60 s until all has found its place: why is not known yet.
+    @pytest.mark.soak
     async def test_the_agent_says_so_trims_and_goes_on(self, redis_server: RedisServer, tmp_path: Path) -> None:
         """All that had to wait in the journal arrives, in order and once, and nobody's unread entries went for it."""
         store, now = RedisStreams(redis_server.url, "svc"), ago(1)
