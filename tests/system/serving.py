@@ -24,6 +24,7 @@ SERVING = re.compile(
     r" \(process (?P<pid>\d+), writer (?P<writer>[0-9a-f]{16})\)$",
     re.MULTILINE,
 )
+_ADMIN = re.compile(r"admin on http://127\.0\.0\.1:(\d+)")
 STARTS_WITHIN_S = 60.0
 ENDS_WITHIN_S = 30.0
 _POLL_S = 0.01
@@ -59,10 +60,12 @@ class Service:
         redis_url: str = "",
         options: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
+        within: Sequence[str] = (),
     ) -> None:
         """With ``redis_url`` the streams go there, else into the data folder; ``options`` end the command line.
 
-        ``environment`` is what the processes find in theirs beside what is in this one's.
+        ``environment`` is what the processes find in theirs beside what is in this one's; ``within`` begins the command
+        line with a command that becomes the service.
         """
         self.config = config
         self.data = data
@@ -70,6 +73,7 @@ class Service:
         self._redis_url = redis_url
         self._options = options
         self._environment = environment or {}
+        self._within = within
         self._log = data.with_name(data.name + ".log")
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -86,7 +90,8 @@ class Service:
 
     def spawn(self) -> None:
         """Start the supervisor, and wait for nothing."""
-        command = [sys.executable, "-m", "service", "serve", str(self.config), "--port", str(self._port)]
+        serve = [sys.executable, "-m", "service", "serve", str(self.config), "--port", str(self._port)]
+        command = [*self._within, *serve]
         environment = {key: value for key, value in os.environ.items() if key not in ("REDIS_URL", "ACTD_KEYRING")}
         if self._redis_url:
             environment["REDIS_URL"] = self._redis_url
@@ -123,6 +128,17 @@ class Service:
 
         eventually(started, within_s=STARTS_WITHIN_S, what=lambda: f"no data plane {count}:\n{self.output()[-4000:]}")
         return self.planes()[-1]
+
+    @property
+    def admin_port(self) -> int:
+        """Where the agent that was started last listens for operators, once it does."""
+        eventually(lambda: bool(_ADMIN.findall(self.output())), within_s=STARTS_WITHIN_S)
+        return int(_ADMIN.findall(self.output())[-1])
+
+    @property
+    def there(self) -> Path:
+        """The data folder as the service sees it, whatever is mounted there for it alone."""
+        return Path(f"/proc/{self.process.pid}/root{self.data}")
 
     def kill_plane(self, plane: Plane) -> None:
         """``kill -9`` of a data plane, after a look at whether the process is one of ours still."""

@@ -39,8 +39,10 @@ CREATE TABLE IF NOT EXISTS ledger (name TEXT PRIMARY KEY, value INTEGER NOT NULL
 CREATE TABLE IF NOT EXISTS aside (id INTEGER PRIMARY KEY AUTOINCREMENT, writer, seq, ms, record);
 CREATE TABLE IF NOT EXISTS deployment (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 """
+# Pages (of 4 kB) of the write-ahead log that are put into the file at the latest when there are so many.
+_LOG_PAGES = 256
 # The write-ahead log is cut back to this once it has been copied into the file.
-_WAL_BYTES = 4 * 1024 * 1024
+_WAL_BYTES = _LOG_PAGES * 4096
 
 
 def connected(path: Path, timeout_s: float) -> sqlite3.Connection:
@@ -54,6 +56,10 @@ def connected(path: Path, timeout_s: float) -> sqlite3.Connection:
         db.execute(f"PRAGMA journal_size_limit = {_WAL_BYTES}")
         # A power cut may take the last commits: the cursor goes back with them, and the journal has them still.
         db.execute("PRAGMA synchronous = NORMAL")
+        # What is in the log is put into the file before more is added: after a full disk what room there is would go
+        # into a log that grows, and none be left to ever put it into the file. A short log needs little of it.
+        db.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}").fetchall()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         _vacuumed(db, path)
         db.executescript(_SCHEMA)
         if "made_ms" not in [row[1] for row in db.execute("PRAGMA table_info(transitions)")]:
