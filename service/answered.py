@@ -1,10 +1,13 @@
 """What a run of a network answered, row by row."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from msgspec import Struct
+
+from guards.errors import PolicyUnavailable
 
 Heads = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -41,3 +44,10 @@ class Answered(Struct, frozen=True, eq=False, gc=False):
         at = list(index)
         spread = None if self.spread is None else self.spread[at]
         return Answered(self.head[at], spread, tuple(memory[at] for memory in self.memory))
+
+
+def spread_of(answer: Answered | PolicyUnavailable) -> list[float | None] | None:
+    """A number for each row where the policy gives one; None for what is no number."""
+    if not isinstance(answer, Answered) or answer.spread is None:
+        return None
+    return [one if math.isfinite(one) else None for one in answer.spread.tolist()]

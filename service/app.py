@@ -15,6 +15,7 @@ from service.config import Limits
 from service.desk import STATUS, Asked, Desk, Reply
 from service.edge import arrived, read_body
 from service.errors import DoesNotFit, NotDurable, NothingTaken, RequestRefused, TooLarge
+from service.ids import is_unlogged
 from service.intake import Intake, decoded
 from service.journal import JournalUnavailable
 from service.landing import Landing
@@ -157,7 +158,7 @@ async def _noted(parts: Parts, body: bytes) -> bytes:
         results += [result for _, result in taken]
         await asyncio.sleep(0)
     parts.tally.feedback.update(result.status for result in results)
-    if results and not any(result.status in ("accepted", "late") for result in results):
+    if results and all(result.status in ("forged", "invalid") for result in results):
         raise _nothing_taken(results, many=many)
     return msgspec.json.encode({"results": results})
 
@@ -202,6 +203,9 @@ def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | No
         return None, FeedbackResult(status="invalid", error=error.told())
     if told is None:
         return None, FeedbackResult(status="forged")
+    if is_unlogged(told.decision_id):
+        # There is nothing in the log that it could be joined to.
+        return None, FeedbackResult(status="unlogged", decision_id=told.decision_id)
     return told, FeedbackResult(status="late" if told.late else "accepted", decision_id=told.decision_id)
 
 

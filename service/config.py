@@ -38,6 +38,8 @@ class Limits(Frozen):
     sessions: Annotated[int, Field(ge=1)] = 100_000
     # After so long without a success, a rung of the ladder is called stale while there is traffic.
     stale_seconds: Seconds = 60.0
+    # While the journal cannot be written: no answers, or answers without exploration that are in no log.
+    unlogged: Literal["refuse", "serve"] = "refuse"
 
 
 class Rewards(Frozen):
@@ -141,8 +143,13 @@ class Config(Frozen):
     def text(self) -> str:
         """Canonical JSON of everything that bears on a decision: artefacts are named by digest in the log."""
         aside: Any = {
-            "policy": True, "require_signature": True, "proof": True, "retention": True, "baseline": {"path"}
-        }  # fmt: skip
+            "policy": True,
+            "require_signature": True,
+            "proof": True,
+            "retention": True,
+            "baseline": {"path"},
+            "limits": {"unlogged"},
+        }
         told = self.model_dump(mode="json", exclude=aside)
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 

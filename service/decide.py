@@ -72,7 +72,8 @@ def context_of(plane: Plane, rows: Sequence[Request], observation: np.ndarray) -
 def _bodies(plane: Plane, flight: Flight) -> list[bytes]:
     """The ids' bodies, from which every draw is made."""
     prefix = body_prefix(plane.key, plane.writer)
-    return [body_of(prefix, flight.ms, seq, flight.track) for seq in range(flight.seq, flight.seq + len(flight.rows))]
+    places = range(flight.seq, flight.seq + len(flight.rows))
+    return [body_of(prefix, flight.ms, seq, flight.track, unlogged=flight.unlogged) for seq in places]
 
 
 def _explore(

@@ -44,7 +44,8 @@ class Flight(Struct, frozen=True, kw_only=True):
     """Requests that one version decides together, and where their records will stand in the log.
 
     ``observation[N, ...]`` are their observations; ``departed`` (s, monotonic) is when inference began. ``spread`` and
-    ``memory`` are a number and what the memory was before the step for each row, where the policy has them.
+    ``memory`` are a number and what the memory was before the step for each row, where the policy has them. Where the
+    flight is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none.
     """
 
     rows: Sequence[Request]
@@ -61,6 +62,7 @@ class Flight(Struct, frozen=True, kw_only=True):
     infer_us: int
     spread: Sequence[float | None] | None = None
     memory: Sequence[dict[str, Packed]] | None = None
+    unlogged: bool = False
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Decision ids: opaque tokens that name their place in the log and cannot be forged; and the keys behind them.
 
-A token is 39 bytes in base64url (52 characters): version (1), key id (1), writer (8), ms (6), seq (6), track (1) and a
-MAC (16) over what stands before it. MAC and draw are keyed BLAKE2b (RFC 7693) with keys derived from one secret.
+A token is 39 bytes in base64url (52 characters): version (1), key id (1), writer (8), ms (6), seq (6), track (1, whose
+highest bit says that the decision is not in the log) and a MAC (16) over what stands before it. MAC and draw are keyed
+BLAKE2b (RFC 7693) with keys derived from one secret.
 """
 
 import base64
@@ -20,6 +21,8 @@ TOKEN_VERSION = 1
 TOKEN_LENGTH = 52
 _BODY = 23
 _TRACKS: tuple[Track, ...] = ("stable", "canary", "shadow")
+# Beside the track: the decision is not in the log, and its number counts those that are not.
+_UNLOGGED = 0x80
 
 
 class KeyringInvalid(Exception):
@@ -35,6 +38,7 @@ class Place:
     ms: int
     seq: int
     track: Track
+    unlogged: bool = False
 
 
 class Key:
@@ -102,14 +106,16 @@ class Keyring:
         except (binascii.Error, ValueError):
             return None
         key = self.keys.get(raw[1])
-        if raw[0] != TOKEN_VERSION or key is None or raw[22] >= len(_TRACKS) or not key.authentic(raw):
+        track = raw[22] & ~_UNLOGGED
+        if raw[0] != TOKEN_VERSION or key is None or track >= len(_TRACKS) or not key.authentic(raw):
             return None
         return Place(
             key=raw[1],
             writer=raw[2:10].hex(),
             ms=int.from_bytes(raw[10:16], "big"),
             seq=int.from_bytes(raw[16:22], "big"),
-            track=_TRACKS[raw[22]],
+            track=_TRACKS[track],
+            unlogged=track != raw[22],
         )
 
 
@@ -118,14 +124,20 @@ def body_prefix(key: Key, writer: bytes) -> bytes:
     return bytes([TOKEN_VERSION, key.number]) + writer
 
 
-def body_of(prefix: bytes, ms: int, seq: int, track: Track) -> bytes:
+def body_of(prefix: bytes, ms: int, seq: int, track: Track, *, unlogged: bool = False) -> bytes:
     """The 23 bytes that a token says and that the draw is made from."""
-    return prefix + ms.to_bytes(6, "big") + seq.to_bytes(6, "big") + bytes([_TRACKS.index(track)])
+    kind = _TRACKS.index(track) | (_UNLOGGED if unlogged else 0)
+    return prefix + ms.to_bytes(6, "big") + seq.to_bytes(6, "big") + bytes([kind])
 
 
 def body_of_token(token: str) -> bytes:
     """The 23 bytes of a token whose authenticity is already known."""
     return base64.urlsafe_b64decode(token)[:_BODY]
+
+
+def is_unlogged(token: str) -> bool:
+    """Whether an authentic token is that of a decision which is not in the log."""
+    return bool(body_of_token(token)[-1] & _UNLOGGED)
 
 
 def public_id(token: str) -> str:

@@ -1,51 +1,44 @@
 """Landing: a flight is decided, journalled, remembered and answered, in this order, without a pause between.
 
 The ids' sequence numbers are taken from the journal at the start and used by the append at the end; nothing else can
-come between, because nothing here awaits.
+come between, because nothing here awaits. While nothing can be written, nothing is decided; or, where the configuration
+says so, it is decided without exploration, answered as what is in no log, and counted.
 """
 
-import asyncio
 import logging
-import math
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
 
 import msgspec
 import numpy as np
-from msgspec import Struct
 
 from guards.errors import DeadlineExceeded, PolicyUnavailable
-from service.answered import Answered
+from service.answered import Answered, spread_of
 from service.breakers import Fates
 from service.decide import decide
+from service.durable import DurableJournal
 from service.engine import Engine
 from service.errors import InternalFault, NotDurable
 from service.flight import Flight, Plane
 from service.histories import advanced
 from service.journal import Journal, JournalUnavailable
+from service.landed import Landed
 from service.memories import entered, left
 from service.owners import Owners
-from service.records import Decision, Feedback, Refused, encode_record
+from service.promises import Promises
+from service.records import UNLOGGED_FEEDBACK, Decision, Feedback, Refused, encode_record
 from service.requests import Request
+from service.retracted import Retracted
 from service.router import Assignment
 from service.sessions import Memory, Moment, Sessions
 from service.state import Lease
+from service.unlogged import Unlogged
+
+__all__ = ["Landed", "Landing"]
 
 _log = logging.getLogger(__name__)
-
-
-class Landed(Struct, frozen=True, kw_only=True, eq=False):
-    """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
-
-    version: str
-    records: Sequence[Decision | Refused]
-    requests: Sequence[Request]
-    feedback: Sequence[Feedback]
-    observation: np.ndarray
-    departed: float
-    infer_us: int
-    decide_us: int
-    journal_us: int
 
 
 class Landing:
@@ -60,9 +53,13 @@ class Landing:
         observe: Callable[[Landed], None],
         *,
         deadline_s: float = 0.0,
+        unlogged: Literal["refuse", "serve"] = "refuse",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing."""
+        """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing.
+
+        ``unlogged`` says whether stable goes on deciding while nothing can be written.
+        """
         self.owners = Owners(journal.writer.hex())
         self._plane = plane
         self._journal = journal
@@ -72,8 +69,10 @@ class Landing:
         self._deadline_s = deadline_s
         self._clock = clock
         self._failing = False
-        self._unsynced: list[Landed] = []
-        self._syncing: asyncio.Future[None] | None = None
+        self._promises = Promises(journal) if isinstance(journal, DurableJournal) else None
+        self.unlogged = Unlogged(plane, sessions)
+        self._serves_unlogged = unlogged == "serve"
+        self._retracted = Retracted(sessions)
 
     def land(
         self,
@@ -125,11 +124,16 @@ class Landing:
         departed: float,
     ) -> Fates:
         began = self._clock()
+        if self._retracted:
+            requests, observation, answer = self._retracted.without(requests, observation, answer)
+            if not requests:
+                return []
         flight = self._flight(requests, assignment, engine, observation, answer, departed)
         feedback = self._feedback(requests, flight.ms)
+        told = len(feedback)
         records = self._decided(flight, answer)
         decided = self._clock()
-        kept = self._append(requests, feedback, records, flight.ms)
+        kept = self._append(feedback, records, flight.ms)
         if kept or feedback:
             memories = left(answer, engine.digest) if engine.initial else {}
             self._remember(flight, requests[:kept], records[:kept], memories)
@@ -145,6 +149,8 @@ class Landing:
                 journal_us=round((self._clock() - decided) * 1e6),
             )
             self._promise(landed)
+        if kept < len(records):
+            self._answer_unlogged(flight, answer, kept, told - len(feedback))
         return self._fates(requests, records, departed, began)
 
     def _flight(
@@ -171,24 +177,20 @@ class Landing:
             may_explore=self._lease.holds(began),
             departed=departed,
             infer_us=round((began - departed) * 1e6),
-            spread=_spread(answer),
+            spread=spread_of(answer),
             memory=entered(requests, engine) if engine.initial and isinstance(answer, Answered) else None,
         )
 
     def _decided(self, flight: Flight, answer: Answered | PolicyUnavailable) -> list[Decision | Refused]:
         return decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
 
-    def _append(
-        self, requests: list[Request], feedback: list[Feedback], records: list[Decision | Refused], ms: int
-    ) -> int:
-        """Journal a flight; how many of its decisions are in the journal. The others are answered that they are not."""
+    def _append(self, feedback: list[Feedback], records: list[Decision | Refused], ms: int) -> int:
+        """Journal a flight; how many of its decisions are in the journal. Feedback that is not is taken out."""
         try:
             self._journal.append([encode_record(record) for record in (*feedback, *records)], ms)
         except JournalUnavailable as error:
             # What reached the journal was decided and is answered; the rest was not.
             kept = max(0, error.kept - len(feedback))
-            for request in requests[kept:]:
-                request.settle(NotDurable("the journal cannot be written, so the decision was not made"))
             if not self._failing:
                 _log.error("%s", error)
             self._failing = True
@@ -199,6 +201,43 @@ class Landing:
         self._sessions.end([told.decision_id for told in feedback if told.ends])
         return len(records)
 
+    def _answer_unlogged(self, flight: Flight, answer: Answered | PolicyUnavailable, kept: int, untold: int) -> None:
+        """Answer rows of a flight that are not in the journal, from ``kept`` on: that they were not decided, or by what
+        is decided beside the log, without the ``untold`` feedback that came along."""
+        requests = list(flight.rows[kept:])
+        if not self._serves_unlogged or flight.track != "stable":
+            for request in requests:
+                request.settle(NotDurable("the journal cannot be written, so the decision was not made"))
+            return
+        part = answer.rows(list(range(kept, len(flight.rows)))) if isinstance(answer, Answered) else answer
+        rest = msgspec.structs.replace(flight, rows=requests, observation=flight.observation[kept:])
+        records = self.unlogged.decide(rest, part, spread_of(part))
+        self.unlogged.count(UNLOGGED_FEEDBACK, untold)
+        us = round((self._clock() - rest.departed) * 1e6) - rest.infer_us
+        landed = Landed(
+            version=rest.version,
+            records=records,
+            requests=requests,
+            feedback=[],
+            observation=rest.observation,
+            departed=rest.departed,
+            infer_us=rest.infer_us,
+            decide_us=us,
+            journal_us=0,
+        )
+        self._answer(landed)
+
+    def tell(self, at: float) -> None:
+        """Tell the log how much was decided while nothing could be written; raises JournalUnavailable."""
+        told = self.unlogged.tell(self._journal, max(self._journal.last_ms, int(at * 1000)))
+        if self._promises is not None:
+            self._promises.add(lambda: None, partial(self.unlogged.take_back, told))
+
+    def harden(self) -> None:
+        """Have what was appended synced, where that is promised."""
+        if self._promises is not None:
+            self._promises.harden()
+
     async def note(self, feedback: Sequence[Feedback], at: float) -> None:
         """Journal feedback that came alone, as durably as decisions; raises JournalUnavailable."""
         if not feedback:
@@ -208,13 +247,14 @@ class Landing:
         placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
         self._journal.append([encode_record(told) for told in placed], ms)
         self._sessions.end([told.decision_id for told in placed if told.ends])
-        if self._plane.durability == "disk":
-            await asyncio.get_running_loop().run_in_executor(None, self._journal.sync)
+        if self._promises is not None and not await self._promises.kept():
+            self._sessions.go_on([told.decision_id for told in placed if told.ends])
+            raise JournalUnavailable("the journal cannot be synced, so the feedback was not taken")
 
     async def settled(self) -> None:
         """Wait until what was appended is as durable as promised."""
-        while self._syncing is not None:
-            await asyncio.wait([self._syncing])
+        if self._promises is not None:
+            await self._promises.settled()
 
     def _feedback(self, requests: list[Request], ms: int) -> list[Feedback]:
         """The feedback that came with the requests, placed in the log before their decisions."""
@@ -240,33 +280,13 @@ class Landing:
 
     def _promise(self, landed: Landed) -> None:
         """Answer a flight once it is as durable as it will be said to be."""
-        if self._plane.durability == "disk":
-            self._unsynced.append(landed)
-            if self._syncing is None:
-                self._sync()
+        if self._promises is not None:
+            self._promises.add(
+                partial(self._answer, landed),
+                partial(self._retracted.take_back, landed.requests, landed.records, landed.feedback),
+            )
         else:
             self._answer(landed)
-
-    def _sync(self) -> None:
-        """Sync what landed since the last sync, all together, on a thread; then answer."""
-        group, self._unsynced = self._unsynced, []
-        loop = asyncio.get_running_loop()
-        self._syncing = loop.run_in_executor(None, self._journal.sync)
-        self._syncing.add_done_callback(lambda done: self._synced(group, done))
-
-    def _synced(self, group: list[Landed], done: "asyncio.Future[None]") -> None:
-        self._syncing = None
-        error = done.exception()
-        if error is not None:
-            _log.error("%s", error)
-        for landed in group:
-            if error is None:
-                self._answer(landed)
-            else:
-                for request in landed.requests:
-                    request.settle(NotDurable("the journal cannot be synced: the decision may be lost with the power"))
-        if self._unsynced:
-            self._sync()
 
     def _answer(self, landed: Landed) -> None:
         for request, record in zip(landed.requests, landed.records, strict=True):
@@ -288,10 +308,3 @@ class Landing:
         asked = [one.deadline >= departed and departed - one.arrived <= may / 2 for one in requests]
         blamed = [is_so and landed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
         return [fate for fate, is_so in zip(fates, blamed, strict=True) if fate != late or is_so]
-
-
-def _spread(answer: Answered | PolicyUnavailable) -> list[float | None] | None:
-    """A number for each row where the policy gives one; None for what is no number."""
-    if not isinstance(answer, Answered) or answer.spread is None:
-        return None
-    return [one if math.isfinite(one) else None for one in answer.spread.tolist()]

@@ -15,14 +15,15 @@ class Owners:
         self._last = 0
 
     def note(self, seq: int, session: str) -> None:
-        """A session's decision is in the log at ``seq``, which is beyond all that were noted before."""
+        """A session's decision is in the log at ``seq``, beyond all that were noted before and were not taken back."""
         self._sessions[seq % KEPT] = session
         self._last = seq
 
     def session_of(self, place: Place) -> str | None:
         """The session of the decision that a token names; None where that is not known here."""
         # A token that is authentic names a decision of its writer: what else is in the log never stands at its place.
-        if place.writer != self._writer or not self._last - KEPT < place.seq <= self._last:
+        # One that is in no log has its number from elsewhere.
+        if place.unlogged or place.writer != self._writer or not self._last - KEPT < place.seq <= self._last:
             return None
         return self._sessions[place.seq % KEPT]
 

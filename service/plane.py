@@ -20,6 +20,7 @@ from service.breakers import Breakers
 from service.clock import Clock
 from service.config import Config
 from service.desk import Desk
+from service.durable import DurableJournal
 from service.edge import Edge
 from service.engine import Engine
 from service.flight import Plane
@@ -32,7 +33,8 @@ from service.loading import advising, load_baseline, load_policy
 from service.metrics import Exposition, Labelled
 from service.ownership import keyring_of
 from service.proving import proven
-from service.records import Heartbeat, Writer, encode_record
+from service.records import UNLOGGED, UNLOGGED_FEEDBACK, Writer
+from service.reserve import Reserve
 from service.resume import Resumed, resume
 from service.router import Router
 from service.rungs import Rungs
@@ -42,6 +44,7 @@ from service.state import Lease, read_page
 from service.tally import Tally
 from service.turn import Turn
 from service.warmup import warm_up
+from service.watch import Watch
 
 PAGE_POLL_S = 0.5
 # A clock that is corrected by less than this (a leap second, a moment's wait between two readings) is not set.
@@ -72,8 +75,12 @@ class DataPlane:
     clock: Clock
     trusted: Engine | None = None
     edge: Edge = field(init=False)
+    watch: Watch = field(init=False)
     stopping: bool = False
     _said_ahead: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.journal, self.landing, now=self.clock.now)
 
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
@@ -89,13 +96,16 @@ class DataPlane:
             key_fingerprint=self.keyring.fingerprint,
             wait_s=config.rewards.wait_seconds,
         )
-        self.journal.append([encode_record(record)], record.ms)
+        self.journal.introduce(record)
+        if config.durability == "disk":
+            self.journal.sync()
         self.resumed.begin(record.writer)
 
     @asynccontextmanager
     async def alive(self) -> AsyncIterator[None]:
-        """While it serves: watch what the agent publishes, and show signs of life in the journal."""
-        tasks = [asyncio.create_task(one) for one in (self._watch_page(), self._beat(), self.resumed.settle())]
+        """While it serves: watch what the agent publishes and the journal, and show signs of life in that."""
+        doing = (self._watch_page(), self._beat(), self.watch.keep(), self.resumed.settle())
+        tasks = [asyncio.create_task(one) for one in doing]
         try:
             yield
         finally:
@@ -104,8 +114,8 @@ class DataPlane:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.landing.settled()
-            self.journal.sync()
-            self.resumed.end(self.journal.next_seq - 1)
+            if self.watch.tell_rest():
+                self.resumed.end(self.journal.next_seq - 1)
 
     async def _watch_page(self) -> None:
         page = self.data / "state" / "agent.page"
@@ -132,17 +142,18 @@ class DataPlane:
             seq = self.journal.next_seq
             await asyncio.sleep(period)
             if self.journal.next_seq == seq:
-                ms = max(self.journal.last_ms, int(self.clock.now() * 1000))
                 with suppress(JournalUnavailable):  # the next decision says so to its caller
-                    self.journal.append([encode_record(Heartbeat(seq=seq, ms=ms))], ms)
+                    self.watch.beat()
 
     def ready(self) -> dict[str, Any]:
         """Whether it can decide, and what it may do beyond acting on stable."""
+        able = not self.journal.trouble or self.config.limits.unlogged == "serve"
         return {
-            "ready": not self.stopping,
+            "ready": able and not self.stopping,
             "version": self.engine.label,
             "explores": self.lease.holds(time.monotonic()),
             "agent": self.lease.agent(time.monotonic()),
+            "journal": self.journal.told(),
             "rungs": self.rungs.told(time.monotonic()),
             "resumed": self.resumed.summary(),
         }
@@ -159,6 +170,8 @@ class DataPlane:
             "breaker": self.breakers.told(time.monotonic()),
             "baseline": self._baseline(),
             "resumed": self.resumed.told(),
+            "journal": {"state": self.journal.told(), **self._faults()},
+            "unlogged": self._unlogged(),
         }
         return {**told, **reports.report(self.tally)}
 
@@ -167,12 +180,25 @@ class DataPlane:
         version = {} if self.trusted is None else {"version": self.trusted.label, "digest": self.trusted.digest}
         return {"kind": self.config.baseline.kind, **version}
 
+    def _faults(self) -> dict[str, int]:
+        """What befell the journal: was taken away, or could not be synced, and was taken back for that."""
+        journal = self.journal
+        lost = {"lost_segments": journal.losses.segments, "lost_records": journal.losses.records}
+        return {**lost, "failed_syncs": journal.failed_syncs, "taken_back": journal.voids}
+
+    def _unlogged(self) -> dict[str, int]:
+        """What was decided, and told, while nothing could be written: it is in no log."""
+        told = self.landing.unlogged.counts
+        return {"decisions": told[UNLOGGED], "feedback": told[UNLOGGED_FEEDBACK]}
+
     def gauges(self) -> dict[str, float]:
         """What the metrics show that is no count."""
         return {
             "sessions": len(self.sessions),
             "sessions_resumed": self.resumed.found,
             "journal_seq": self.journal.next_seq - 1,
+            "journal_writable": float(not self.journal.trouble),
+            "journal_reserve_held": float(self.journal.reserve is None or self.journal.reserve.held),
             "may_explore": float(self.lease.holds(time.monotonic())),
             "agent_works": float(self.lease.agent(time.monotonic()) == "works"),
             "state_generation": self.lease.generation,
@@ -190,6 +216,8 @@ class DataPlane:
             Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", rungs),
             Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
             Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
+            Labelled("unlogged", "Decided or told, and in no log", "what", self._unlogged(), counts=True),
+            Labelled("journal_faults", "What befell the journal", "what", self._faults(), counts=True),
         ]
 
     def describe(self) -> dict[str, Any]:
@@ -230,12 +258,12 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, cl
     wait()
     clock = clock or Clock()
     resumed = resume(data, config, common, engine, keyring.place, Instant.now(clock.now))
-    journal = Journal(data / "journal")
+    journal = _journal(config, data / "journal")
     sessions, lease, tally = resumed.sessions, Lease(), Tally(schema)
     wire, plane = Wire(schema), replace(common, writer=journal.writer)
     rungs = Rungs(plane, config.limits.stale_seconds)
     observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
-    landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s)
+    landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
     intake = Intake(wire, config, keyring, owner=landing.owners.session_of, now=clock.now)
@@ -287,6 +315,14 @@ def _desk(config: Config, wire: Wire, intake: Intake, turn: Turn, tally: Tally, 
         late=tally.answer_late,
         repeats=resumed.repeats,
     )
+
+
+def _journal(config: Config, folder: Path) -> Journal:
+    """A writer's log, beside the space that is kept for when the disk is full; raises JournalUnavailable."""
+    reserve = Reserve(folder / ".reserve")
+    if not reserve.hold():
+        _log.warning("%s: there is no room to keep some for when the disk is full", folder)
+    return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
 
 
 def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from service.journal import segments
+from service.lines import readable
 
 CHUNK = 1024 * 1024
 # A segment of at most so many bytes is kept in memory, a larger one open.
@@ -118,11 +118,12 @@ class Readback:
     def glimpses(self) -> Iterator[tuple[int, Glimpse]]:
         """Each record with the name of its line, the last first.
 
-        An unfinished last line was never promised to anybody. What is damaged or missing ends it, and so does a record
-        that tells of a loss: whose decisions these were nobody knows.
+        An unfinished last line was never promised to anybody, nor was what is beyond the mark of what is synced. What
+        is damaged or missing ends it, and so does a record that tells of a loss: whose decisions these were nobody
+        knows.
         """
         expected: int | None = None
-        for path in reversed(segments(self.folder)):
+        for path, below in reversed(readable(self.folder)):
             try:
                 segment, size = self._archive.open(path)
             except OSError as error:
@@ -130,6 +131,9 @@ class Readback:
                 return
             for start, line in self._lines(segment, size):
                 seen = _look(line)
+                if seen is not None and seen.seq >= below:
+                    # It was taken back, or is not on the disk yet: it was never made.
+                    continue
                 if seen is None:
                     self.trouble = f"{path.name} is damaged before byte {start + len(line) + 1}"
                 elif expected is not None and seen.seq != expected:

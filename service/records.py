@@ -18,7 +18,7 @@ from guards.shield import Violation
 V = 1
 Track = Literal["stable", "canary", "shadow"]
 DecisionSource = Literal["policy", "baseline", "last_resort"]
-Durability = Literal["memory", "journal", "disk"]
+Durability = Literal["none", "memory", "journal", "disk"]
 # What a propensity is of: points (discrete actions, numbers on their bounds), a density, or both in different numbers.
 Measure = Literal["mass", "density", "mixed"]
 _LIST_LIMIT = 64
@@ -196,11 +196,18 @@ class Feedback(Record, frozen=True, omit_defaults=True):
         return blake2b(encode_record(told), digest_size=16).digest()
 
 
-class Loss(Record, frozen=True):
-    """Records that could not be kept: how many, and why."""
+# Why there is something that the log does not have: a segment was taken away or cut, with ``first`` to ``last`` in it;
+# decisions were answered while nothing could be written, and have no place in the log; so was feedback with them.
+SEGMENT_LOST, UNLOGGED, UNLOGGED_FEEDBACK = "segment_lost", "unlogged", "unlogged_feedback"
+
+
+class Loss(Record, frozen=True, kw_only=True):
+    """What could not be kept: how much of it, why, and where that had places in this log, from which to which."""
 
     count: int
     cause: str
+    first: int = 0
+    last: int = 0
 
 
 AnyRecord = Writer | Heartbeat | Decision | Refused | Feedback | Loss

@@ -47,7 +47,7 @@ class Answer(Struct, kw_only=True, omit_defaults=True):
 class FeedbackResult(Struct, kw_only=True, omit_defaults=True):
     """The answer to one item of ``/feedback``."""
 
-    status: Literal["accepted", "late", "forged", "invalid"]
+    status: Literal["accepted", "late", "forged", "invalid", "unlogged"]
     decision_id: str | UnsetType = UNSET
     error: "dict[str, str] | UnsetType" = UNSET
 

@@ -167,6 +167,13 @@ class Sessions:
         if len(self._moments) > self._limit:
             del self._moments[next(iter(self._moments))]
 
+    def take_back(self, session: str, decision_id: str) -> None:
+        """Forget a decision that was not made after all: the session is where it was before it, or its history is not
+        known any more."""
+        moments = tuple(one for one in self._moments.pop(session, ()) if one.decision_id != decision_id)
+        if moments:
+            self._moments[session] = moments
+
     def learn(self, session: str, moment: Moment, memory: Memory) -> None:
         """What a version carried out of a step that it was only run for in shadow, after its decision was remembered.
 
@@ -184,6 +191,11 @@ class Sessions:
             self._ended[decision_id] = None
             if len(self._ended) > self._limit:
                 del self._ended[next(iter(self._ended))]
+
+    def go_on(self, decision_ids: Sequence[str]) -> None:
+        """Take back that these decisions ended their episodes: the feedback that said so was not taken after all."""
+        for decision_id in decision_ids:
+            self._ended.pop(decision_id, None)
 
     def __repr__(self) -> str:
         return f"<Sessions {len(self._moments)} of at most {self._limit}>"

@@ -7,6 +7,7 @@ advance within ``LEASE_S`` on the reader's own clock. Acting on stable and falli
 
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -34,8 +35,14 @@ def write_page(path: Path, page: Page) -> None:
     """Publish a page: written beside, then renamed into place."""
     text = msgspec.json.encode(page)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
-    draft.replace(path)
+    try:
+        draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+        draft.replace(path)
+    except OSError:
+        # A full disk has room for no half page either.
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def read_page(path: Path) -> Page | None:

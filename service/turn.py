@@ -20,10 +20,11 @@ from service.breakers import Breakers, Fates
 from service.engine import Engine, Inputs
 from service.errors import DoesNotFit, InternalFault
 from service.flights import Flights, Land
+from service.ids import is_unlogged
 from service.landing import Landing
 from service.memories import gathered, recalled
 from service.observations import Layout
-from service.records import Feedback
+from service.records import UNLOGGED_FEEDBACK, Feedback
 from service.requests import Request
 from service.router import Assignment, Router
 from service.sessions import Report, Sessions
@@ -183,6 +184,10 @@ class Turn:
                 request.settle(DoesNotFit(msg, "$.feedback"))
                 return False
             request.feedback = self._meant(request, request.feedback, entry.decision_id)
+        if request.feedback is not None and is_unlogged(request.feedback.decision_id):
+            # There is nothing in the log that it could be joined to.
+            request.feedback = None
+            self._landing.unlogged.count(UNLOGGED_FEEDBACK)
         return True
 
     def _meant(self, request: Request, told: Feedback, before: str) -> Feedback:

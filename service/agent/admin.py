@@ -93,6 +93,8 @@ async def _decision(desk: Desk, decision_id: str) -> Response:
     place = desk.place(decision_id)
     if place is None:
         return _error(422, "not_an_id", "decision_id", "is not a decision id of this deployment")
+    if place.unlogged:
+        return _error(404, "not_found", "decision_id", "was answered while nothing could be written: it is in no log")
     try:
         found = await desk.store.read(place.writer, Position(place.ms, place.seq - 1), 1)
         joined = (await desk.store.joined()).get(place.writer, START)

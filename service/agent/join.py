@@ -4,6 +4,7 @@ It has no I/O: the loop (``joining.py``) feeds it the writers' streams and commi
 place per writer; everything it holds is rebuilt from the streams by reading again from its oldest decision that waits.
 """
 
+import sys
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -18,7 +19,7 @@ from service.agent.pending import Pending
 from service.agent.stores import START, Position
 from service.config import Rewards
 from service.ids import Place
-from service.records import AnyRecord, Decision, Feedback, Transition
+from service.records import UNLOGGED, UNLOGGED_FEEDBACK, AnyRecord, Decision, Feedback, Loss, Transition
 
 # A writer this far behind the others (idle ones beat each 5 s) no longer holds up what needs not all writers; its
 # records count when they come.
@@ -30,6 +31,8 @@ SILENCE_MS = 60_000
 GRACE_MS = 2_000
 # Records that are not decisions move the position no more often than this.
 IDLE_MS = 5_000
+# What writers tell of that has no place in their logs.
+_OUTSIDE = {UNLOGGED: "decisions", UNLOGGED_FEEDBACK: "feedback"}
 
 Told = TypeVar("Told", Feedback, Decision)
 
@@ -41,7 +44,7 @@ class Item:
     """A record whose turn has come and that its writer's position has not passed yet, with what is counted of it.
 
     ``heard`` is the class of feedback, ``held`` where its decision is still to come; ``missing`` records and
-    ``unreadable`` entries came before it.
+    ``unreadable`` entries came before it. ``unlogged`` is what a writer tells of that is in no log: what, and how many.
     """
 
     at: Position
@@ -50,6 +53,7 @@ class Item:
     held: bool = False
     missing: int = 0
     unreadable: int = 0
+    unlogged: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,8 +149,11 @@ class Joiner:
         return sum(map(len, self._sessions.values()))
 
     def ledger(self) -> Joined:
-        """What it did so far, with the feedback that it has heard and not committed yet."""
-        heard = Counter(f"feedback.{item.heard}" for box in self._outbox.values() for item in box if item.heard)
+        """What it did so far, with the feedback, and the unlogged, that it has heard of and not committed yet."""
+        items = [item for box in self._outbox.values() for item in box]
+        heard = Counter(f"feedback.{item.heard}" for item in items if item.heard)
+        for item in items:
+            heard.update(_outside(item))
         return Joined.of(self._counts + heard, waiting=self.waiting())
 
     def _done(self, writer: str, outbox: deque[Item], limit: int) -> list[Item]:
@@ -177,6 +184,8 @@ class Joiner:
             verdict = self._hear(writer, record, item, now)
             if item is not None:
                 item.heard, item.held = verdict, not verdict
+        elif isinstance(record, Loss) and record.cause in _OUTSIDE and item is not None:
+            item.unlogged = (_OUTSIDE[record.cause], record.count)
         self._seen[writer] = max(self._seen.get(writer, 0), seq)
 
     def _item(self, writer: str, at: Position) -> Item:
@@ -248,7 +257,7 @@ class Joiner:
     def _hold(self, decision_id: str, writer: str, record: Feedback | Decision, item: Item | None, now: float) -> bool:
         """Keep what speaks of a decision that is still to come and in time for it; False where it is not."""
         place = self._place(decision_id)
-        if place is None or place.seq <= self._seen.get(place.writer, 0):
+        if place is None or place.unlogged or place.seq <= self._seen.get(place.writer, 0):
             return False
         # By another clock nobody can say.
         if self._is_late(record, place) and not self.order.apart(writer, place.writer, now):
@@ -316,6 +325,11 @@ def _settle_held(item: Item | None, verdict: str) -> None:
         item.heard, item.held = verdict, False
 
 
+def _outside(item: Item) -> dict[str, int]:
+    """What the ledger counts of a record that tells of what is in no log."""
+    return {} if item.unlogged is None else {f"unlogged.{item.unlogged[0]}": item.unlogged[1]}
+
+
 def _counts(items: list[Item], transitions: list[Transition]) -> Counter[str]:
     """What the ledger counts of records whose writer's position passes them."""
     counts = Counter(f"transitions.{transition.closed_by}" for transition in transitions)
@@ -326,10 +340,12 @@ def _counts(items: list[Item], transitions: list[Transition]) -> Counter[str]:
             counts[f"not_exported.{item.pending.closed}"] += 1
         if item.heard or item.held:
             counts[f"feedback.{item.heard or 'unmatched'}"] += 1
+        counts.update(_outside(item))
         counts["missing"] += item.missing
         counts["unreadable"] += item.unreadable
     return +counts
 
 
 def _key(place: Place) -> Key:
-    return (place.ms, place.writer, place.seq)
+    # One that is in no log comes after all that are of its time.
+    return (place.ms, place.writer, sys.maxsize if place.unlogged else place.seq)

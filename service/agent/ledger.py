@@ -9,9 +9,10 @@ import msgspec
 class Journalled(msgspec.Struct, frozen=True, kw_only=True):
     """Records of the journals of this data folder: ``accepted = delivered + journaled + lost``.
 
-    ``lost`` is by cause: ``damage`` (lines that cannot be read) and ``retention`` (deleted before the store had them,
-    or after it had lost them). ``torn_tails`` were never accepted; ``set_aside`` counts folders that are not a
-    writer's of this service. It is counted from the folders themselves, so it is the same after any restart.
+    ``lost`` is by cause: ``damage`` (lines that cannot be read), ``segment_lost`` (taken away while they were written,
+    as the writer tells) and ``retention`` (deleted before the store had them, or after it had lost them).
+    ``torn_tails`` were never accepted; ``set_aside`` counts folders that are not a writer's of this service. It is
+    counted from the folders themselves, so it is the same after any restart.
     """
 
     accepted: int = 0
@@ -42,7 +43,8 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     (``superseded``, ``not_activated``, ``shadow``), and ``feedback`` is by class (``joined``, ``late``, ``duplicate``,
     ``conflict``, ``unmatched``: its decision was not there, nor came within seconds; should it come later, its reward
     is taken all the same). ``missing`` are records that were not in the streams, and ``unreadable`` entries that are
-    not ours. ``waiting`` decisions and ``standby`` are this agent's alone.
+    not ours. ``unlogged`` is what was answered, or told, while nothing could be written, as the writers tell: it is in
+    no log. ``waiting`` decisions and ``standby`` are this agent's alone.
     """
 
     standby: bool = False
@@ -54,6 +56,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
     reward_not_ok: int = 0
     missing: int = 0
     unreadable: int = 0
+    unlogged: dict[str, int] = {}
 
     @classmethod
     def of(cls, counts: Mapping[str, int], *, waiting: int = 0, standby: bool = False) -> "Joined":
@@ -68,6 +71,7 @@ class Joined(msgspec.Struct, frozen=True, kw_only=True):
             reward_not_ok=counts.get("reward_not_ok", 0),
             missing=counts.get("missing", 0),
             unreadable=counts.get("unreadable", 0),
+            unlogged=_under("unlogged", counts),
         )
 
 

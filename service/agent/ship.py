@@ -18,9 +18,10 @@ from service.agent.foreign import Placing
 from service.agent.lane import Lane
 from service.agent.ledger import Journalled
 from service.agent.stores import START, WRITER, NotOurs, OutOfOrder, Position, Store, StoreUnavailable
-from service.agent.tail import Tail, first_of, last_seq, spent
+from service.agent.tail import Tail, last_seq, spent
 from service.config import Retention
-from service.journal import alive, segments
+from service.lines import first_of, segments
+from service.lock import alive
 
 log = logging.getLogger("actd.agent.ship")
 
@@ -31,6 +32,8 @@ ALIGN_EVERY_S = 1.0
 JUDGE_EVERY_S = 0.1
 # A writer's lock is there a moment after its folder: only a folder that stays without one has no writer.
 DEAD_AFTER_S = 0.5
+# One that was taken away is put back by a writer that lives, which looks each second.
+GONE_AFTER_S = 5.0
 # A writer with whom something is wrong that nobody has thought of is left alone longer each time, up to this.
 REST_S = 60.0
 # What the streams forget, and folders that are kept longer must not bring back: with so much to spare.
@@ -238,7 +241,8 @@ class Shipper:
             return False
         now = self._monotonic()
         lane.lifeless_since = now if lane.lifeless_since is None else lane.lifeless_since
-        return now - lane.lifeless_since >= DEAD_AFTER_S
+        bound = DEAD_AFTER_S if (lane.folder / "lock").exists() else GONE_AFTER_S
+        return now - lane.lifeless_since >= bound
 
     def _retire(self, lane: Lane, *, dead: bool) -> None:
         """Delete what was shipped long enough ago: old segments of the living, whole folders of the dead."""

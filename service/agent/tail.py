@@ -1,5 +1,6 @@
 """One writer's log as the agent reads it: forward from anywhere, while the writer still writes."""
 
+import os
 from collections.abc import Collection
 from itertools import pairwise
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 from service.agent.counting import Account
 from service.agent.foreign import Placing, Stranger, check_place
 from service.agent.stores import Entry
-from service.journal import Line, read_segment, segments
+from service.lines import Line, chain_of, first_of, read_segment, readable, segments
+from service.records import Loss
 
 CHUNK = 256 * 1024
 
@@ -29,16 +31,20 @@ class Tail:
         self._offset = 0
         # Whole lines since the last record that are none.
         self._bad = 0
+        # What the next line says of the one before, where that is known; and where it did not, before.
+        self._chain = b""
+        self._again: tuple[Path | None, int] = (None, 0)
 
     def seek(self, seq: int) -> None:
         """Go on with the record after ``seq``, forward or back."""
         here = segments(self.folder)
         at = segment_of(here, seq + 1)
         if at != self._segment or seq + 1 < self.next_seq:
-            self._segment, self._offset, self._bad = at, 0, 0
-        if at is not None and first_of(at) > seq + 1:
-            self.account.gap(seq + 1, first_of(at), "retention")
+            self._segment, self._offset, self._chain, self._bad = at, 0, b"", 0
         self.next_seq = seq + 1
+        if at is not None and first_of(at) > seq + 1:
+            self._count_missing(seq + 1, first_of(at), "retention")
+            self.next_seq = first_of(at)
 
     def read(self, limit: int) -> list[Entry] | None:
         """At most ``limit`` records that follow, fewer where a chunk of the file had no more; None at the end.
@@ -46,17 +52,19 @@ class Tail:
         An empty list says that there is more to read, but nothing new in what was read.
         """
         # Listed before reading: whatever is not the last of these now gets no more lines, so its end is its end.
-        here = segments(self.folder)
+        below = dict(readable(self.folder))
+        here = list(below)
         if self._segment not in here:
             self.seek(self.next_seq - 1)
         if self._segment is None:
             return None
+        if self._segment not in below:
+            # It has come since.
+            return []
         data = self._chunk(self._segment)
-        if not data:
-            return None if self._is_last(here) else self._go_on(here)
-        entries = self._take(data, limit)
+        entries = self._take(data, limit, below[self._segment]) if data else None
         if entries is None:
-            return None if self._is_last(here) else self._go_on(here)
+            return None if self._is_last(here) or self._has_more_to_come(below) else self._go_on(here)
         return entries
 
     def end(self) -> None:
@@ -92,6 +100,9 @@ class Tail:
         """What follows in a segment: whole lines, unless the last is unfinished."""
         try:
             with segment.open("rb") as file:
+                if self._offset > os.fstat(file.fileno()).st_size:
+                    # Somebody has cut it: what is written to it now is written where we have been.
+                    self._offset, self._chain, self._bad = 0, b"", 0
                 file.seek(self._offset)
                 data = file.read(CHUNK)
                 while data and b"\n" not in data and (more := file.read(CHUNK)):
@@ -100,19 +111,27 @@ class Tail:
             return b""
         return data
 
-    def _take(self, data: bytes, limit: int) -> list[Entry] | None:
-        """The new records among the whole lines of ``data``; None where there is no whole line."""
+    def _take(self, data: bytes, limit: int, below: int) -> list[Entry] | None:
+        """The new records among the whole lines of ``data``, up to one that is not to be read (yet); None where there
+        is no whole line."""
         entries: list[Entry] = []
-        start = self._offset
+        start, before = self._offset, 0
         for line in read_segment(data):
+            if line.record is not None and line.record.seq >= below:
+                break
+            if not before and self._is_elsewhere(line):
+                return []
             self._offset = start + line.end
+            # Where a damaged newline joined two lines, the second has the end of both.
+            whole = line.record is not None and line.end > before
+            self._chain, before = chain_of(data[before : line.end]) if whole else b"", line.end
             if line.record is None:
                 self.account.damage(self._name(), self._offset)
                 self._bad += 1
                 continue
             self._bad = 0
             if line.record.seq >= self.next_seq:
-                self.account.gap(self.next_seq, line.record.seq, "damage")
+                self._count_missing(self.next_seq, line.record.seq, "damage")
                 if self._fits(line):
                     entries.append(Entry(line.record.ms, line.record.seq, line.text))
                 else:
@@ -131,6 +150,22 @@ class Tail:
             return False
         return True
 
+    def _is_elsewhere(self, line: Line) -> bool:
+        """Whether a line does not follow what was read before: then somebody has cut the file, and it has grown since.
+
+        It is read again from its beginning, once for each place: a line may also be damaged.
+        """
+        place = (self._segment, self._offset)
+        if self._chain in (b"", line.chain) or self._again == place:
+            return False
+        self._again, self._offset, self._chain, self._bad = place, 0, b"", 0
+        return True
+
+    def _has_more_to_come(self, below: dict[Path, int]) -> bool:
+        """Whether the segment has records that are not synced yet."""
+        following = min((path for path in below if self._segment is None or path > self._segment), default=None)
+        return following is not None and self._segment is not None and below[self._segment] < first_of(following)
+
     def _is_last(self, here: list[Path]) -> bool:
         return not here or here[-1] == self._segment
 
@@ -139,7 +174,7 @@ class Tail:
         # A segment is named by its first record: what is missing before it was at the end of this one.
         self._bad = min(self._bad, max(0, first_of(following[0]) - self.next_seq))
         self.end()
-        self._segment, self._offset = following[0], 0
+        self._segment, self._offset, self._chain = following[0], 0, b""
         return []
 
     def _has_rest(self) -> bool:
@@ -147,6 +182,18 @@ class Tail:
 
     def _name(self) -> str:
         return self._segment.name if self._segment else ""
+
+    def _count_missing(self, start: int, stop: int, cause: str) -> None:
+        """Records from ``start`` to before ``stop`` are not there, for the reason that the segment after them tells, or
+        else for ``cause``."""
+        if stop <= start or self._segment is None:
+            return
+        for first, behind, told in told_lost(self._segment):
+            if start < behind and first < stop:
+                self.account.gap(start, max(start, first), cause)
+                self.account.gap(max(start, first), min(behind, stop), told)
+                start = min(behind, stop)
+        self.account.gap(start, stop, cause)
 
     def __repr__(self) -> str:
         at = self._segment.name if self._segment else "the start"
@@ -185,18 +232,24 @@ def time_of(folder: Path, seq: int) -> int | None:
 
 
 def last_seq(folder: Path) -> int:
-    """The sequence number of the last whole record of a log, 0 where it has none."""
-    for path in reversed(segments(folder)):
+    """The sequence number of the last whole record of a log that may be read, 0 where it has none."""
+    for path, below in reversed(readable(folder)):
         size = path.stat().st_size
         for back in (CHUNK, size):
             with path.open("rb") as file:
                 file.seek(max(0, size - back))
-                found = [line.record.seq for line in read_segment(file.read()) if line.record is not None]
+                records = [line.record for line in read_segment(file.read()) if line.record is not None]
+            found = [record.seq for record in records if record.seq < below]
             if found:
                 return found[-1]
     return 0
 
 
-def first_of(segment: Path) -> int:
-    """The sequence number of a segment's first record, which is its name."""
-    return int(segment.stem)
+def told_lost(segment: Path) -> list[tuple[int, int, str]]:
+    """Ranges of records that were lost as a segment tells where it begins: first, behind the last, and why."""
+    try:
+        with segment.open("rb") as file:
+            records = [line.record for line in read_segment(file.read(CHUNK))]
+    except FileNotFoundError:
+        return []
+    return sorted((one.first, one.last + 1, one.cause) for one in records if isinstance(one, Loss) and one.first)

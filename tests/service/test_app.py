@@ -376,7 +376,7 @@ async def test_the_process_lives_and_is_ready(served: Serving) -> None:
     assert live.json() == {"live": True}
     rungs = {"baseline": {"last_success_s_ago": None, "stale": False}}
     told: dict[str, Any] = {"ready": True, "version": "demo-1", "explores": False, "agent": "silent", "rungs": rungs}
-    told["resumed"] = {"sessions": 0, "incomplete": None}
+    told |= {"journal": "works", "resumed": {"sessions": 0, "incomplete": None}}
     assert (ready.status, ready.json()) == (200, told)
     assert (permitted.json()["explores"], permitted.json()["agent"]) == (True, "works")
     assert (stopping.status, stopping.json()["ready"]) == (503, False)

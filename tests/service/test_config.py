@@ -278,6 +278,17 @@ def test_the_digest_names_what_bears_on_a_decision(tmp_path: Path) -> None:
     assert str(tmp_path) not in config.text()
 
 
+def test_what_is_done_without_a_log_is_not_in_the_digest(tmp_path: Path) -> None:
+    """It bears on no decision that is in the log, which names its configuration by digest."""
+    refuse, serve = (
+        read(tmp_path, WHOLE.replace("[limits]", f'[limits]\nunlogged = "{told}"')) for told in ("refuse", "serve")
+    )
+
+    assert refuse.limits.unlogged != serve.limits.unlogged
+    assert refuse.digest == serve.digest
+    assert "unlogged" not in refuse.text()
+
+
 @pytest.mark.parametrize(
     ("was", "becomes", "place", "said"),
     [

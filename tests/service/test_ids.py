@@ -25,6 +25,7 @@ from service.ids import (
     body_of,
     body_of_token,
     body_prefix,
+    is_unlogged,
     load_keyring,
     make_keyring,
     public_id,
@@ -157,6 +158,27 @@ class TestToken:
 
 def _body(i: int) -> bytes:
     return body_of(body_prefix(KEY, WRITER), i, i, "stable")
+
+
+class TestUnlogged:
+    """Tokens of decisions that are in no log."""
+
+    @pytest.mark.parametrize("track", ["stable", "canary", "shadow"])
+    def test_they_are_told_apart_and_name_their_track(self, track: Track) -> None:
+        """The same place beside the log is another decision, with another draw, whose token is as hard to forge."""
+        prefix = body_prefix(KEY, WRITER)
+        logged, beside = (body_of(prefix, 1000, 7, track, unlogged=unlogged) for unlogged in (False, True))
+        places = [KEYRING.place(KEY.token(body)) for body in (logged, beside)]
+        raw = bytearray(base64.urlsafe_b64decode(KEY.token(logged)))
+        raw[22] |= 0x80
+
+        assert places == [
+            Place(key=1, writer=WRITER.hex(), ms=1000, seq=7, track=track, unlogged=unlogged)
+            for unlogged in (False, True)
+        ]
+        assert [is_unlogged(KEY.token(body)) for body in (logged, beside)] == [False, True]
+        assert KEY.draw(logged) != KEY.draw(beside)
+        assert KEYRING.place(base64.urlsafe_b64encode(bytes(raw)).decode()) is None
 
 
 class TestKey:

@@ -493,10 +493,10 @@ class TestFailingDisk:
 
         assert seqs_of(journal.folder) == [1, 2, 3, 4, 5]
 
-    def test_a_sync_that_fails_at_a_rotation_leaks_nothing(
+    def test_f28_a_sync_that_fails_at_a_rotation_leaks_nothing(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where a full segment cannot be synced the append fails, keeps no further file open, and works later."""
+        """Where full segments cannot be synced no append fails, and no more files stay open than wait to be synced."""
         name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
 
         def refuse(_: int) -> None:
@@ -507,14 +507,15 @@ class TestFailingDisk:
             with monkeypatch.context() as patch:
                 patch.setattr(os, name, refuse)
                 before = len(list(Path("/proc/self/fd").iterdir()))
-                for _ in range(5):
-                    with pytest.raises(JournalUnavailable):
-                        append(journal, 2)
+                for _ in range(50):
+                    append(journal, 2)
                 after = len(list(Path("/proc/self/fd").iterdir()))
             append(journal, 2)
+            failed = journal.failed_syncs
 
-        assert after == before
-        assert seqs_of(journal.folder) == [1, 2, 3, 4, 5]
+        assert after - before <= 9
+        assert failed > 0
+        assert seqs_of(journal.folder) == list(range(1, 106))
 
     @pytest.mark.parametrize("turn", [1, 2])
     @pytest.mark.parametrize("cut", [0, 10, 90, 120, 180])

@@ -1,12 +1,13 @@
 """Landing: journal first, answer then; what could not be written was not decided, and nobody is left waiting."""
 
 import asyncio
+import errno
 import os
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,15 +15,18 @@ import pytest
 from guards.constraints import Cooldown
 from guards.errors import InferenceFailed, PolicyUnavailable
 from service.answered import Answered
+from service.durable import DurableJournal
 from service.errors import InternalFault, NotDurable
+from service.explore import EpsilonGreedy
+from service.ids import Keyring
 from service.journal import Journal, JournalUnavailable, read_segment, segments
 from service.landing import Landed, Landing
-from service.records import AnyRecord, Decision, Feedback
+from service.records import AnyRecord, Decision, Feedback, Loss
 from service.requests import Request
 from service.router import Assignment
 from service.sessions import Sessions
 from service.state import Lease, Page
-from tests.fakes import NOW, Answer, FakeEngine, asked, plane_of
+from tests.fakes import KEY, NOW, Answer, FakeEngine, asked, plane_of
 from tests.in_process import Serving, asking, serving
 
 STABLE = Assignment(track="stable", probability=1.0, version="fake-1")
@@ -49,12 +53,27 @@ class Disk:
 class Field:
     """A landing over a real journal."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        sync: Callable[[int], None] | None = None,
+        unlogged: Literal["refuse", "serve"] = "refuse",
+        **settings: Any,
+    ) -> None:
         self.disk, self.sessions, self.lease = Disk(), Sessions(100), Lease()
-        self.journal = Journal(folder, write=self.disk.write)
+        kind = Journal if sync is None else DurableJournal
+        self.journal = kind(folder, write=self.disk.write, sync=sync)
         self.observed: list[Landed] = []
         self.plane = replace(plane_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
-        self.landing = Landing(self.plane, self.journal, self.sessions, self.lease, self.observed.append)
+        self.landing = Landing(
+            self.plane,
+            self.journal,
+            self.sessions,
+            self.lease,
+            self.observed.append,
+            unlogged=unlogged,
+        )
 
     def land(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
         """Land these rows; what each was told, or None as long as it was told nothing."""
@@ -238,9 +257,11 @@ async def test_feedback_alone_is_journalled_in_sequence(field: Field) -> None:
     ]
 
 
-def replace_id(told: Feedback, decision_id: str) -> Feedback:
+def replace_id(told: Feedback, decision_id: str, *, terminated: bool = False) -> Feedback:
     """The same feedback of another decision."""
-    return Feedback(seq=told.seq, ms=told.ms, decision_id=decision_id, at=told.at, reward=told.reward)
+    return Feedback(
+        seq=told.seq, ms=told.ms, decision_id=decision_id, at=told.at, reward=told.reward, terminated=terminated
+    )
 
 
 def test_exploration_and_generation_are_those_of_the_lease(field: Field) -> None:
@@ -253,23 +274,36 @@ def test_exploration_and_generation_are_those_of_the_lease(field: Field) -> None
     assert (before.generation, after.generation) == (1, 9)
 
 
+class Gate:
+    """Lets one through for each time that it is set, before or after."""
+
+    def __init__(self) -> None:
+        self._count = threading.Semaphore(0)
+
+    def set(self) -> None:
+        """Let one through."""
+        self._count.release()
+
+    def wait(self, timeout: float) -> bool:
+        """Wait to be let through; whether that was in time."""
+        return self._count.acquire(timeout=timeout)
+
+
 class Syncs:
-    """A disk whose syncs end when the test says so; ``fails`` makes them fail."""
+    """A disk whose syncs end when the test says so; ``fails`` is how many of them fail."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.fails = False
-        self.begun, self.go_on = threading.Event(), threading.Event()
+        self.fails = 0
+        self.begun, self.go_on = Gate(), Gate()
 
-    def sync(self) -> None:
+    def sync(self, _: int) -> None:
         self.count += 1
         self.begun.set()
         assert self.go_on.wait(20)
-        self.begun.clear()
-        self.go_on.clear()
         if self.fails:
-            msg = "the disk is gone"
-            raise JournalUnavailable(msg)
+            self.fails -= 1
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
 class Waiting(Answer):
@@ -300,11 +334,16 @@ async def answered(request: Request) -> None:
     await request.answer.told()
 
 
-def durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Field, Syncs]:
+def durable(tmp_path: Path) -> tuple[Field, Syncs]:
     """A landing that syncs, and what its disk does."""
-    field, syncs = Field(tmp_path, durability="disk"), Syncs()
-    monkeypatch.setattr(field.journal, "sync", syncs.sync)
-    return field, syncs
+    syncs = Syncs()
+    return Field(tmp_path, sync=syncs.sync, durability="disk"), syncs
+
+
+def resume(field: Field) -> None:
+    """The disk was seen to work again."""
+    assert isinstance(field.journal, DurableJournal)
+    field.journal.resume()
 
 
 def told(requests: Sequence[Request]) -> list[str]:
@@ -312,9 +351,9 @@ def told(requests: Sequence[Request]) -> list[str]:
     return [type(outcome_of(request)).__name__ for request in requests]
 
 
-async def test_on_disk_means_synced_before_the_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_on_disk_means_synced_before_the_answer(tmp_path: Path) -> None:
     """What lands while a sync runs is synced with the next one, all together."""
-    field, syncs = durable(tmp_path, monkeypatch)
+    field, syncs = durable(tmp_path)
     first, second, third = waiting("a"), waiting("b"), waiting("c")
     field.land(*first)
     await asyncio.to_thread(syncs.begun.wait, 20)
@@ -337,26 +376,116 @@ async def test_on_disk_means_synced_before_the_answer(tmp_path: Path, monkeypatc
     assert outcome_of(first[0]).durability == "disk"
 
 
-async def test_a_sync_that_fails_is_no_promise_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its decisions may be lost: 503 for them, and the next flight is synced anew."""
-    field, syncs = durable(tmp_path, monkeypatch)
+async def test_f28_a_sync_that_fails_once_is_made_good_in_another_file(tmp_path: Path) -> None:
+    """What waits, and what came meanwhile, is written anew, synced there, and answered as what it was."""
+    field, syncs = durable(tmp_path)
     first, second = waiting("a"), waiting("b")
-    syncs.fails = True
+    syncs.fails = 1
+    field.land(*first)
+    await asyncio.to_thread(syncs.begun.wait, 20)
+    field.land(*second)
+    syncs.go_on.set()
+    await asyncio.to_thread(syncs.begun.wait, 20)
+    before = told(first + second)
+    syncs.go_on.set()
+    await answered(first[0])
+    await answered(second[0])
+    await field.landing.settled()
+    made = [record for record in field.records() if isinstance(record, Decision)]
+    field.journal.close()
+
+    assert before == ["NoneType", "NoneType"]
+    assert made == [outcome_of(first[0]), outcome_of(second[0])]
+    assert syncs.count == 2
+
+
+async def test_f28_what_cannot_be_synced_was_not_made(tmp_path: Path) -> None:
+    """It is refused, it is in no file, and its session is where it was before: what comes next continues that."""
+    field, syncs = durable(tmp_path)
+    first, second, beside = waiting("a"), waiting("a"), waiting("b")
     field.land(*first)
     syncs.go_on.set()
     await answered(first[0])
-    syncs.fails = False
+    known = field.sessions.remembered("a", NOW)
+    syncs.fails = 2
+    second[0].entry = known
     field.land(*second)
+    await asyncio.to_thread(syncs.begun.wait, 20)
+    field.land(*beside)
+    syncs.go_on.set()
+    await asyncio.to_thread(syncs.begun.wait, 20)
     syncs.go_on.set()
     await answered(second[0])
+    await answered(beside[0])
+    records = [record for record in field.records() if record is not None]
+    (refused,) = field.land(*waiting("c"))
+    resume(field)
+    third = waiting("a")
+    third[0].entry = field.sessions.remembered("a", NOW)
+    field.land(*third)
+    syncs.go_on.set()
+    await answered(third[0])
+    await field.landing.settled()
     field.journal.close()
 
-    assert told(first + second) == ["NotDurable", "Decision"]
+    assert told(first + second + beside + third) == ["Decision", "NotDurable", "NotDurable", "Decision"]
+    assert records == [outcome_of(first[0])]
+    assert isinstance(refused, NotDurable)
+    assert third[0].entry == known
+    assert len(field.sessions) == 1
+    assert (outcome_of(third[0]).previous, outcome_of(third[0]).seq) == (outcome_of(first[0]).id, 2)
 
 
-async def test_settled_waits_for_the_last_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_f28_who_was_about_to_go_on_from_it_is_refused_too(tmp_path: Path) -> None:
+    """A row that was being inferred when the one before it was taken back continues what was never made."""
+    field, syncs = durable(tmp_path)
+    first, second, beside = waiting("a"), waiting("a"), waiting("b")
+    syncs.fails = 2
+    field.land(*first)
+    second[0].entry = field.sessions.remembered("a", NOW)
+    for _ in range(2):
+        await asyncio.to_thread(syncs.begun.wait, 20)
+        syncs.go_on.set()
+    await answered(first[0])
+    resume(field)
+    field.land(*second, *beside)
+    field.land(second[0])
+    syncs.go_on.set()
+    await answered(beside[0])
+    await field.landing.settled()
+    field.journal.close()
+
+    assert told(first + second + beside) == ["NotDurable", "NotDurable", "Decision"]
+    assert [record for record in field.records() if record is not None] == [outcome_of(beside[0])]
+
+
+async def test_f28_feedback_that_cannot_be_synced_was_not_taken(tmp_path: Path) -> None:
+    """Whoever told it hears so, and the episode that it ended goes on."""
+    field, syncs = durable(tmp_path)
+    first = waiting("a")
+    field.land(*first)
+    syncs.go_on.set()
+    await answered(first[0])
+    ended = replace_id(TOLD, outcome_of(first[0]).id, terminated=True)
+    syncs.fails = 2
+    noted = asyncio.create_task(field.landing.note([ended], NOW))
+    during = []
+    for _ in range(2):
+        await asyncio.to_thread(syncs.begun.wait, 20)
+        during.append(field.sessions.remembered("a", NOW).starts)
+        syncs.go_on.set()
+    with pytest.raises(JournalUnavailable):
+        await noted
+    field.journal.close()
+
+    assert during == [True, True]
+    assert not field.sessions.remembered("a", NOW).starts
+    assert [record for record in field.records() if record is not None] == [outcome_of(first[0])]
+
+
+async def test_settled_waits_for_the_last_sync(tmp_path: Path) -> None:
     """Whoever stops the process loses no answer on the way."""
-    field, syncs = durable(tmp_path, monkeypatch)
+    field, syncs = durable(tmp_path)
     requests = waiting("a")
     field.land(*requests)
     settled = asyncio.create_task(field.landing.settled())
@@ -394,13 +523,131 @@ async def test_feedback_that_was_promised_to_the_disk_is_synced(
 
 async def _syncs_of(served: Serving, monkeypatch: pytest.MonkeyPatch, told: object) -> int:
     """How often the disk is synced while feedback is taken."""
-    sync, count = served.plane.journal.sync, 0
+    name = "fdatasync" if hasattr(os, "fdatasync") else "fsync"
+    sync, count = getattr(os, name), 0
 
-    def counted() -> None:
+    def counted(descriptor: int) -> None:
         nonlocal count
         count += 1
-        sync()
+        sync(descriptor)
 
-    monkeypatch.setattr(served.plane.journal, "sync", counted)
+    monkeypatch.setattr(os, name, counted)
     assert (await served.post("/feedback", told)).json()["results"][0]["status"] == "accepted"
     return count
+
+
+class TestUnlogged:
+    """F25: decisions while nothing can be written, where the configuration says that stable serves on."""
+
+    @pytest.fixture
+    def serving_on(self, tmp_path: Path) -> Iterator[Field]:
+        """A landing that serves on, with an explorer that always explores where it may."""
+        field = Field(tmp_path, unlogged="serve", explorer=EpsilonGreedy(epsilon=1.0))
+        field.lease.see(Page(generation=1, heartbeat=1), 0.0)
+        field.lease.see(Page(generation=1, heartbeat=2), float("inf"))
+        yield field
+        field.journal.close()
+
+    def test_it_is_greedy_certain_and_in_no_log(self, serving_on: Field) -> None:
+        """Whatever the lease says: no exploration, a propensity of 1 that does not count, an id beside the log."""
+        field = serving_on
+        field.disk.room = 0
+        outcomes = field.land(*rows("a", "b", "c"))
+        keyring = Keyring({1: KEY})
+
+        assert [(one.action, one.propensity, one.propensity_ok, one.why_not_ok) for one in outcomes] == [
+            (1, 1.0, False, "unlogged")
+        ] * 3
+        assert {one.durability for one in outcomes} == {"none"}
+        assert all(keyring.place(one.id).unlogged for one in outcomes)  # type: ignore[union-attr]  # they are ours
+        assert len({one.id for one in outcomes} | {one.id for one in field.land(*rows("a", "b"))}) == 5
+        assert field.records() == []
+        assert field.landing.unlogged.counts == {"unlogged": 5}
+
+    def test_only_the_rows_that_did_not_fit_are_not_logged(self, serving_on: Field) -> None:
+        """Wherever the disk was full in a flight, whole records are decisions in the log and the rest is beside it."""
+        field = serving_on
+        field.land(*rows("z"))
+        size = len(field.bytes())
+        field.disk.room = size * 3 // 2
+        outcomes = field.land(*rows("a", "b", "c"))
+
+        assert [one.durability for one in outcomes] == ["journal", "none", "none"]
+        assert [record for record in field.records() if isinstance(record, Decision)][1:] == outcomes[:1]
+        assert field.landing.unlogged.counts == {"unlogged": 2}
+
+    def test_the_session_goes_on_with_a_history_that_is_not_known(self, serving_on: Field) -> None:
+        """What comes next continues the decision, and every constraint is in its worst state."""
+        field = serving_on
+        field.land(*rows("a"))
+        known = field.sessions.remembered("a", NOW)
+        field.disk.room = 0
+        (unlogged,) = field.land(*rows("a", entry=known))
+        after = field.sessions.remembered("a", NOW)
+        stepped_back = field.sessions.following("a", str(known.decision_id), NOW)
+        field.disk.room = 2**30
+        (later,) = field.land(*rows("a", entry=after))
+
+        assert (known.history.known, after.history.known, stepped_back.history.known) == (True, False, False)
+        assert (later.previous, later.step, later.durability) == (unlogged.id, None, "journal")
+
+    def test_a_memory_is_lost_with_it(self, serving_on: Field) -> None:
+        """A recurrent policy falls back until an episode starts, since nothing says what it carried."""
+        field = serving_on
+        field.disk.room = 0
+        field.land(*rows("a"))
+        after = field.sessions.remembered("a", NOW)
+
+        assert (after.memory, after.starts) == (None, False)
+
+    def test_the_log_is_told_once_there_is_room(self, serving_on: Field) -> None:
+        """How many decisions it does not have, and how much feedback that came along."""
+        field = serving_on
+        field.disk.room = 0
+        field.land(*rows("a", feedback=TOLD), *rows("b"))
+        field.land(*rows("c"))
+        for _ in range(3):
+            with pytest.raises(JournalUnavailable):
+                field.landing.tell(NOW)
+        field.disk.room = 2**30
+        field.landing.tell(NOW)
+        field.land(*rows("d"))
+        losses = [record for record in field.records() if isinstance(record, Loss)]
+
+        assert [(loss.cause, loss.count, loss.first) for loss in losses] == [
+            ("unlogged", 3, 0),
+            ("unlogged_feedback", 1, 0),
+        ]
+        assert field.landing.unlogged.is_told()
+        assert field.landing.unlogged.counts == {"unlogged": 3, "unlogged_feedback": 1}
+
+    def test_they_are_counted_with_the_others(self, serving_on: Field) -> None:
+        """They were answered: the report has them, as decisions whose propensity is not ok."""
+        field = serving_on
+        field.disk.room = 0
+        outcomes = field.land(*rows("a", "b"))
+
+        assert [list(landed.records) for landed in field.observed] == [outcomes]
+
+    def test_a_canary_does_not_serve_on(self, serving_on: Field) -> None:
+        """Only stable does."""
+        field = serving_on
+        field.disk.room = 0
+        (request,) = rows("a")
+        canary = Assignment(track="canary", probability=1.0, version="fake-1")
+        head = Answered(np.array([HEAD], dtype=np.float32))
+        field.landing.land([request], canary, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
+
+        assert isinstance(outcome_of(request), NotDurable)
+
+    def test_what_is_not_safe_is_not_done_without_a_log_either(self, tmp_path: Path) -> None:
+        """The guard goes by the history that there is."""
+        field = Field(tmp_path, unlogged="serve")
+        (first,) = field.land(*rows("a"))
+        field.disk.room = 0
+        (second,) = field.land(*rows("a", entry=field.sessions.remembered("a", NOW + 1), at=NOW + 1, now=NOW + 1))
+        field.journal.close()
+
+        assert (first.action, second.durability) == (1, "none")
+        assert second.action != 1
+        assert [one.verdict for one in second.violations] == ["prevented"]

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -358,6 +359,42 @@ class TestEnding:
         feedback = Feedback(seq=0, ms=0, decision_id="", at=NOW, terminated=True)
 
         assert not asked(entry=None, begins=False, feedback=feedback).enter(Sessions(9)).history.known
+
+
+class TestTakingBack:
+    """Decisions that were not made after all."""
+
+    def test_a_session_is_where_it_was_before(self) -> None:
+        """Two that were taken back, the later first or not: what is remembered is the one before them."""
+        for order in (("c", "b"), ("b", "c")):
+            sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
+            moments = [Moment(name, "e", History(known=True, since=NOW, step=i + 1)) for i, name in enumerate("abc")]
+            for before, after in pairwise([start, *moments]):
+                sessions.advance("s", before, after)
+            for name in order:
+                sessions.take_back("s", name)
+
+            assert sessions.remembered("s", NOW) == moments[0]
+
+    def test_a_session_that_has_nothing_else_is_not_known(self) -> None:
+        """What was before an episode's first decision is not here any more."""
+        sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
+        sessions.advance("s", start, Moment("a", "e", History(known=True, since=NOW, step=1)))
+        sessions.take_back("s", "a")
+        sessions.take_back("t", "a")
+
+        assert (len(sessions), sessions.remembered("s", NOW).history.known) == (0, False)
+
+    def test_an_episode_whose_end_was_not_taken_goes_on(self) -> None:
+        """Until somebody tells it again."""
+        sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
+        moment = Moment("a", "e", History(known=True, since=NOW, step=1))
+        sessions.advance("s", start, moment)
+        sessions.end(["a", "b"])
+        sessions.go_on(["a", "c"])
+
+        assert sessions.remembered("s", NOW) == moment
+        assert sessions.following("t", "b", NOW).history.known is False
 
 
 class TestLimit:

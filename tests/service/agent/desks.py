@@ -22,6 +22,7 @@ class Desk:
 
     def __init__(self, *pens: Pen, rewards: Rewards = WAIT) -> None:
         self.pens = pens
+        self.rewards = rewards
         self.joiner = Joiner(rewards=rewards, place=KEYRING.place, joined={})
         self.made: list[Transition] = []
         self._fed = {pen.name: 0 for pen in pens}

@@ -8,7 +8,7 @@ import msgspec
 from guards.records import History
 from service.ids import Key, Keyring, body_of, body_prefix
 from service.journal import Journal
-from service.records import AnyRecord, Decision, Feedback, Heartbeat, Writer, encode_record
+from service.records import AnyRecord, Decision, Feedback, Heartbeat, Loss, Writer, encode_record
 
 KEY = Key(1, b"k" * 32)
 KEYRING = Keyring({1: KEY})
@@ -64,6 +64,19 @@ class Pen:
     def beat(self, ms: int) -> Heartbeat:
         """A sign of life."""
         record = Heartbeat(seq=self.count + 1, ms=ms)
+        self._write(record)
+        return record
+
+    def unlogged(self, ms: int, session: str = "s") -> Decision:
+        """A decision that was answered while nothing could be written: it is in no log."""
+        made = self.decision(ms, session)
+        self.records.pop()
+        token = KEY.token(body_of(body_prefix(KEY, self.writer), ms, 1, "stable", unlogged=True))
+        return msgspec.structs.replace(made, id=token, durability="none")
+
+    def loss(self, ms: int, count: int, cause: str) -> Loss:
+        """What the log does not have."""
+        record = Loss(seq=len(self.records) + 1, ms=ms, count=count, cause=cause)
         self._write(record)
         return record
 

@@ -56,6 +56,19 @@ class TestReadings:
 class TestDecisions:
     """A decision by its id."""
 
+    async def test_f25_one_that_is_in_no_log_is_not_found(self, store: Store) -> None:
+        """Its number is another decision's in the log, which is not what was asked for."""
+        pen = Pen(1)
+        decision = pen.decision(5)
+        beside = pen.unlogged(5)
+        await store.register(pen.name)
+        await store.append(pen.name, START, [Entry(5, 1, encode_record(decision))])
+        status, told = await get(store, f"/decisions/{beside.id}")
+
+        assert (status, told["error"]["code"]) == (404, "not_found")
+        assert "in no log" in told["error"]["message"]
+        assert (await get(store, f"/decisions/{decision.id}"))[0] == 200
+
     async def test_a_decision_is_found_by_its_id(self, store: Store) -> None:
         """The record as journalled, and whether the joiner is done with it."""
         pen = Pen(1)

@@ -2,14 +2,66 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
-from service.agent.join import GRACE_MS, SILENCE_MS
+from service.agent.join import GRACE_MS, SILENCE_MS, Joiner
 from service.agent.order import PATIENCE_S
+from service.agent.stores import Position
 from service.config import Rewards
 from service.records import Packed, Transition
 from tests.service.agent.desks import NOW, Desk, facts, outcome
-from tests.service.agent.pens import Pen
+from tests.service.agent.pens import KEYRING, Pen
+
+
+class TestUnlogged:
+    """F25: decisions that were answered while nothing could be written."""
+
+    def test_they_are_counted_as_the_log_tells(self) -> None:
+        """Each loss once; losses of other kinds are the shipper's to count."""
+        pen = Pen(1)
+        desk = Desk(pen)
+        pen.loss(1000, 3, "unlogged")
+        pen.loss(1000, 2, "unlogged_feedback")
+        pen.loss(1001, 9, "segment_lost")
+        pen.loss(1002, 4, "unlogged")
+        desk.join()
+
+        assert desk.joiner.ledger().unlogged == {"decisions": 7, "feedback": 2}
+
+    def test_they_are_not_counted_again_when_they_are_read_again(self) -> None:
+        """A joiner that begins behind what was emitted reads it to know what came of others."""
+        pen = Pen(1)
+        pen.loss(1000, 3, "unlogged")
+        pen.loss(1001, 5, "unlogged")
+        desk = Desk(pen)
+        desk.joiner = Joiner(rewards=desk.rewards, place=KEYRING.place, joined={pen.name: Position(1000, 1)})
+        desk.join()
+
+        assert desk.joiner.ledger().unlogged == {"decisions": 5}
+
+    @pytest.mark.parametrize("apart_ms", [0, 1, 500])
+    def test_what_came_before_one_was_carried_out(self, apart_ms: int) -> None:
+        """A decision of the log is not skipped by one that continues what is beside it, however close they were."""
+        pen = Pen(1)
+        desk = Desk(pen)
+        before = pen.decision(1000)
+        beside = pen.unlogged(1000 + apart_ms)
+        after = pen.decision(1600, previous=beside)
+        pen.feedback(1700, before, 1.0, next_observation=[3.0])
+        pen.feedback(1700, after, 2.0, next_observation=[4.0])
+
+        assert [facts(t)["reward"] for t in desk.join()] == [1.0, 2.0]
+
+    def test_nothing_waits_for_it(self) -> None:
+        """It never comes: what speaks of it is not held until it does."""
+        pen = Pen(1)
+        desk = Desk(pen)
+        beside = msgspec.structs.replace(pen.unlogged(1000), id=pen.unlogged(9000).id)
+        pen.feedback(1001, beside, 1.0)
+        desk.join()
+
+        assert desk.joiner.ledger().feedback == {"unmatched": 1}
 
 
 class TestFirst:

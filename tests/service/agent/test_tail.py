@@ -1,6 +1,9 @@
 """Reading a writer's log while it is written: segments, torn tails, damaged lines, going back."""
 
+import os
 from pathlib import Path
+
+import pytest
 
 from service.agent.tail import Tail, last_seq, segment_of, spent
 from service.journal import segments
@@ -91,6 +94,45 @@ class TestReading:
         assert entries is not None
         assert large.session.encode() in entries[0].text
         pen.close()
+
+
+class TestCut:
+    """A file that somebody cuts while it is written to and read."""
+
+    @pytest.mark.parametrize("cut", [0, 100, 250, 399])
+    @pytest.mark.parametrize("since", [1, 3, 30])
+    def test_f98_what_is_written_where_it_was_cut_is_read(self, tmp_path: Path, cut: int, since: int) -> None:
+        """Shorter than what was read, or longer by then: nothing that is in the file is passed over."""
+        pen = Pen(1, tmp_path)
+        for ms in range(1, 11):
+            pen.beat(ms)
+        tail = Tail(tmp_path / pen.name)
+        read_all(tail)
+        os.truncate(segments(tmp_path / pen.name)[0], cut)
+        for ms in range(11, 11 + since):
+            pen.beat(ms)
+        pen.close()
+
+        assert read_all(tail) == list(range(11, 11 + since))
+        assert tail.account.lost == {}
+
+    def test_damage_is_read_over_and_not_for_ever(self, tmp_path: Path) -> None:
+        """A line that does not follow what was read, because it is damaged, is looked at twice."""
+        pen = Pen(1, tmp_path)
+        for ms in range(1, 4):
+            pen.beat(ms)
+        tail = Tail(tmp_path / pen.name)
+        read_all(tail)
+        for ms in range(4, 7):
+            pen.beat(ms)
+        path = segments(tmp_path / pen.name)[0]
+        lines = path.read_bytes().splitlines(keepends=True)
+        lines[3] = lines[3].replace(lines[3][9:41], b"f" * 32)
+        path.write_bytes(b"".join(lines))
+        pen.close()
+
+        assert read_all(tail) == [5, 6]
+        assert (tail.account.damaged, tail.account.lost) == (1, {"damage": 1})
 
 
 class TestSeeking:
