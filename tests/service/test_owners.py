@@ -1,5 +1,7 @@
 """Owners: whose decision stands at a place in the log."""
 
+from dataclasses import replace
+
 import pytest
 
 from service.ids import Place
@@ -34,3 +36,11 @@ def test_what_is_too_far_back_is_nobody_s(beyond: int) -> None:
     assert owners.session_of(place(5)) is None
     assert owners.session_of(place(6)) == ("b" if beyond == 0 else None)
     assert owners.session_of(place(5 + KEPT + beyond)) == "c"
+
+
+def test_what_is_in_no_log_is_nobody_s() -> None:
+    """Its number is not that of a place in the log, where another session's decision may stand."""
+    owners = Owners("w")
+    owners.note(2, "a")
+
+    assert owners.session_of(replace(place(2), unlogged=True)) is None

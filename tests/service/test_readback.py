@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 
+from service.durable import DurableJournal
 from service.journal import Journal, segments
 from service.readback import CHUNK, Archive, Readback
 from service.records import Feedback, Heartbeat, Loss, decode_record, encode_record
@@ -148,3 +149,17 @@ def test_a_segment_that_cannot_be_read_ends_it(tmp_path: Path, monkeypatch: pyte
     assert "cannot be read (No such file or directory)" in readback.trouble
     assert repr(archive) == "<Archive of 1 segments>"
     archive.close()
+
+
+@pytest.mark.parametrize("more", [1, 2, 5])
+def test_what_is_not_synced_yet_is_not_read(tmp_path: Path, more: int) -> None:
+    """Where the disk is promised nobody was told of it, and it may still be taken back."""
+    journal = DurableJournal(tmp_path)
+    for made in range(1, 4 + more):
+        journal.append([encode_record(Heartbeat(seq=journal.next_seq, ms=MS))], MS)
+        if made == 3:
+            journal.sync()
+    read_back = read(journal.folder)
+    journal.close()
+
+    assert read_back == ([3, 2, 1], "")
