@@ -138,13 +138,13 @@ async def test_what_an_error_kept_is_not_counted_again(
 
 
 def _one_line(write: Any) -> Any:
-    """A disk that is full after the first line."""
+    """A disk that is full after the first line, and stays so when the journal tries again with its reserve."""
     room = [1]
 
     def some(file: int, data: bytes) -> int:
-        if not room.pop():
+        if not room:
             raise OSError(28, "No space left on device")
-        room.append(0)
+        room.pop()
         written: int = write(file, data[: data.index(b"\n") + 1])
         return written
 
