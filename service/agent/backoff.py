@@ -1,4 +1,4 @@
-"""How long to wait before trying again: longer each time, and never all at the same moment."""
+"""How long to wait before trying again, and how much to try: longer each time, never all at one moment; and less."""
 
 from random import Random
 
@@ -25,3 +25,22 @@ class Backoff:
 
     def __repr__(self) -> str:
         return f"<Backoff after {self.tries} failures>"
+
+
+class Portion:
+    """How much is sent at once: less where the store has no memory for so much, and more again while it has."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self.size = most
+
+    def refused(self) -> None:
+        """It was too much: what is sent takes up memory besides, while it is on its way."""
+        self.size = max(1, self.size // 4)
+
+    def taken(self) -> None:
+        """It was not."""
+        self.size = min(self._most, self.size + self.size // 2 + 1)
+
+    def __repr__(self) -> str:
+        return f"<Portion {self.size} of {self._most}>"

@@ -125,7 +125,7 @@ class Joiner:
         self._now = now
 
     def batches(self, limit: int = 256) -> Iterator[Batch]:
-        """What can be committed now, each to be told ``committed`` before the next is taken."""
+        """What can be committed now, at most ``limit`` records each; be told ``committed`` before the next is taken."""
         for writer, outbox in self._outbox.items():
             while items := self._done(writer, outbox, limit):
                 expected, new = self.joined.get(writer, START), items[-1].at

@@ -12,17 +12,20 @@ from random import Random
 
 import msgspec
 
+from service.agent.backoff import Portion
 from service.agent.foreign import Notes, Stranger, record_of
 from service.agent.join import LAG_MS, SILENCE_MS, Batch, Joiner
 from service.agent.ledger import Joined
 from service.agent.order import Order
-from service.agent.stores import START, Entry, Position, Store, WriterState
+from service.agent.stores import START, Entry, Position, Store, StoreFull, WriterState
 from service.config import Rewards
 from service.ids import Place
 
 log = logging.getLogger("actd.agent.join")
 
 READ = 512
+# Records whose outcome is committed at once.
+COMMITTED = 256
 # When reading again, how far (ms) before the oldest decision that waits: clocks of hosts differ.
 SKEW_MS = 5_000
 STANDBY_S = (6.0, 12.0)
@@ -55,11 +58,13 @@ class Joining:
         self._counted: Counter[str] = Counter()
         # What was being committed when the store failed: it may or may not have been done.
         self._doubt: Batch | None = None
+        self._portion = Portion(COMMITTED)
         self._resting: dict[str, float] = {}
         self._notes = Notes(log, time.monotonic)
         self._named: set[str] = set()
         self._done = 0
-        # Whether the last step got on: then more of what is in the streams may soon be done with.
+        # Whether the last step got on, or would have with room in the store: more records would be no help to it, and
+        # more of what is in the streams may soon be done with.
         self.busy = False
 
     async def step(self) -> bool:
@@ -72,6 +77,9 @@ class Joining:
             more = joiner is not None and await self._join(joiner)
             busy = more or self._done > 0
             return more
+        except StoreFull:
+            busy = True
+            raise
         finally:
             # It stays what it was while a step goes on.
             self.busy = busy
@@ -91,11 +99,16 @@ class Joining:
         more = await self._take(joiner, writers)
         joiner.advance(self._monotonic())
         encode = msgspec.json.encode
-        for batch in joiner.batches():
+        for batch in joiner.batches(self._portion.size):
             texts = [encode(transition) for transition in batch.transitions]
             self._doubt = batch
-            done = await self._store.commit(batch.writer, batch.expected, batch.new, texts, batch.counts)
+            try:
+                done = await self._store.commit(batch.writer, batch.expected, batch.new, texts, batch.counts)
+            except StoreFull:
+                self._portion.refused()
+                raise
             self._doubt = None
+            self._portion.taken()
             if not done:
                 self._step_back("ahead", await self._store.joined())
                 return False

@@ -12,12 +12,13 @@ from itertools import pairwise
 from pathlib import Path
 
 from service.agent.ages import Ages
+from service.agent.backoff import Portion
 from service.agent.counting import Retired
 from service.agent.folders import Segment, Verdict, aside_in, set_aside, sized, to_give_up
 from service.agent.foreign import Placing
 from service.agent.lane import Lane
 from service.agent.ledger import Journalled
-from service.agent.stores import START, WRITER, NotOurs, OutOfOrder, Position, Store, StoreUnavailable
+from service.agent.stores import START, WRITER, NotOurs, OutOfOrder, Position, Store, StoreFull, StoreUnavailable
 from service.agent.tail import Tail, last_seq, spent
 from service.config import Retention
 from service.lines import first_of, segments
@@ -71,6 +72,7 @@ class Shipper:
         self._lanes: dict[str, Lane] = {}
         self._retired = Retired(folder)
         self._sized_at = float("-inf")
+        self._portion = Portion(BATCH)
 
     async def step(self) -> bool:
         """One round over all writers; whether there may be more to do at once. Raises StoreUnavailable."""
@@ -164,10 +166,11 @@ class Shipper:
         lane.tail.account.save()
         if lane.pending:
             await self._send(lane)
-        elif read is None and dead and lane.shipped != START:
+            return True
+        if read is None and dead and lane.shipped != START:
             await self._close(lane)
             return False
-        return bool(lane.pending) or read is not None
+        return read is not None
 
     async def _align(self, lane: Lane, *, dead: bool) -> bool:
         """Ask the store where it is, and go there; False where that has to be asked again."""
@@ -214,15 +217,20 @@ class Shipper:
         if not lane.registered:
             await self._store.register(lane.writer)
             lane.registered = True
+        sent = lane.pending[: self._portion.size]
         try:
-            await self._store.append(lane.writer, lane.shipped, lane.pending)
+            await self._store.append(lane.writer, lane.shipped, sent)
+        except StoreFull:
+            self._portion.refused()
+            raise
         except (OutOfOrder, NotOurs) as error:
             # Trimmed a moment ago, for one: where it has gone, if anywhere, is said when it is asked.
             log.info("%s", error)
             lane.aligned_at = None
             return
-        lane.shipped = lane.pending[-1].position
-        lane.pending = []
+        self._portion.taken()
+        lane.shipped = sent[-1].position
+        lane.pending = lane.pending[len(sent) :]
 
     async def _close(self, lane: Lane) -> None:
         lane.tail.end()

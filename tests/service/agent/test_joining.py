@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.agent.joining import STANDBY_S, Joining
-from service.agent.stores import START, Entry, Position, Store, StoreUnavailable
+from service.agent.stores import START, Entry, Position, Store, StoreFull, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
@@ -98,6 +98,28 @@ class TestJoining:
             assert seqs == list(range(1, 1600, 2))[: len(seqs)]
             assert len(seqs) >= 799
         assert join.ledger().transitions == {"episode_end": len(made)}
+
+    async def test_with_no_room_for_all_at_once_less_is_committed_at_a_time(self, redis_server: RedisServer) -> None:
+        """Each transition once; and until it has worked, more records would be of no use to it."""
+        store, pen, sizes = RedisStreams(redis_server.url, "tight"), Pen(1), []
+        told(pen, 1000, 1400)
+        await Shipped(store).ship(pen)
+        join = joining(store, Clock())
+        with redis_server.client() as client:
+            client.config_set("maxmemory", client.info("memory")["used_memory"] + 100_000)
+            for _ in range(8):
+                try:
+                    await join.step()
+                except StoreFull:
+                    assert join.busy
+                    sizes.append(join._portion.size)
+            assert sizes[:1] == [64]
+            assert join._portion.size < 256
+            client.config_set("maxmemory", "0")
+            await settle(join)
+
+        assert [t.seq for t in await emitted(store)] == list(range(1, 800, 2))
+        await store.close()
 
     async def test_a_joiner_that_begins_anew_goes_on_where_the_store_is(self, store: Store) -> None:
         """What waits is read again, with what came of it in logs that were emitted to their end."""
