@@ -26,9 +26,9 @@ drive: .venv/.installed ## play a control loop against what `make serve` serves
 train: .venv-dev/.installed ## train the bundled policy again and compare its return with the committed one's
 	@exec $(DEV) -m examples.autoscaler.train --check
 
-test: .venv-dev/.installed ## run the tests, then hold guards/ and service/decide.py to 100 % branch coverage
+test: .venv-dev/.installed ## run the tests, then hold guards/ and service/decision/decide.py to 100 % branch coverage
 	$(DEV) -m pytest -m "not soak and not chaos" --cov --cov-report=
-	$(DEV) -m coverage report --show-missing --include="guards/*,service/decide.py" --fail-under=100
+	$(DEV) -m coverage report --show-missing --include="guards/*,service/decision/decide.py" --fail-under=100
 
 check: .venv-dev/.installed ## ruff, mypy --strict, import direction, hadolint, compose schema, shell syntax
 	$(DEV) -m ruff check

@@ -115,7 +115,7 @@ def _observation_type(space: dict[str, Any], *, listed: bool) -> Any:
 
 
 async def serve(app: Any, name: str, listening: socket.socket) -> None:
-    """Serve until SIGTERM, SIGINT or the end of standard input, under the settings of ``service/process.py``."""
+    """Serve until SIGTERM, SIGINT or the end of standard input, under the settings of ``service/server.py``."""
     config = uvicorn.Config(
         app,
         loop="uvloop",

@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service import process, supervisor
+from service import server, supervisor
 from service.config import ConfigInvalid
-from service.ids import KeyringInvalid
-from service.ownership import UMASK, FolderRefused
+from service.log.ids import KeyringInvalid
+from service.log.ownership import UMASK, FolderRefused
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.umask(UMASK)
     if options.command == "plane":
-        return process.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
+        return server.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
     return _serve(options)
 
 
@@ -41,7 +41,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _failed(problem: str) -> int:
     sys.stderr.write(f"actd: {problem}\n")
-    return process.MISCONFIGURED
+    return server.MISCONFIGURED
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,9 +10,9 @@ from guards.errors import GuardMisconfigured
 from guards.records import Actions, Context, Floats, Schema
 from guards.shield import Shield
 from service.config import Config, ConfigInvalid
-from service.explore import Acting
-from service.flight import Plane
-from service.ids import Keyring
+from service.decision.batch import Plane
+from service.decision.explore.explorers import Acting
+from service.log.ids import Keyring
 
 
 def bound(

@@ -18,7 +18,7 @@ from export.spec.spaces import Frozen, Identifier, Label
 from guards.baselines import AnyBaseline, Policy
 from guards.breaker import Breaker
 from guards.kinds import AnyConstraint
-from service.explore import AnyExplorer, Greedy
+from service.decision.explore.explorers import AnyExplorer, Greedy
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 _UNIONS: dict[int | str, Any] = {"explore": AnyExplorer, "constraints": AnyConstraint, "baseline": AnyBaseline}

@@ -14,8 +14,8 @@ from guards.baselines import Policy
 from guards.errors import GuardMisconfigured, InferenceFailed
 from guards.records import Context, Floats, Schema
 from service.config import Config, ConfigInvalid, Signatures
-from service.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version
-from service.explore import GREEDY, Acting
+from service.decision.explore.explorers import GREEDY, Acting
+from service.versions.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version
 
 POOL_THREADS = 2
 # What a baseline is measured with: as many rows as one turn of a busy loop has.

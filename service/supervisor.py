@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.config import Config
-from service.ownership import Owner, keyring_of, make_folders, refuse_other_service, sign, take
-from service.process import MISCONFIGURED
+from service.log.ownership import Owner, keyring_of, make_folders, refuse_other_service, sign, take
+from service.server import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
 _GO = b"go"

@@ -6,13 +6,13 @@ import numpy as np
 
 from guards.errors import InferenceFailed
 from guards.records import History
-from service.answered import Answered
-from service.decide import decide
-from service.engine import Engine
-from service.flight import Flight, Plane
-from service.records import encode_record
-from service.requests import Request
-from service.sessions import Moment
+from service.decision.batch import Flight, Plane
+from service.decision.decide import decide
+from service.decision.requests import Request
+from service.decision.sessions import Moment
+from service.log.records import encode_record
+from service.versions.answered import Answered
+from service.versions.engine import Engine
 
 _SIZES = (1, 2, 4, 8, 16)
 

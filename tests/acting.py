@@ -8,8 +8,8 @@ from onnx import helper
 from export.spec import Box, Factor, Field, Fields, MultiDiscrete, Squash
 from guards.baselines import Baseline, Constant
 from guards.records import Schema
-from service.explore import Explorer
-from service.flight import Plane
+from service.decision.batch import Plane
+from service.decision.explore.explorers import Explorer
 from tests.artefacts import ACTIONS, BIAS, FIELDS, WEIGHTS
 from tests.fakes import plane_of
 from tests.ports import sealed

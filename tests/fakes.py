@@ -11,13 +11,13 @@ from guards.constraints import Constraint, Forbids
 from guards.doubts import Doubts
 from guards.records import Booleans, Context, History, Integers, Schema
 from guards.shield import Shield
-from service.answered import Answered
-from service.engine import Inputs, rows_of
-from service.explore import Acting, Explorer, Greedy
-from service.flight import Flight, Plane
-from service.ids import Key
-from service.requests import Outcome, Request
-from service.sessions import Moment
+from service.decision.batch import Flight, Plane
+from service.decision.explore.explorers import Acting, Explorer, Greedy
+from service.decision.requests import Outcome, Request
+from service.decision.sessions import Moment
+from service.log.ids import Key
+from service.versions.answered import Answered
+from service.versions.engine import Inputs, rows_of
 
 NOW = 1_700_000_000.0
 KEY = Key(1, b"fakes" * 8)

@@ -29,13 +29,13 @@ import onnxruntime as ort
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 import export.verify
-import service.engine
+import service.versions.engine
 from export.runtime import Session
 from export.spec import Tensor
 from export.spec.artefact import model_of, open_artefact
 from export.spec.errors import ArtefactError
 from export.verify import verify
-from service.engine import VersionRefused, load_version
+from service.versions.engine import VersionRefused, load_version
 from tests import artefacts
 
 # More than any of our own artefacts needs, far less than a machine has.
@@ -539,7 +539,7 @@ def apart(door: str, name: str, folder: Path) -> Fate:
 def main(door: str, folder: Path) -> None:
     """Try every artefact at one door."""
     # A loop without end is ended after a while; nobody has to wait for so long here.
-    service.engine._LOAD_DEADLINE_S = 0.5
+    service.versions.engine._LOAD_DEADLINE_S = 0.5
     vars(export.verify)["Session"] = partial(Session, deadline_s=0.5)
     os.chdir(folder / "served")
     for name in CASES:

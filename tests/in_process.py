@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from service.api.asgi import App
+from service.application import DataPlane, assemble
 from service.clock import Clock
 from service.config import Config
-from service.edge import App
-from service.journal import Line, read_segment, segments
-from service.plane import DataPlane, assemble
-from service.records import AnyRecord, Decision, Feedback
-from service.state import Page
+from service.log.journal import Line, read_segment, segments
+from service.log.records import AnyRecord, Decision, Feedback
+from service.versions.lease import Page
 from tests import artefacts
 
 JSON = (b"content-type", b"application/json")

@@ -30,12 +30,12 @@ DIRECTIONS: dict[str, tuple[str, ...]] = {
 EXCEPTIONS = {"service": ("service.agent",)}
 # One third-party library, one home: the modules that may import it, by name or by the package that they are in.
 HOMES = {
-    "fastapi": ("service.app", "service.agent.admin", "loadtests"),
-    "starlette": ("service.app", "service.agent.admin", "loadtests"),
-    "onnxruntime": ("service.engine", "export", "loadtests", "examples"),
-    "prometheus_client": ("service.metrics", "loadtests"),
+    "fastapi": ("service.api.routes", "service.agent.admin", "loadtests"),
+    "starlette": ("service.api.routes", "service.agent.admin", "loadtests"),
+    "onnxruntime": ("service.versions.engine", "export", "loadtests", "examples"),
+    "prometheus_client": ("service.telemetry.metrics", "loadtests"),
     "redis": ("service.agent.stores",),
-    "uvicorn": ("service.process", "service.protocol", "service.agent", "loadtests"),
+    "uvicorn": ("service.server", "service.api.fast_path", "service.agent", "loadtests"),
     "torch": ("export", "examples"),
     "stable_baselines3": ("export.sb3.native", "export.sb3.native_frames", "examples"),
     "sb3_contrib": ("export.sb3.native",),
@@ -149,9 +149,14 @@ def imported_wrongly(of: list[Module], wrong: Callable[[Module, str], bool]) -> 
 
 def test_all_modules_are_found() -> None:
     """Or the tests below would say nothing."""
-    assert {"export.spec", "guards.shield", "service.decide", "service.agent", "examples", "tests.fakes"} <= set(
-        MODULES
-    )
+    assert {
+        "export.spec",
+        "guards.shield",
+        "service.decision.decide",
+        "service.agent",
+        "examples",
+        "tests.fakes",
+    } <= set(MODULES)
 
 
 def test_imports_go_one_way() -> None:
@@ -175,16 +180,16 @@ def test_libraries_stay_at_home() -> None:
         ("export.sb3", "import guards.errors", True),
         ("guards.shield", "from export.spec.spaces import Frozen", False),
         ("guards.shield", "def f():\n    import export.sb3", True),
-        ("guards.shield", "from service.ids import Key", True),
-        ("service.decide", "from service import agent", True),
-        ("service.decide", "import service.agent.stores", True),
-        ("service.decide", "import examples", True),
+        ("guards.shield", "from service.log.ids import Key", True),
+        ("service.decision.decide", "from service import agent", True),
+        ("service.decision.decide", "import service.agent.stores", True),
+        ("service.decision.decide", "import examples", True),
         ("service.agent.stores", "from service import agent", False),
-        ("service.agent.stores", "from service.records import Decision", False),
+        ("service.agent.stores", "from service.log.records import Decision", False),
         ("service.agent.stores", "import export.sb3", True),
-        ("loadtests", "from service.ids import Key", True),
+        ("loadtests", "from service.log.ids import Key", True),
         ("tests.fakes", "from service.agent import stores", False),
-        ("service.decide", "import exporters", False),
+        ("service.decision.decide", "import exporters", False),
     ],
 )
 def test_a_wrong_import_is_found(name: str, line: str, wrong: bool) -> None:
@@ -200,12 +205,12 @@ def test_a_wrong_import_is_found(name: str, line: str, wrong: bool) -> None:
 @pytest.mark.parametrize(
     ("name", "line", "wrong"),
     [
-        ("service.app", "from fastapi import FastAPI", False),
+        ("service.api.routes", "from fastapi import FastAPI", False),
         ("service.application", "import fastapi", True),
-        ("service.edge", "from starlette.types import Scope", True),
+        ("service.api.asgi", "from starlette.types import Scope", True),
         ("service.agent.stores.redis_streams", "import redis.asyncio", False),
         ("service.agent.ship", "import redis", True),
-        ("service.engine", "import torch", True),
+        ("service.versions.engine", "import torch", True),
         ("tests.fakes", "import torch", False),
     ],
 )

@@ -250,7 +250,9 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
         for expression in expressions(panel)
         for name in re.findall(r"\bactd_\w+", expression)
     }
-    sources = "".join((ROOT / "service" / name).read_text("utf-8") for name in ("metrics.py", "plane.py"))
+    sources = "".join(
+        (ROOT / "service" / name).read_text("utf-8") for name in ("telemetry/metrics.py", "application.py")
+    )
 
     assert shown
     for name in shown:

@@ -23,8 +23,8 @@ from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.clock import elapsed
 from service.config import Config, ConfigInvalid
-from service.ids import KeyringInvalid
-from service.ownership import (
+from service.log.ids import KeyringInvalid
+from service.log.ownership import (
     UMASK,
     FolderRefused,
     Owner,

@@ -13,8 +13,8 @@ from starlette.requests import Request
 
 from service.agent.ledger import Ledger
 from service.agent.stores import START, Position, Store, StoreError
-from service.ids import Place
-from service.records import Decision, decode_record
+from service.log.ids import Place
+from service.log.records import Decision, decode_record
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 

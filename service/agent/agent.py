@@ -19,8 +19,8 @@ from service.agent.stores import Store, StoreError, StoreFull, StoreUnavailable
 from service.agent.trimming import Trimming
 from service.clock import Clock
 from service.config import Config
-from service.ids import Keyring
-from service.state import HEARTBEAT_S, Page, read_page, write_page
+from service.log.ids import Keyring
+from service.versions.lease import HEARTBEAT_S, Page, read_page, write_page
 
 log = logging.getLogger("actd.agent")
 

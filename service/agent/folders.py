@@ -12,8 +12,8 @@ from pathlib import Path
 
 from service.agent.foreign import Placing, Stranger, check_place
 from service.agent.stores import Entry
-from service.journal import read_segment, segments
-from service.records import AnyRecord, Decision, Writer
+from service.log.journal import read_segment, segments
+from service.log.records import AnyRecord, Decision, Writer
 
 ASIDE = ".aside"
 CHUNK = 256 * 1024

@@ -6,8 +6,8 @@ from collections.abc import Callable
 import msgspec
 
 from service.agent.stores import Entry
-from service.ids import Place
-from service.records import AnyRecord, Decision, Writer, decode_record
+from service.log.ids import Place
+from service.log.records import AnyRecord, Decision, Writer, decode_record
 
 # Of what is strange, so much is named in the log in one go; the rest is counted.
 NAMED_AT_ONCE = 5

@@ -18,8 +18,8 @@ from service.agent.order import Key, Order, View
 from service.agent.pending import Pending
 from service.agent.stores import START, Position
 from service.config import Rewards
-from service.ids import Place
-from service.records import UNLOGGED, UNLOGGED_FEEDBACK, AnyRecord, Decision, Feedback, Loss, Transition
+from service.log.ids import Place
+from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, AnyRecord, Decision, Feedback, Loss, Transition
 
 # A writer this far behind the others (idle ones beat each 5 s) no longer holds up what needs not all writers; its
 # records count when they come.

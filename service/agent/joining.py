@@ -19,7 +19,7 @@ from service.agent.ledger import Joined
 from service.agent.order import Order
 from service.agent.stores import START, Entry, Position, Store, StoreFull, WriterState
 from service.config import Rewards
-from service.ids import Place
+from service.log.ids import Place
 
 log = logging.getLogger("actd.agent.join")
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from service.agent.pace import Pace, apart
 from service.agent.stores import Position
-from service.records import AnyRecord
+from service.log.records import AnyRecord
 
 # A writer that lags behind may be one whose records are being read right now: silence takes this long to be believed.
 PATIENCE_S = 5.0

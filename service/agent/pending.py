@@ -18,7 +18,7 @@ import msgspec
 from guards.records import Action
 from service.agent.order import Key
 from service.config import Rewards
-from service.records import Decision, Feedback, Numbers, Transition
+from service.log.records import Decision, Feedback, Numbers, Transition
 
 ClosedBy = Literal["feedback", "next_act", "timeout", "episode_end"]
 Unexported = Literal["superseded", "not_activated", "shadow"]

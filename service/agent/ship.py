@@ -21,8 +21,8 @@ from service.agent.ledger import Journalled
 from service.agent.stores import START, WRITER, NotOurs, OutOfOrder, Position, Store, StoreFull, StoreUnavailable
 from service.agent.tail import Tail, last_seq, spent
 from service.config import Retention
-from service.lines import first_of, segments
-from service.lock import alive
+from service.log.lines import first_of, segments
+from service.log.lock import alive
 
 log = logging.getLogger("actd.agent.ship")
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from service.agent.counting import Account
 from service.agent.foreign import Placing, Stranger, check_place
 from service.agent.stores import Entry
-from service.lines import Line, chain_of, first_of, read_segment, readable, segments
-from service.records import Loss
+from service.log.lines import Line, chain_of, first_of, read_segment, readable, segments
+from service.log.records import Loss
 
 CHUNK = 256 * 1024
 

@@ -10,7 +10,7 @@ import pytest
 from export.spec import Array, Discrete, Field, Fields
 from guards.records import Schema
 from loadtests.observations import act_body, observation
-from service.schemas import Wire
+from service.api.schemas import Wire
 
 SPACES: dict[str, Fields | Array] = {
     "bounded": Fields(fields=(Field(name="cpu", low=0, high=1), Field(name="queue", low=0))),

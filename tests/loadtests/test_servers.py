@@ -15,7 +15,7 @@ from loadtests.bench import asked
 from loadtests.launch import ROOT, Server
 from loadtests.observations import act_body
 from loadtests.servers import act_model
-from service.protocol import ActProtocol
+from service.api.fast_path import ActProtocol
 
 FIELDS = Fields(fields=(Field(name="cpu", low=0, high=1), Field(name="queue", low=0)))
 MATRIX = Array(shape=(3, 2))
@@ -65,7 +65,7 @@ def uvicorn_settings(path: Path) -> dict[str, object]:
 
 def test_uvicorn_is_set_as_the_service_sets_it() -> None:
     """All three run under the same settings; the service's protocol is httptools' with a shorter way to ``/act``."""
-    ours, theirs = (uvicorn_settings(ROOT / name) for name in ("loadtests/servers.py", "service/process.py"))
+    ours, theirs = (uvicorn_settings(ROOT / name) for name in ("loadtests/servers.py", "service/server.py"))
 
     assert (ours.pop("http"), theirs.pop("http")) == ("'httptools'", "protocol")
     assert issubclass(ActProtocol, HttpToolsProtocol)

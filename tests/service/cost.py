@@ -21,9 +21,9 @@ from guards.constraints import Bounds, Cooldown, Rule
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import History
-from service.decide import decide
-from service.process import collect_seldom
-from service.sessions import Moment
+from service.decision.decide import decide
+from service.decision.sessions import Moment
+from service.server import collect_seldom
 from tests.artefacts import linear
 from tests.fakes import NOW, asked, flight_of, plane_of, schema_of
 from tests.in_process import serving

@@ -7,7 +7,7 @@ import pytest
 
 from service.binding import bound
 from service.config import Config, ConfigInvalid
-from service.ids import make_keyring
+from service.log.ids import make_keyring
 from tests.fakes import SCHEMA, manifest_of
 
 PID = {"kind": "pid", "of": "load", "target": 0.5, "ki": 1.0, "effect": {"up": 1, "down": -1, "hold": 0}}

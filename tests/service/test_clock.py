@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.clock import Clock, elapsed
-from service.records import Heartbeat, Writer
+from service.log.records import Heartbeat, Writer
 from tests.in_process import serving
 from tests.service.agent.agents import seen
 from tests.system.shifted import WallClock

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from guards.breaker import Breaker
-from service import process
+from service import server
+from service.application import assemble
 from service.config import Config, ConfigInvalid
-from service.plane import assemble
 from tests import artefacts
 
 LEAST = 'name = "demo"\npolicy = "demo.onnx"\n[baseline]\nkind = "constant"\naction = "hold"\n'
@@ -337,9 +337,9 @@ def test_what_is_found_while_starting_names_the_file_too(
     if "fly" in problem:
         (tmp_path / "demo.onnx").write_bytes(artefacts.demo())
 
-    status = process.run(path, tmp_path / "data", -1)
+    status = server.run(path, tmp_path / "data", -1)
 
-    assert status == process.MISCONFIGURED
+    assert status == server.MISCONFIGURED
     told = capsys.readouterr().err
     assert told.startswith(f"actd: {path}: {problem.format(folder=tmp_path)}")
     assert told.count("policy.toml") == 1

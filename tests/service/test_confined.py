@@ -15,11 +15,11 @@ from guards.histories import RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import Floats, History
 from guards.shield import Shield, Violation
-from service.decide import decide
-from service.explore import Explorer, Greedy, Normal
-from service.ids import Key
-from service.records import Decision, Refused
-from service.sessions import Moment
+from service.decision.decide import decide
+from service.decision.explore.explorers import Explorer, Greedy, Normal
+from service.decision.sessions import Moment
+from service.log.ids import Key
+from service.log.records import Decision, Refused
 from tests.acting import BOUNDED, acting_plane
 from tests.fakes import NOW, asked, flight_of
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine import VersionRefused, load_version
+from service.versions.engine import VersionRefused, load_version
 from tests.hostile import CASES, DEMO, Attempts, tried
 
 

@@ -14,11 +14,11 @@ from export.spec import Field, Fields
 from export.spec.signature import key_pair, sign
 from guards.baselines import Policy
 from guards.records import Schema
+from service.application import assemble
 from service.config import Config, ConfigInvalid
-from service.engine import load_version
 from service.loading import advising, load_baseline
-from service.plane import assemble
-from service.records import Writer
+from service.log.records import Writer
+from service.versions.engine import load_version
 from tests import acting, artefacts, ports
 from tests.fakes import context_of
 from tests.in_process import SEEN, Serving, serving

@@ -11,7 +11,7 @@ import pytest
 
 from export.spec.extras import install
 from service.config import ConfigInvalid
-from service.process import MISCONFIGURED
+from service.server import MISCONFIGURED
 from tests.in_process import asking, serving
 from tests.service.test_supervisor import serve
 from tests.system.serving import MINIMAL, ROOT, demo
@@ -53,7 +53,7 @@ def test_nothing_is_proved_unless_it_is_asked_for(tmp_path: Path, caplog: pytest
 
 def test_what_nobody_asks_for_is_not_loaded() -> None:
     """The solver takes its memory only where it is used."""
-    program = "import sys, service.plane; print('z3' in sys.modules)"
+    program = "import sys, service.application; print('z3' in sys.modules)"
 
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True)
 

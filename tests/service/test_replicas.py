@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.ids import make_keyring
+from service.log.ids import make_keyring
 from tests.in_process import serving
 from tests.walk import CONSTRAINTS, Walk
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from export.spec.signature import CAP, key_pair, public_key, sign
+from service.application import assemble
 from service.config import Config, ConfigInvalid
-from service.engine import Engine, VersionRefused, load_version
-from service.plane import assemble
+from service.versions.engine import Engine, VersionRefused, load_version
 from tests import artefacts
 
 PRIVATE, PUBLIC = key_pair(bytes(range(32)))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from service import supervisor
-from service.records import Decision
+from service.log.records import Decision
 from service.supervisor import Child
 from tests.system.controllers import CONTROLLERS, Controller, answers, journalled, load
 from tests.system.serving import MINIMAL, ROOT, Client, Service, command_line, demo, eventually, running

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from service.journal import CHAIN_START, chain_of, read_segment, segments
-from service.records import AnyRecord, Decision, Writer
+from service.log.journal import CHAIN_START, chain_of, read_segment, segments
+from service.log.records import AnyRecord, Decision, Writer
 from tests.system.serving import Client
 
 CONTROLLERS = 16

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from service.ids import load_keyring
+from service.log.ids import load_keyring
 from tests.system.serving import Client, Service, demo, eventually, rows_of
 from tests.system.shifted import WallClock
 

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from service.journal import segments
+from service.log.journal import segments
 from tests.in_process import asking
 from tests.system.disks import fill, small_disk
 from tests.system.serving import MINIMAL, Client, Service, demo, eventually, rows_of

@@ -9,8 +9,8 @@ from urllib.request import urlopen
 
 import pytest
 
-from service.ids import load_keyring
-from service.records import Decision, decode_record
+from service.log.ids import load_keyring
+from service.log.records import Decision, decode_record
 from tests.redis_server import RedisServer
 from tests.system.controllers import Controller, Stored, answers, decisions_of, journalled, load
 from tests.system.serving import Service, demo, eventually, rows_of

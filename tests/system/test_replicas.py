@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from export.spec.artefact import open_artefact
 from guards.kinds import AnyConstraint
 from guards.records import Schema
-from service.ids import make_keyring
+from service.log.ids import make_keyring
 from tests import artefacts
 from tests.in_process import asking
 from tests.service.served_cost import toml

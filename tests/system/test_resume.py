@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from service.application import assemble
 from service.config import Config
-from service.plane import assemble
-from service.records import Decision
+from service.log.records import Decision
 from tests import ports
 from tests.artefacts import ACTIONS
 from tests.in_process import Serving, asking

@@ -12,7 +12,7 @@ from service.agent.admin import listen
 from service.agent.agent import Agent, Clocks
 from service.agent.stores import Store
 from service.config import Config
-from service.state import Page, read_page
+from service.versions.lease import Page, read_page
 from tests.service.agent.pens import KEYRING
 
 T = TypeVar("T")

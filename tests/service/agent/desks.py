@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from service.agent.join import GRACE_MS, Joiner
 from service.agent.stores import Position
 from service.config import Rewards
-from service.records import Decision, Transition
+from service.log.records import Decision, Transition
 from tests.service.agent.pens import KEYRING, Pen
 
 WAIT = Rewards(wait_seconds=10.0, default=-7.0)

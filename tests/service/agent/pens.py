@@ -6,9 +6,9 @@ from typing import Any
 import msgspec
 
 from guards.records import History
-from service.ids import Key, Keyring, body_of, body_prefix
-from service.journal import Journal
-from service.records import AnyRecord, Decision, Feedback, Heartbeat, Loss, Writer, encode_record
+from service.log.ids import Key, Keyring, body_of, body_prefix
+from service.log.journal import Journal
+from service.log.records import AnyRecord, Decision, Feedback, Heartbeat, Loss, Writer, encode_record
 
 KEY = Key(1, b"k" * 32)
 KEYRING = Keyring({1: KEY})

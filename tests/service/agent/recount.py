@@ -9,8 +9,8 @@ from service.agent.join import Joiner
 from service.agent.ledger import Joined, Journalled
 from service.agent.stores import START, Store
 from service.config import Rewards
-from service.journal import read_segment, segments
-from service.records import AnyRecord, Decision, Feedback, Transition, decode_record
+from service.log.journal import read_segment, segments
+from service.log.records import AnyRecord, Decision, Feedback, Transition, decode_record
 from tests.service.agent.consumers import transitions
 from tests.service.agent.pens import KEYRING
 

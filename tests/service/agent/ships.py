@@ -9,7 +9,7 @@ from service.agent.folders import Verdict
 from service.agent.ship import Shipper
 from service.agent.stores import START, Store, StoreUnavailable
 from service.config import Retention
-from service.records import encode_record
+from service.log.records import encode_record
 from tests.service.agent.pens import KEYRING, Pen
 
 

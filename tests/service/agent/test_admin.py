@@ -11,7 +11,7 @@ from service.agent.admin import Desk, create_app, listen
 from service.agent.ledger import Joined, Journalled, Ledger
 from service.agent.stores import START, Entry, Position, Store
 from service.agent.stores.sqlite import SqliteStore
-from service.records import encode_record
+from service.log.records import encode_record
 from tests.service.agent.pens import KEYRING, Pen
 
 LEDGER = Ledger(

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from service.state import read_page
+from service.versions.lease import read_page
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, eventually, page_after
 from tests.service.agent.pens import Pen

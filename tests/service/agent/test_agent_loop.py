@@ -10,7 +10,7 @@ from service.agent.__main__ import main
 from service.agent.agent import KeyMismatch
 from service.agent.backoff import FIRST_S, LONGEST_S, Backoff
 from service.agent.stores.redis_streams import RedisStreams
-from service.journal import segments
+from service.log.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
 from tests.service.agent.pens import Pen

@@ -11,7 +11,7 @@ from service.agent.ship import Shipper
 from service.agent.stores.sqlite import SqliteStore
 from service.clock import Clock
 from service.config import Retention
-from service.journal import segments
+from service.log.journal import segments
 from tests.service.agent.pens import KEYRING, Pen
 from tests.service.agent.ships import settle
 

@@ -16,7 +16,7 @@ import pytest
 from service.agent.agent import Agent
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
-from service.records import Packed
+from service.log.records import Packed
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, running, seen
 from tests.service.agent.pens import Pen

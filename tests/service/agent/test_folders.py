@@ -13,8 +13,8 @@ from service.agent.ship import DEAD_AFTER_S, Shipper
 from service.agent.stores import Position, Store, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
-from service.journal import segments
-from service.records import Decision
+from service.log.journal import segments
+from service.log.records import Decision
 from tests.redis_server import RedisServer
 from tests.service.agent.pens import KEYRING, Pen
 from tests.service.agent.ships import Clock, accounted, settle, shipper, stream, texts

@@ -15,8 +15,8 @@ from service.agent.ship import Shipper
 from service.agent.stores import START, Entry, Position, StoreError
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
-from service.ids import Key, Keyring
-from service.records import Heartbeat, encode_record
+from service.log.ids import Key, Keyring
+from service.log.records import Heartbeat, encode_record
 from tests.redis_server import RedisServer, binaries
 from tests.service.agent.consumers import transitions
 from tests.service.agent.pens import KEYRING, Pen

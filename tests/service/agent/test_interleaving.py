@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from service.agent.stores import Position
 from service.config import Rewards
-from service.records import Decision
+from service.log.records import Decision
 from tests.service.agent.desks import EVENTS, NOW, Desk, written
 
 

@@ -9,7 +9,7 @@ from service.agent.join import GRACE_MS, SILENCE_MS, Joiner
 from service.agent.order import PATIENCE_S
 from service.agent.stores import Position
 from service.config import Rewards
-from service.records import Packed, Transition
+from service.log.records import Packed, Transition
 from tests.service.agent.desks import NOW, Desk, facts, outcome
 from tests.service.agent.pens import KEYRING, Pen
 

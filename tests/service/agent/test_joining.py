@@ -16,7 +16,7 @@ from service.agent.stores import START, Entry, Position, Store, StoreFull, Store
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
-from service.records import Transition, encode_record
+from service.log.records import Transition, encode_record
 from tests.redis_server import RedisServer
 from tests.service.agent.consumers import transitions
 from tests.service.agent.desks import EVENTS, Desk, written

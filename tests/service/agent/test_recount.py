@@ -12,7 +12,7 @@ from service.agent.stores import Store, StoreError
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
-from service.journal import segments
+from service.log.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent import recount
 from tests.service.agent.pens import Pen

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from service.agent.join import GRACE_MS, Joiner
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
-from service.records import Decision, Transition, decode_record, encode_record
+from service.log.records import Decision, Transition, decode_record, encode_record
 from tests.service.agent.consumers import transitions
 from tests.service.agent.desks import Desk
 from tests.service.agent.pens import Pen

@@ -12,7 +12,7 @@ from service.agent.stores import START, Entry, Position, Store, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.agent.tail import Tail
-from service.journal import segments
+from service.log.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.pens import Pen
 from tests.service.agent.ships import Clock, accounted, settle, shipper, stream, texts

@@ -13,7 +13,7 @@ from service.agent.pace import APART_MS, STEADY_S
 from service.agent.stores import START, Entry, Position
 from service.agent.stores.sqlite import SqliteStore
 from service.config import Rewards
-from service.records import Decision, Transition, encode_record
+from service.log.records import Decision, Transition, encode_record
 from tests.service.agent.consumers import transitions
 from tests.service.agent.pens import KEYRING, Pen
 

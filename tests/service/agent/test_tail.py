@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.agent.tail import Tail, last_seq, segment_of, spent
-from service.journal import segments
+from service.log.journal import segments
 from tests.service.agent.pens import Pen
 
 

@@ -1,0 +1,104 @@
+"""The edge: takes ``POST /act`` itself, before the framework, and gives everything else to the app.
+
+A framework's route costs several times what a decision does, so here is only what HTTP asks for: media type, size, time
+to arrive, status and length. What the bytes mean is the intake's to say.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import Any
+
+from service.api.endpoint import Desk
+from service.errors import RequestRefused, TooLarge, TooSlow, WrongMediaType
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RECEIVE_DEADLINE_S = 10.0
+# Where a request's scope says when its first byte came; who calls without says when it was called.
+ARRIVED = "actd.arrived"
+_JSON = (b"content-type", b"application/json")
+_RETRY = (b"retry-after", b"1")
+
+
+class Edge:
+    """An ASGI app around the app."""
+
+    def __init__(self, app: App, desk: Desk, *, body_bytes: int) -> None:
+        self._app = app
+        self._desk = desk
+        self._cap = body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope.setdefault("state", {}).setdefault(ARRIVED, time.monotonic())
+        if scope["type"] != "http" or scope["path"] != "/act" or scope["method"] != "POST":
+            await self._app(scope, receive, send)
+            return
+        try:
+            body = await read_body(scope, receive, self._cap)
+            if body is None:
+                return
+            asked = self._desk.ask(body, arrived(scope))
+            status, content = self._desk.answer(await asked.outcome, asked.deadline)
+        except RequestRefused as error:
+            status, content = self._desk.refusal(error)
+        headers = [_JSON, (b"content-length", b"%d" % len(content))]
+        if status == 503:
+            headers.append(_RETRY)
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": content})
+
+
+def arrived(scope: Scope) -> float:
+    """When a request's first byte came (s, monotonic), as its scope has it."""
+    told: dict[str, float] = scope.get("state", {})
+    return told.get(ARRIVED) or time.monotonic()
+
+
+async def read_body(scope: Scope, receive: Receive, cap: int) -> bytes | None:
+    """The whole body; None where the client has left. Raises WrongMediaType, TooLarge or TooSlow."""
+    check_headers(scope["headers"], cap)
+    try:
+        async with asyncio.timeout(RECEIVE_DEADLINE_S):
+            return await _received(receive, cap)
+    except TimeoutError:
+        msg = f"did not arrive within {RECEIVE_DEADLINE_S:g} s"
+        raise TooSlow(msg) from None
+
+
+async def _received(receive: Receive, cap: int) -> bytes | None:
+    parts: list[bytes] = []
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            return None
+        part: bytes = message.get("body", b"")
+        parts.append(part)
+        size += len(part)
+        if size > cap:
+            msg = f"has more than {cap} bytes, expected at most so many"
+            raise TooLarge(msg)
+        more = message.get("more_body", False)
+    return b"".join(parts)
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
+    """Refuse a body by what is said of it: raises WrongMediaType or TooLarge."""
+    typed = False
+    for name, value in headers:
+        if name == b"content-type":
+            typed = value == b"application/json" or value.partition(b";")[0].strip().lower() == b"application/json"
+        elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
+            msg = f"is larger than expected: at most {cap} bytes"
+            raise TooLarge(msg)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            msg = "is compressed, expected plain JSON"
+            raise WrongMediaType(msg, "content-encoding")
+    if not typed:
+        msg = "is not declared as JSON, expected application/json"
+        raise WrongMediaType(msg, "content-type")

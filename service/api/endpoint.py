@@ -1,0 +1,172 @@
+"""The desk: has a body decided, and says what the outcome is called on the wire."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from service.api.action_json import Actions
+from service.api.decoding import Intake
+from service.api.idempotency import DIGEST, KEPT_S, Repeats, digest_of
+from service.api.schemas import Answer
+from service.decision.batcher import Turn
+from service.decision.requests import Outcome, Request, Waiter
+from service.errors import NoSafeActionLeft, RequestRefused
+from service.log.records import Decision, DecisionSource, Refused
+
+# HTTP status by error code: the one place that knows both.
+STATUS = {
+    "refused": 400,
+    "not_json": 400,
+    "too_slow": 408,
+    "conflict": 409,
+    "too_large": 413,
+    "wrong_media_type": 415,
+    "does_not_fit": 422,
+    "internal": 500,
+    "no_safe_action": 503,
+    "journal_unavailable": 503,
+}
+_encode = msgspec.json.Encoder().encode
+_LATE = b',"late":true}'
+
+
+class Asked(NamedTuple):
+    """What is to come of a body, and until when (s, monotonic) its answer is in time."""
+
+    outcome: "asyncio.Future[Outcome]"
+    deadline: float
+
+
+class Reply(NamedTuple):
+    """An outcome as it is written, before it is known whether it leaves in time; who decided, if somebody did."""
+
+    status: int
+    content: bytes
+    source: DecisionSource | None
+
+
+class Desk:
+    """Turns bodies into decisions and outcomes into answers.
+
+    The deadline of an answer counts from the arrival of its request's first byte (``arrived``, in s, monotonic).
+    """
+
+    def __init__(
+        self,
+        intake: Intake,
+        turn: Turn,
+        *,
+        policy: str,
+        actions: Actions,
+        refused: Callable[[RequestRefused], None],
+        late: Callable[[DecisionSource], None],
+        repeats: Repeats | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._intake = intake
+        self._turn = turn
+        self._policy = policy
+        self._actions = actions
+        self._refused = refused
+        self._late = late
+        self._repeats = repeats or Repeats()
+        self._clock = clock
+
+    def ask(self, body: bytes | msgspec.Raw, arrived: float) -> Asked:
+        """Have one body decided; raises RequestRefused where it cannot be."""
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        return Asked(answer, self.take(body, answer, arrived))
+
+    def take(self, body: bytes | msgspec.Raw, waiter: Waiter, arrived: float) -> float:
+        """Have one body decided for somebody who waits, and say until when (s, monotonic) the answer is in time.
+
+        Raises RequestRefused where it cannot be.
+        """
+        request = self._intake.request(body, waiter, arrived)
+        if request.options is not None and "request_id" in request.options:
+            self._take_once(request, bytes(body), waiter)
+        else:
+            self._turn.submit(request)
+        return request.deadline
+
+    def answer(self, outcome: Outcome, deadline: float) -> tuple[int, bytes]:
+        """Status and body of an outcome that is answered now."""
+        if not isinstance(outcome, Decision):
+            reply = self.written(outcome)
+            return reply.status, reply.content
+        told = self.told(outcome)
+        if self._clock() > deadline:
+            told.late = True
+            self._late(outcome.source)
+        return 200, _encode(told)
+
+    def refusal(self, error: RequestRefused) -> tuple[int, bytes]:
+        """Status and body of an error, which is counted."""
+        self._refused(error)
+        return STATUS[error.code], error.body()
+
+    def now(self) -> float:
+        """The time (s, monotonic) that deadlines are of."""
+        return self._clock()
+
+    def stamped(self, reply: Reply, deadline: float, now: float) -> bytes:
+        """The body of a reply that leaves with others at ``now``: a decision that is late says so, and is counted."""
+        if now <= deadline or reply.source is None:
+            return reply.content
+        self._late(reply.source)
+        return reply.content[:-1] + _LATE
+
+    def written(self, outcome: Outcome) -> Reply:
+        """An outcome that will leave with others; errors that no record tells of are counted here."""
+        if isinstance(outcome, Decision):
+            return Reply(200, _encode(self.told(outcome)), outcome.source)
+        if isinstance(outcome, Refused):
+            outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
+        else:
+            self._refused(outcome)
+        return Reply(STATUS[outcome.code], outcome.body(), None)
+
+    def told(self, record: Decision) -> Answer:
+        """What the caller is told of a decision's record."""
+        action, name, names = self._actions.spoken(record.action)
+        answer = Answer(
+            decision_id=record.id,
+            action=action,
+            action_name=name,
+            action_names=names,
+            propensity=record.propensity,
+            measure=record.measure,
+            propensity_ok=record.propensity_ok,
+            policy=self._policy,
+            version=record.version,
+            track=record.track,
+            source=record.source,
+            violations=record.violations,
+            durability=record.durability,
+        )
+        if record.reason is not None:
+            answer.reason = record.reason
+        if record.moved is not None:
+            answer.moved = record.moved
+        return answer
+
+    def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
+        """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
+        options, session, now = request.options or {}, request.session, self._clock()
+        request_id, digest = str(options["request_id"]), digest_of(body)
+        outcome = self._repeats.earlier(session, request_id, digest, now)
+        if outcome is None:
+            outcome = asyncio.get_running_loop().create_future()
+            request.answer = outcome
+            # The log has it, so that it is known after a restart too.
+            request.options = {**options, DIGEST: digest}
+            self._repeats.remember(session, request_id, digest, outcome, now + KEPT_S)
+            # An error is no decision: who asks again may have one.
+            outcome.add_done_callback(
+                lambda done: None if isinstance(done.result(), Decision) else self._repeats.forget(session, request_id)
+            )
+            self._turn.submit(request)
+        outcome.add_done_callback(lambda done: None if waiter.done() else waiter.set_result(done.result()))

@@ -1,0 +1,228 @@
+"""The wire protocol: ``POST /act`` straight from the HTTP parser to the desk, everything else to uvicorn.
+
+The ASGI edge answers ``/act`` under any server. Under ours, most of what a decision costs would be the ASGI machinery
+itself (a scope, a task and an event a request, two messages to answer), so this subclass of uvicorn's protocol leaves
+it out for the one call that is hot. Pipelined requests and ``Expect: 100-continue`` take the ASGI way. See
+docs/decisions/0001-act-below-asgi.md.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from service.api.asgi import ARRIVED, RECEIVE_DEADLINE_S, check_headers
+from service.api.endpoint import Desk
+from service.decision.requests import Outcome
+from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
+
+# How long the rest of a refused body may take to come.
+LINGER_S = 1.0
+# The loop's time lags behind the beginning of its turn by less than this.
+TICK_S = 0.001
+
+_log = logging.getLogger(__name__)
+
+
+class _Ignored(asyncio.Event):
+    """Nobody waits for more of an exchange's body."""
+
+
+class Exchange:
+    """One ``POST /act``: collects its body, and writes the answer when the outcome is here.
+
+    To uvicorn it is the connection's current cycle: it is told through ``keep_alive`` to close after the answer, and
+    through ``disconnected`` that the client has left.
+    """
+
+    message_event = _Ignored()
+
+    __slots__ = (
+        "_arrived",
+        "_deadline",
+        "_protocol",
+        "_timer",
+        "body",
+        "disconnected",
+        "keep_alive",
+        "response_complete",
+    )
+
+    def __init__(self, protocol: "ActProtocol", keep_alive: bool, arrived: float) -> None:
+        self._protocol = protocol
+        self._timer: asyncio.TimerHandle | None = None
+        self._arrived = self._deadline = arrived
+        self.body = b""
+        self.keep_alive = keep_alive
+        self.disconnected = False
+        self.response_complete = False
+
+    def done(self) -> bool:
+        return self.response_complete or self.disconnected
+
+    def expect_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The body is not all here: it has to be before the deadline."""
+        if self._timer is None:
+            late = TooSlow(f"did not arrive within {RECEIVE_DEADLINE_S:g} s")
+            self._timer = loop.call_later(RECEIVE_DEADLINE_S, self.refuse, late)
+
+    def leave(self) -> None:
+        """The client has left before its body was all here."""
+        self.disconnected = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def complete(self, desk: Desk) -> None:
+        """The body is all here: have it decided."""
+        if self._timer is not None:
+            self._timer.cancel()
+        try:
+            self._deadline = desk.take(self.body, self, self._arrived)
+        except RequestRefused as error:
+            self.set_result(error)
+        except Exception:  # noqa: BLE001 - the parser would take a fault of ours for the client's
+            _log.exception("a request could not be taken")
+            self.set_result(InternalFault("the service has a fault, which is in its log; nothing was decided"))
+
+    def refuse(self, error: RequestRefused) -> None:
+        """Answer before the body is all here, and end the connection once the rest of it has come or had its time.
+
+        Closed at once, a connection with unread bytes is reset, and the client may never see its answer.
+        """
+        protocol = self._protocol
+        if self.done():
+            return
+        self.keep_alive = False
+        protocol.over = True
+        protocol.write_answer(error, self._deadline, keep_alive=False)
+        self.response_complete = True
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = protocol.loop.call_later(LINGER_S, protocol.transport.close)
+
+    def set_result(self, outcome: Outcome, /) -> None:
+        """Write the answer."""
+        if self.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        self._protocol.write_answer(outcome, self._deadline, self.keep_alive)
+        self.response_complete = True
+        if not self.keep_alive:
+            self._protocol.transport.close()
+        self._protocol.on_response_complete()
+
+
+class ActProtocol(HttpToolsProtocol):
+    """uvicorn's protocol with a short way for ``POST /act``."""
+
+    _common: tuple[list[tuple[bytes, bytes]] | None, bytes] = (None, b"")
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        desk: Desk,
+        body_bytes: int,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.over = False  # refused: what still comes is not read as requests
+        self._desk = desk
+        self._cap = body_bytes
+        self._exchange: Exchange | None = None
+        self._read = self._arrived = 0.0  # when the last bytes were read, and when those with which a request began
+
+    def on_message_begin(self) -> None:
+        """A request begins; the scope that uvicorn would make now is made where it is needed."""
+        self._arrived = self._read
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+        if not self.over:
+            self._exchange = None
+
+    def on_headers_complete(self) -> None:
+        """The head of a request is here: the short way or uvicorn's."""
+        parser, cycle = self.parser, self.cycle
+        if self.over:
+            return
+        if (
+            self.url != b"/act"
+            or parser.get_method() != b"POST"
+            or self.expect_100_continue
+            or parser.should_upgrade()
+            or (cycle is not None and not cycle.response_complete)
+        ):
+            url, headers, expects = self.url, self.headers, self.expect_100_continue
+            super().on_message_begin()
+            self.scope["state"][ARRIVED] = self._arrived
+            self.url, self.expect_100_continue = url, expects
+            self.headers.extend(headers)
+            super().on_headers_complete()
+            return
+        keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
+        # To uvicorn an exchange is a cycle: it has all of what is asked of one from outside.
+        self.cycle = self._exchange = Exchange(self, keep_alive, self._arrived)  # type: ignore[assignment]
+        try:
+            check_headers(self.headers, self._cap)
+        except RequestRefused as error:
+            self._exchange.refuse(error)
+
+    def on_body(self, body: bytes) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().on_body(body)
+        elif not exchange.done():
+            exchange.body = exchange.body + body if exchange.body else body
+            if len(exchange.body) > self._cap:
+                exchange.refuse(TooLarge(f"has more than {self._cap} bytes, expected at most so many"))
+
+    def on_message_complete(self) -> None:
+        exchange = self._exchange
+        if exchange is None:
+            super().on_message_complete()
+        elif exchange.response_complete:
+            self.transport.close()
+        elif not exchange.disconnected:
+            self._exchange = None
+            exchange.complete(self._desk)
+
+    def data_received(self, data: bytes) -> None:
+        # What is read in a turn of the loop was there when the turn began, which is the time of uvloop's loop, in whole
+        # milliseconds; other loops have no time but the present.
+        self._read = min(time.monotonic(), self.loop.time() + TICK_S)
+        super().data_received(data)
+        if self._exchange is not None and not self._exchange.done():
+            self._exchange.expect_soon(self.loop)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        if self._exchange is not None:
+            self._exchange.leave()
+
+    def write_answer(self, outcome: Outcome, deadline: float, keep_alive: bool) -> None:
+        """Write status, headers and body in one piece; it is in time until ``deadline`` (s, monotonic)."""
+        status, content = self._desk.answer(outcome, deadline)
+        defaults = self.server_state.default_headers
+        if ActProtocol._common[0] is not defaults:
+            # A new list once a second, when the date changes.
+            text = b"".join(b"%b: %b\r\n" % header for header in defaults)
+            ActProtocol._common = (defaults, text + b"content-type: application/json\r\n")
+        self.transport.write(
+            b"%b%b%b%bcontent-length: %d\r\n\r\n%b"
+            % (
+                STATUS_LINE[status],
+                ActProtocol._common[1],
+                b"" if keep_alive else b"connection: close\r\n",
+                b"retry-after: 1\r\n" if status == 503 else b"",
+                len(content),
+                content,
+            )
+        )

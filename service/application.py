@@ -1,0 +1,353 @@
+"""The data plane: puts the parts together, once, and keeps them alive while they serve."""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from random import SystemRandom
+from typing import Any
+
+import msgspec
+
+from guards.records import Schema
+from service.api.asgi import Edge
+from service.api.decoding import Intake
+from service.api.endpoint import Desk
+from service.api.routes import Parts, create_app
+from service.api.schemas import Wire
+from service.binding import bound
+from service.clock import Clock
+from service.config import Config
+from service.decision.batch import Plane
+from service.decision.batcher import Turn
+from service.decision.commit import Landed, Landing
+from service.decision.fallback_probe import Rungs
+from service.decision.sessions import Sessions
+from service.decision.watch import Watch
+from service.loading import advising, load_baseline, load_policy
+from service.log.durable import DurableJournal
+from service.log.ids import Keyring
+from service.log.journal import Journal, JournalUnavailable
+from service.log.ownership import keyring_of
+from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Writer
+from service.log.reserve import Reserve
+from service.proving import proven
+from service.recovery.lineage import Instant
+from service.recovery.resume import Resumed, resume
+from service.telemetry import report as reports
+from service.telemetry.metrics import Exposition, Labelled
+from service.telemetry.stats import Tally
+from service.versions.breakers import Breakers
+from service.versions.engine import Engine
+from service.versions.lease import Lease, read_page
+from service.versions.router import Router
+from service.warmup import warm_up
+
+PAGE_POLL_S = 0.5
+# A clock that is corrected by less than this (a leap second, a moment's wait between two readings) is not set.
+SET_S = 1.5
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class DataPlane:
+    """The parts of a running data plane."""
+
+    config: Config
+    data: Path
+    engine: Engine
+    schema: Schema
+    keyring: Keyring
+    journal: Journal
+    sessions: Sessions
+    lease: Lease
+    tally: Tally
+    landing: Landing
+    rungs: Rungs
+    breakers: Breakers
+    started: float
+    desk: Desk
+    resumed: Resumed
+    clock: Clock
+    trusted: Engine | None = None
+    edge: Edge = field(init=False)
+    watch: Watch = field(init=False)
+    stopping: bool = False
+    _said_ahead: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.watch = Watch(self.journal, self.landing, now=self.clock.now)
+
+    def introduce(self) -> None:
+        """Write the writer's first record: what all its later records refer to."""
+        config = self.config
+        record = Writer(
+            seq=self.journal.next_seq,
+            ms=int(self.clock.now() * 1000),
+            writer=self.journal.writer.hex(),
+            service=config.name,
+            config_digest=config.digest,
+            config=msgspec.Raw(config.text().encode("ascii")),
+            versions={engine.label: engine.digest for engine in (self.trusted, self.engine) if engine is not None},
+            key_fingerprint=self.keyring.fingerprint,
+            wait_s=config.rewards.wait_seconds,
+        )
+        self.journal.introduce(record)
+        if config.durability == "disk":
+            self.journal.sync()
+        self.resumed.begin(record.writer)
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """While it serves: watch what the agent publishes and the journal, and show signs of life in that."""
+        doing = (self._watch_page(), self._beat(), self.watch.keep(), self.resumed.settle())
+        tasks = [asyncio.create_task(one) for one in doing]
+        try:
+            yield
+        finally:
+            self.stopping = True
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.landing.settled()
+            if self.watch.tell_rest():
+                self.resumed.end(self.journal.next_seq - 1)
+
+    async def _watch_page(self) -> None:
+        page = self.data / "state" / "agent.page"
+        while True:
+            self.lease.see(read_page(page), time.monotonic())
+            self.heed_clock()
+            await asyncio.sleep(PAGE_POLL_S)
+
+    def heed_clock(self) -> None:
+        """Say it once each time that somebody has set the clock: nothing here goes by it, other hosts may."""
+        ahead = self.clock.ahead()
+        if abs(ahead - self._said_ahead) > SET_S:
+            self._said_ahead = ahead
+            _log.warning(
+                "the clock was set: it is %+.1f s from this process's time, which goes on as it was; ids, records and"
+                " cooldowns go by that until the service is started again",
+                ahead,
+            )
+
+    async def _beat(self) -> None:
+        """Joiners wait for every writer to have passed a time: an idle one has to say that it has."""
+        period = min(5.0, max(0.25, self.config.rewards.wait_seconds / 4))
+        while True:
+            seq = self.journal.next_seq
+            await asyncio.sleep(period)
+            if self.journal.next_seq == seq:
+                with suppress(JournalUnavailable):  # the next decision says so to its caller
+                    self.watch.beat()
+
+    def ready(self) -> dict[str, Any]:
+        """Whether it can decide, and what it may do beyond acting on stable."""
+        able = not self.journal.trouble or self.config.limits.unlogged == "serve"
+        return {
+            "ready": able and not self.stopping,
+            "version": self.engine.label,
+            "explores": self.lease.holds(time.monotonic()),
+            "agent": self.lease.agent(time.monotonic()),
+            "journal": self.journal.told(),
+            "rungs": self.rungs.told(time.monotonic()),
+            "resumed": self.resumed.summary(),
+        }
+
+    def report(self) -> dict[str, Any]:
+        """The report with what the tally does not know."""
+        told = {
+            "policy": self.config.name,
+            "version": self.engine.label,
+            "uptime_s": round(time.monotonic() - self.started, 1),
+            "writer": self.journal.writer.hex(),
+            "durability": self.config.durability,
+            "explores": self.lease.holds(time.monotonic()),
+            "breaker": self.breakers.told(time.monotonic()),
+            "baseline": self._baseline(),
+            "resumed": self.resumed.told(),
+            "journal": {"state": self.journal.told(), **self._faults()},
+            "unlogged": self._unlogged(),
+        }
+        return {**told, **reports.report(self.tally)}
+
+    def _baseline(self) -> dict[str, Any]:
+        """What the baseline is, and which version where it is a policy."""
+        version = {} if self.trusted is None else {"version": self.trusted.label, "digest": self.trusted.digest}
+        return {"kind": self.config.baseline.kind, **version}
+
+    def _faults(self) -> dict[str, int]:
+        """What befell the journal: was taken away, or could not be synced, and was taken back for that."""
+        journal = self.journal
+        lost = {"lost_segments": journal.losses.segments, "lost_records": journal.losses.records}
+        return {**lost, "failed_syncs": journal.failed_syncs, "taken_back": journal.voids}
+
+    def _unlogged(self) -> dict[str, int]:
+        """What was decided, and told, while nothing could be written: it is in no log."""
+        told = self.landing.unlogged.counts
+        return {"decisions": told[UNLOGGED], "feedback": told[UNLOGGED_FEEDBACK]}
+
+    def gauges(self) -> dict[str, float]:
+        """What the metrics show that is no count."""
+        return {
+            "sessions": len(self.sessions),
+            "sessions_resumed": self.resumed.found,
+            "journal_seq": self.journal.next_seq - 1,
+            "journal_writable": float(not self.journal.trouble),
+            "journal_reserve_held": float(self.journal.reserve is None or self.journal.reserve.held),
+            "may_explore": float(self.lease.holds(time.monotonic())),
+            "agent_works": float(self.lease.agent(time.monotonic()) == "works"),
+            "state_generation": self.lease.generation,
+            "clock_ahead_seconds": round(self.clock.ahead(), 3),
+        }
+
+    def labelled(self) -> list[Labelled]:
+        """What the metrics show of each rung and each version."""
+        shift = time.time() - time.monotonic()
+        rungs = {rung: shift + at for rung, at in self.rungs.last_success.items() if at is not None}
+        is_open = {
+            label: float(one["phase"] != "closed") for label, one in self.breakers.told(time.monotonic()).items()
+        }
+        return [
+            Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", rungs),
+            Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
+            Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
+            Labelled("unlogged", "Decided or told, and in no log", "what", self._unlogged(), counts=True),
+            Labelled("journal_faults", "What befell the journal", "what", self._faults(), counts=True),
+        ]
+
+    def describe(self) -> dict[str, Any]:
+        """The schema that is served, and what decides over it."""
+        manifest = self.engine.manifest
+        return {
+            "name": self.config.name,
+            "version": self.engine.label,
+            "digest": self.engine.digest,
+            "family": manifest.family,
+            "scores": manifest.scores,
+            "inputs": [port._asdict() for port in manifest.inputs],
+            "mask": manifest.mask,
+            "memory": [memory.model_dump(mode="json") for memory in manifest.memory],
+            "observation": self.schema.observation.model_dump(mode="json"),
+            "action": self.schema.action.model_dump(mode="json"),
+            "actions": list(self.schema.actions),
+            "facts": list(self.schema.facts),
+            "explore": self.config.explore.model_dump(mode="json"),
+            "constraints": [constraint.model_dump(mode="json") for constraint in self.config.constraints],
+            "baseline": {**self.config.baseline.model_dump(mode="json", exclude={"path"}), **self._baseline()},
+            "control_period_s": manifest.control_period_s,
+            "config_digest": self.config.digest,
+        }
+
+
+def _at_once() -> None:
+    """Wait for nothing."""
+
+
+def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None) -> DataPlane:
+    """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
+
+    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
+    """
+    engine, trusted, keyring, common = _loaded(config, data)
+    schema = common.schema
+    wait()
+    clock = clock or Clock()
+    resumed = resume(data, config, common, engine, keyring.place, Instant.now(clock.now))
+    journal = _journal(config, data / "journal")
+    sessions, lease, tally = resumed.sessions, Lease(), Tally(schema)
+    wire, plane = Wire(schema), replace(common, writer=journal.writer)
+    rungs = Rungs(plane, config.limits.stale_seconds)
+    observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
+    landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged)
+    breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
+    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
+    intake = Intake(wire, config, keyring, owner=landing.owners.session_of, now=clock.now)
+    running = DataPlane(
+        config=config,
+        data=data,
+        engine=engine,
+        schema=schema,
+        keyring=keyring,
+        journal=journal,
+        sessions=sessions,
+        lease=lease,
+        tally=tally,
+        landing=landing,
+        rungs=rungs,
+        breakers=breakers,
+        started=time.monotonic(),
+        clock=clock,
+        trusted=trusted,
+        resumed=resumed,
+        desk=_desk(config, wire, intake, turn, tally, resumed),
+    )
+    running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
+    running.introduce()
+    return running
+
+
+def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring, Plane]:
+    """The policy and the one that the baseline is, if it is one, the keys, and what all decisions have in common."""
+    engine = load_policy(config)
+    schema = Schema.of(engine.manifest, config.facts)
+    trusted = load_baseline(config, schema, engine)
+    keyring = keyring_of(data)
+    advise = None if trusted is None else advising(trusted)
+    common = bound(config, schema, engine.manifest, keyring, advise)
+    proven(config, schema)
+    warm_up(common, engine)
+    return engine, trusted, keyring, common
+
+
+def _desk(config: Config, wire: Wire, intake: Intake, turn: Turn, tally: Tally, resumed: Resumed) -> Desk:
+    """Who has bodies decided, and knows what was asked for in the last minute."""
+    return Desk(
+        intake,
+        turn,
+        policy=config.name,
+        actions=wire.actions,
+        refused=tally.refuse,
+        late=tally.answer_late,
+        repeats=resumed.repeats,
+    )
+
+
+def _journal(config: Config, folder: Path) -> Journal:
+    """A writer's log, beside the space that is kept for when the disk is full; raises JournalUnavailable."""
+    reserve = Reserve(folder / ".reserve")
+    if not reserve.hold():
+        _log.warning("%s: there is no room to keep some for when the disk is full", folder)
+    return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
+
+
+def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:
+    """What is done with a flight that was answered."""
+
+    def observe(landed: Landed) -> None:
+        now = time.monotonic()
+        tally.landed(landed, now)
+        rungs.landed(landed, now)
+
+    return observe
+
+
+def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
+    """What the routes are made of."""
+    return Parts(
+        wire=wire,
+        desk=running.desk,
+        intake=intake,
+        landing=running.landing,
+        tally=running.tally,
+        exposition=Exposition(running.tally, running.config.name, running.gauges, running.labelled),
+        limits=running.config.limits,
+        report=running.report,
+        policy=running.describe,
+        ready=running.ready,
+        lifespan=lambda _: running.alive(),
+    )

@@ -1,0 +1,1 @@
+"""The path of a decision: a batch of requests, decided, recorded, committed to the log and answered."""

@@ -1,0 +1,310 @@
+"""Landing: a flight is decided, journalled, remembered and answered, in this order, without a pause between.
+
+The ids' sequence numbers are taken from the journal at the start and used by the append at the end; nothing else can
+come between, because nothing here awaits. While nothing can be written, nothing is decided; or, where the configuration
+says so, it is decided without exploration, answered as what is in no log, and counted.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from guards.errors import DeadlineExceeded, PolicyUnavailable
+from service.decision.batch import Flight, Plane
+from service.decision.decide import decide
+from service.decision.histories import advanced
+from service.decision.landed import Landed
+from service.decision.owners import Owners
+from service.decision.promises import Promises
+from service.decision.recurrent import entered, left
+from service.decision.requests import Request
+from service.decision.retracted import Retracted
+from service.decision.sessions import Memory, Moment, Sessions
+from service.decision.unlogged import Unlogged
+from service.errors import InternalFault, NotDurable
+from service.log.durable import DurableJournal
+from service.log.journal import Journal, JournalUnavailable
+from service.log.records import UNLOGGED_FEEDBACK, Decision, Feedback, Refused, encode_record
+from service.versions.answered import Answered, spread_of
+from service.versions.breakers import Fates
+from service.versions.engine import Engine
+from service.versions.lease import Lease
+from service.versions.router import Assignment
+
+__all__ = ["Landed", "Landing"]
+
+_log = logging.getLogger(__name__)
+
+
+class Landing:
+    """Decides flights and makes them durable. One a process: it owns the journal."""
+
+    def __init__(
+        self,
+        plane: Plane,
+        journal: Journal,
+        sessions: Sessions,
+        lease: Lease,
+        observe: Callable[[Landed], None],
+        *,
+        deadline_s: float = 0.0,
+        unlogged: Literal["refuse", "serve"] = "refuse",
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing.
+
+        ``unlogged`` says whether stable goes on deciding while nothing can be written.
+        """
+        self.owners = Owners(journal.writer.hex())
+        self._plane = plane
+        self._journal = journal
+        self._sessions = sessions
+        self._lease = lease
+        self._observe = observe
+        self._deadline_s = deadline_s
+        self._clock = clock
+        self._failing = False
+        self._promises = Promises(journal) if isinstance(journal, DurableJournal) else None
+        self.unlogged = Unlogged(plane, sessions)
+        self._serves_unlogged = unlogged == "serve"
+        self._retracted = Retracted(sessions)
+
+    def land(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Fates:
+        """Decide requests whose answer is here, or will not come; settle them. Gives what came of the answer."""
+        try:
+            return self._land(requests, assignment, engine, observation, answer, departed)
+        except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
+            # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
+            _log.exception("a flight of %d requests failed", len(requests))
+            for request in requests:
+                request.settle(InternalFault("the service has a fault, which is in its log"))
+            return []
+
+    def rehearse(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Fates:
+        """What would come of an answer; nothing of it is settled, journalled or counted.
+
+        A step that was run is one that a memory has seen: its session goes on with it, if it has not gone on without.
+        """
+        began = self._clock()
+        flight = self._flight(requests, assignment, engine, observation, answer, departed)
+        for i, memory in left(answer, engine.digest).items() if engine.initial else ():
+            moment = requests[i].left
+            if moment is not None:
+                self._sessions.learn(requests[i].session, moment, memory)
+        return self._fates(requests, self._decided(flight, answer), departed, began)
+
+    def _land(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Fates:
+        began = self._clock()
+        if self._retracted:
+            requests, observation, answer = self._retracted.without(requests, observation, answer)
+            if not requests:
+                return []
+        flight = self._flight(requests, assignment, engine, observation, answer, departed)
+        feedback = self._feedback(requests, flight.ms)
+        told = len(feedback)
+        records = self._decided(flight, answer)
+        decided = self._clock()
+        kept = self._append(feedback, records, flight.ms)
+        if kept or feedback:
+            memories = left(answer, engine.digest) if engine.initial else {}
+            self._remember(flight, requests[:kept], records[:kept], memories)
+            landed = Landed(
+                version=engine.label,
+                records=records[:kept],
+                requests=requests[:kept],
+                feedback=feedback,
+                observation=observation[:kept],
+                departed=departed,
+                infer_us=flight.infer_us,
+                decide_us=round((decided - began) * 1e6),
+                journal_us=round((self._clock() - decided) * 1e6),
+            )
+            self._promise(landed)
+        if kept < len(records):
+            self._answer_unlogged(flight, answer, kept, told - len(feedback))
+        return self._fates(requests, records, departed, began)
+
+    def _flight(
+        self,
+        requests: list[Request],
+        assignment: Assignment,
+        engine: Engine,
+        observation: np.ndarray,
+        answer: Answered | PolicyUnavailable,
+        departed: float,
+    ) -> Flight:
+        """The requests as the next flight in the log, behind the feedback that came with them."""
+        journal, began = self._journal, self._clock()
+        return Flight(
+            rows=requests,
+            observation=observation,
+            version=engine.label,
+            digest=engine.digest,
+            track=assignment.track,
+            track_probability=assignment.probability,
+            seq=journal.next_seq + sum(request.feedback is not None for request in requests),
+            ms=max(journal.last_ms, int(requests[-1].at * 1000)),
+            generation=self._lease.generation,
+            may_explore=self._lease.holds(began),
+            departed=departed,
+            infer_us=round((began - departed) * 1e6),
+            spread=spread_of(answer),
+            memory=entered(requests, engine) if engine.initial and isinstance(answer, Answered) else None,
+        )
+
+    def _decided(self, flight: Flight, answer: Answered | PolicyUnavailable) -> list[Decision | Refused]:
+        return decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
+
+    def _append(self, feedback: list[Feedback], records: list[Decision | Refused], ms: int) -> int:
+        """Journal a flight; how many of its decisions are in the journal. Feedback that is not is taken out."""
+        try:
+            self._journal.append([encode_record(record) for record in (*feedback, *records)], ms)
+        except JournalUnavailable as error:
+            # What reached the journal was decided and is answered; the rest was not.
+            kept = max(0, error.kept - len(feedback))
+            if not self._failing:
+                _log.error("%s", error)
+            self._failing = True
+            del feedback[error.kept :]
+            self._sessions.end([told.decision_id for told in feedback if told.ends])
+            return kept
+        self._failing = False
+        self._sessions.end([told.decision_id for told in feedback if told.ends])
+        return len(records)
+
+    def _answer_unlogged(self, flight: Flight, answer: Answered | PolicyUnavailable, kept: int, untold: int) -> None:
+        """Answer rows of a flight that are not in the journal, from ``kept`` on: that they were not decided, or by what
+        is decided beside the log, without the ``untold`` feedback that came along."""
+        requests = list(flight.rows[kept:])
+        if not self._serves_unlogged or flight.track != "stable":
+            for request in requests:
+                request.settle(NotDurable("the journal cannot be written, so the decision was not made"))
+            return
+        part = answer.rows(list(range(kept, len(flight.rows)))) if isinstance(answer, Answered) else answer
+        rest = msgspec.structs.replace(flight, rows=requests, observation=flight.observation[kept:])
+        records = self.unlogged.decide(rest, part, spread_of(part))
+        self.unlogged.count(UNLOGGED_FEEDBACK, untold)
+        us = round((self._clock() - rest.departed) * 1e6) - rest.infer_us
+        landed = Landed(
+            version=rest.version,
+            records=records,
+            requests=requests,
+            feedback=[],
+            observation=rest.observation,
+            departed=rest.departed,
+            infer_us=rest.infer_us,
+            decide_us=us,
+            journal_us=0,
+        )
+        self._answer(landed)
+
+    def tell(self, at: float) -> None:
+        """Tell the log how much was decided while nothing could be written; raises JournalUnavailable."""
+        told = self.unlogged.tell(self._journal, max(self._journal.last_ms, int(at * 1000)))
+        if self._promises is not None:
+            self._promises.add(lambda: None, partial(self.unlogged.take_back, told))
+
+    def harden(self) -> None:
+        """Have what was appended synced, where that is promised."""
+        if self._promises is not None:
+            self._promises.harden()
+
+    async def note(self, feedback: Sequence[Feedback], at: float) -> None:
+        """Journal feedback that came alone, as durably as decisions; raises JournalUnavailable."""
+        if not feedback:
+            return
+        ms = max(self._journal.last_ms, int(at * 1000))
+        first = self._journal.next_seq
+        placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
+        self._journal.append([encode_record(told) for told in placed], ms)
+        self._sessions.end([told.decision_id for told in placed if told.ends])
+        if self._promises is not None and not await self._promises.kept():
+            self._sessions.go_on([told.decision_id for told in placed if told.ends])
+            raise JournalUnavailable("the journal cannot be synced, so the feedback was not taken")
+
+    async def settled(self) -> None:
+        """Wait until what was appended is as durable as promised."""
+        if self._promises is not None:
+            await self._promises.settled()
+
+    def _feedback(self, requests: list[Request], ms: int) -> list[Feedback]:
+        """The feedback that came with the requests, placed in the log before their decisions."""
+        told = [request.feedback for request in requests if request.feedback is not None]
+        first = self._journal.next_seq
+        return [msgspec.structs.replace(one, seq=first + i, ms=ms) for i, one in enumerate(told)]
+
+    def _remember(
+        self,
+        flight: Flight,
+        requests: list[Request],
+        records: list[Decision | Refused],
+        memories: dict[int, Memory],
+    ) -> None:
+        """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
+        histories = advanced(self._plane, flight, records)
+        for i, (request, record) in enumerate(zip(requests, records, strict=True)):
+            if isinstance(record, Decision) and request.entry is not None:
+                after = Moment(record.id, record.episode, histories[i], memories.get(i), request.timed, request.report)
+                self._sessions.advance(request.session, request.entry, after)
+                self.owners.note(record.seq, request.session)
+                request.left = after
+
+    def _promise(self, landed: Landed) -> None:
+        """Answer a flight once it is as durable as it will be said to be."""
+        if self._promises is not None:
+            self._promises.add(
+                partial(self._answer, landed),
+                partial(self._retracted.take_back, landed.requests, landed.records, landed.feedback),
+            )
+        else:
+            self._answer(landed)
+
+    def _answer(self, landed: Landed) -> None:
+        for request, record in zip(landed.requests, landed.records, strict=True):
+            request.settle(record)
+        self._observe(landed)
+
+    def _fates(
+        self, requests: Sequence[Request], records: Sequence[Decision | Refused], departed: float, landed: float
+    ) -> Fates:
+        """Why the policy did not decide each row, without those that were late and know no better.
+
+        They were before it was asked, would not wait as long as it may take, or had spent half of that in the queue.
+        """
+        fates = [record.reason for record in records]
+        late = DeadlineExceeded.__name__
+        if late not in fates:
+            return fates
+        may = self._deadline_s
+        asked = [one.deadline >= departed and departed - one.arrived <= may / 2 for one in requests]
+        blamed = [is_so and landed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
+        return [fate for fate, is_so in zip(fates, blamed, strict=True) if fate != late or is_so]

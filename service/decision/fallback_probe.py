@@ -1,0 +1,107 @@
+"""Rungs: what the ladder has below the policy, tried beside live traffic: a fallback that is never exercised is none.
+
+Of every thousand places in the log one is drawn, with the deployment's key; the decision in it is put to the baseline
+and the last resort as well, after it was answered. So is one where nothing was tried for half the time in which a rung
+grows stale, or a loop that decides once a second would never show whether they work. Nothing of it is logged.
+"""
+
+import logging
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from service.decision.batch import Plane
+from service.decision.commit import Landed
+from service.decision.decide import advised, context_of
+from service.log.ids import body_of, body_prefix
+from service.log.records import Decision
+
+_log = logging.getLogger(__name__)
+# One decision in so many is put to every rung.
+EVERY = 1000
+BASELINE, LAST_RESORT = "baseline", "last_resort"
+
+
+class Rungs:
+    """When each rung last gave an action that passed the shield. Times are in seconds, monotonic."""
+
+    def __init__(self, plane: Plane, stale_s: float) -> None:
+        self._plane = plane
+        self._stale_s = stale_s
+        self._prefix = body_prefix(plane.key, plane.writer)
+        self._traffic: float | None = None
+        # The next place in the log that is drawn, and when the rungs are tried without one: at once, to begin with.
+        self._due = 0
+        self._again = -math.inf
+        names = (BASELINE,) if plane.last_resort is None else (BASELINE, LAST_RESORT)
+        self.last_success: dict[str, float | None] = dict.fromkeys(names)
+
+    def landed(self, landed: Landed, now: float) -> None:
+        """Take in what a flight shows of the rungs, and put the row to them that is drawn."""
+        records = landed.records
+        if not records:
+            return
+        self._traffic = now
+        for record in records:
+            if record.reason is not None and isinstance(record, Decision) and _worked(record):
+                self.last_success[record.source] = now
+        if records[-1].seq < self._due and now < self._again:
+            return
+        for row in self.rows(records[0].seq, len(records)) or [0] * (now >= self._again):
+            self._again = now + self._stale_s / 2
+            self._try(landed, row, now)
+        block = records[-1].seq // EVERY
+        self._due = min(place for place in map(self._place, (block, block + 1)) if place > records[-1].seq)
+
+    def rows(self, first: int, count: int) -> list[int]:
+        """Which of ``count`` records from place ``first`` in the log on are drawn."""
+        blocks = range(first // EVERY, (first + count - 1) // EVERY + 1)
+        return [row for row in (self._place(block) - first for block in blocks) if 0 <= row < count]
+
+    def _place(self, block: int) -> int:
+        """Which of a thousand places in the log is drawn."""
+        drawn = self._plane.key.draw(body_of(self._prefix, 0, block, "shadow"))
+        return block * EVERY + int.from_bytes(drawn[:8], "little") % EVERY
+
+    def told(self, now: float) -> dict[str, dict[str, Any]]:
+        """How long ago each last worked, and whether that is too long: it is not where nothing was decided since."""
+        busy = self._traffic is not None and now - self._traffic <= self._stale_s
+        ago = {rung: None if at is None else now - at for rung, at in self.last_success.items()}
+        return {
+            rung: {
+                "last_success_s_ago": None if s is None else round(s, 1),
+                "stale": busy and (s is None or s > self._stale_s),
+            }
+            for rung, s in ago.items()
+        }
+
+    def _try(self, landed: Landed, row: int, now: float) -> None:
+        """Put one decided row to every rung, each by itself."""
+        plane = self._plane
+        context = context_of(plane, landed.requests[row : row + 1], landed.observation[row : row + 1])
+
+        def baseline() -> bool:
+            _, _, passes = advised(plane, context, plane.shield.judge(context), np.array([0]))
+            return bool(passes[0])
+
+        def last_resort() -> bool:
+            assert plane.last_resort is not None  # noqa: S101 - or there is no such rung
+            return bool(plane.shield.check(context, plane.last_resort[None])[0])
+
+        tries: dict[str, Callable[[], bool]] = {BASELINE: baseline, LAST_RESORT: last_resort}
+        for rung in self.last_success:
+            try:
+                if tries[rung]():
+                    self.last_success[rung] = now
+            except Exception:  # noqa: BLE001 - whatever it is, nobody may be harmed by a rehearsal
+                _log.exception("the rung %s was tried and has a fault", rung)
+
+    def __repr__(self) -> str:
+        return f"<Rungs {self.last_success}>"
+
+
+def _worked(record: Decision) -> bool:
+    """Whether the rung that a decision is of gave what was allowed; a last resort may leave all the same."""
+    return not any(violation.verdict == "executed" for violation in record.violations)

@@ -1,0 +1,88 @@
+"""Unlogged: what stable decides while nothing can be written, where the configuration says that it serves on.
+
+It is decided without exploration, answered with ``durability: "none"`` and an id that is not of the log, and counted.
+Once something can be written again the log is told how much there was.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+import msgspec
+
+from guards.errors import PolicyUnavailable
+from guards.records import History
+from service.decision.batch import Flight, Plane
+from service.decision.decide import decide
+from service.decision.sessions import Moment, Sessions
+from service.log.journal import Journal, JournalUnavailable
+from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Decision, Loss, Refused, encode_record
+from service.versions.answered import Answered
+
+
+class Unlogged:
+    """What a process decided, and was told, that is in no log."""
+
+    def __init__(self, plane: Plane, sessions: Sessions) -> None:
+        self.counts: Counter[str] = Counter()
+        # What of it the log has still to be told.
+        self._untold: Counter[str] = Counter()
+        self._plane = replace(plane, durability="none")
+        self._sessions = sessions
+        self._places = 0
+
+    def decide(
+        self, flight: Flight, answer: Answered | PolicyUnavailable, spread: Sequence[float | None] | None
+    ) -> list[Decision | Refused]:
+        """Decide a flight beside the log.
+
+        What a session's history is after that nobody can work out from the log: it is not known, nor is its memory.
+        """
+        aside = msgspec.structs.replace(
+            flight, seq=self._places + 1, may_explore=False, spread=spread, memory=None, unlogged=True
+        )
+        self._places += len(flight.rows)
+        records = decide(self._plane, aside, answer.head if isinstance(answer, Answered) else answer)
+        told = [
+            msgspec.structs.replace(one, propensity_ok=False, why_not_ok=UNLOGGED) if isinstance(one, Decision) else one
+            for one in records
+        ]
+        for row, record in zip(flight.rows, told, strict=True):
+            if isinstance(record, Decision) and row.entry is not None:
+                self.count(UNLOGGED)
+                after = Moment(
+                    record.id, record.episode, History(known=False, since=row.now), None, row.timed, row.report
+                )
+                self._sessions.advance(row.session, row.entry, after)
+        return told
+
+    def count(self, what: str, count: int = 1) -> None:
+        """Count decisions or feedback that are in no log."""
+        if count:
+            self.counts[what] += count
+            self._untold[what] += count
+
+    def is_told(self) -> bool:
+        """Whether the log knows of all of it."""
+        return not self._untold
+
+    def tell(self, journal: Journal, ms: int) -> Counter[str]:
+        """Tell the log; what it was told. Raises JournalUnavailable."""
+        told, self._untold = self._untold, Counter()
+        causes = sorted(told)
+        losses = [
+            Loss(seq=journal.next_seq + i, ms=ms, count=told[cause], cause=cause) for i, cause in enumerate(causes)
+        ]
+        try:
+            journal.append([encode_record(loss) for loss in losses], ms)
+        except JournalUnavailable as error:
+            self.take_back(Counter({loss.cause: loss.count for loss in losses[error.kept :]}))
+            raise
+        return told
+
+    def take_back(self, told: Counter[str]) -> None:
+        """The log was not told after all."""
+        self._untold += told
+
+    def __repr__(self) -> str:
+        return f"<Unlogged {self.counts[UNLOGGED]} decisions, {self.counts[UNLOGGED_FEEDBACK]} items of feedback>"

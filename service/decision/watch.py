@@ -1,0 +1,93 @@
+"""The watch over the journal: each second, what was taken away is replaced, and what is wrong is tried again."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from service.decision.commit import Landing
+from service.log.durable import DurableJournal
+from service.log.journal import Journal, JournalUnavailable
+from service.log.records import Heartbeat, encode_record
+
+PERIOD_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Watch:
+    """Looks after one journal."""
+
+    def __init__(self, journal: Journal, landing: Landing, *, now: Callable[[], float]) -> None:
+        self._journal = journal
+        self._landing = landing
+        self._now = now
+        self._said = ""
+
+    async def keep(self) -> None:
+        """Look each second, for ever."""
+        while True:
+            await asyncio.sleep(PERIOD_S)
+            await self.look()
+
+    async def look(self) -> None:
+        """Look once."""
+        journal = self._journal
+        if isinstance(journal, DurableJournal) and journal.suspended:
+            await self._try_disk(journal)
+        before = journal.next_seq
+        try:
+            journal.check()
+            if journal.next_seq > before:
+                # What was lost is told, and nobody waits for that.
+                self._landing.harden()
+            if not self._landing.unlogged.is_told():
+                self._landing.tell(self._now())
+            elif journal.trouble and not journal.suspended:
+                # Nothing else tells whether there is room again.
+                self.beat()
+        except JournalUnavailable as error:
+            self._say(str(error))
+        else:
+            if self._said and not journal.trouble:
+                self._say("")
+        if journal.reserve is not None:
+            journal.reserve.hold()
+        if journal.has_behind():
+            sync = journal.begin_sync(behind=True)
+            journal.finish(sync, await asyncio.to_thread(sync.attempt))
+
+    def beat(self) -> None:
+        """Append a sign of life; raises JournalUnavailable."""
+        journal = self._journal
+        ms = max(journal.last_ms, int(self._now() * 1000))
+        journal.append([encode_record(Heartbeat(seq=journal.next_seq, ms=ms))], ms)
+        self._landing.harden()
+
+    def tell_rest(self) -> bool:
+        """At the end: say what is not in the log, and sync all of it; whether that was done."""
+        try:
+            if not self._landing.unlogged.is_told():
+                self._landing.tell(self._now())
+            self._journal.sync()
+        except JournalUnavailable as error:
+            self._say(str(error))
+            return False
+        return True
+
+    async def _try_disk(self, journal: DurableJournal) -> None:
+        try:
+            await asyncio.to_thread(journal.try_disk)
+        except OSError as error:
+            self._say(f"{journal.folder}: the disk does not sync yet ({error.strerror})")
+        else:
+            journal.resume()
+
+    def _say(self, problem: str) -> None:
+        """Log what is wrong once, and that it is over."""
+        if problem and problem != self._said:
+            _log.error("%s", problem)
+        elif not problem:
+            _log.info("the journal can be written again")
+        self._said = problem
+
+    def __repr__(self) -> str:
+        return f"<Watch over {self._journal}, {self._said or 'all is well'}>"

@@ -1,0 +1,104 @@
+r"""The lines of a journal as its readers see them: ``CRC32 CHAIN JSON\n``, in segments that are named by their first
+record. Readers never write there.
+
+A segment has the records before the first of the next one: what it has beyond was taken back by its writer.
+"""
+
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+
+from service.log.records import AnyRecord, decode_record
+from service.log.synced import synced
+
+CHAIN_START = b"0" * 32
+_PREFIX = 8 + 1 + 32 + 1
+_START = re.compile(rb"[0-9a-f]{8} [0-9a-f]{32} \{")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a segment: its record and its JSON as written, or why it is lost (record None)."""
+
+    record: AnyRecord | None
+    text: bytes
+    chain: bytes
+    end: int
+    damage: str = ""
+
+
+def line_of(chain: bytes, text: bytes) -> bytes:
+    """A record's JSON as a line that follows one of this chain."""
+    return b"%08x %b %b\n" % (zlib.crc32(text, zlib.crc32(chain + b" ")), chain, text)
+
+
+def first_of(segment: Path) -> int:
+    """The sequence number of a segment's first record, which is its name."""
+    return int(segment.stem)
+
+
+def segments(folder: Path) -> list[Path]:
+    """A writer's segments in order."""
+    return sorted(folder.glob("*.log"))
+
+
+def readable(folder: Path) -> list[tuple[Path, int]]:
+    """A writer's segments in order, each with the sequence number that its records are below.
+
+    It is that of the next segment, or of what is not synced yet where that is promised: what is beyond may still be
+    taken back, or was, and must not be read as made.
+    """
+    # Before the folder is listed: what is behind the mark now has the segments that it will ever have.
+    mark = synced(folder)
+    bound = sys.maxsize if mark is None else mark + 1
+    here = segments(folder)
+    behind = [*map(first_of, here[1:]), sys.maxsize]
+    return [(path, min(stop, bound)) for path, stop in zip(here, behind, strict=False)]
+
+
+def read_segment(data: bytes, start: int = 0) -> Iterator[Line]:
+    """The whole lines of a segment from the offset ``start`` on; a torn last line is not there yet.
+
+    A damaged line loses itself and nothing after it. Whether lines are missing shows in ``seq`` and in the chain:
+    ``chain_of`` a line is the ``chain`` of the next.
+    """
+    while True:
+        stop = data.find(b"\n", start)
+        if stop < 0:
+            return
+        yield from _lines(data[start : stop + 1], stop + 1)
+        start = stop + 1
+
+
+def chain_of(line: bytes) -> bytes:
+    """What the line after this one says as its CHAIN."""
+    return blake2b(line, digest_size=16).hexdigest().encode()
+
+
+def _lines(line: bytes, end: int) -> Iterator[Line]:
+    """The record of a line; where a damaged newline joined two, the bad one and what is whole after it."""
+    first = _line(line, end)
+    yield first
+    if first.record is None:
+        for match in _START.finditer(line, 1):
+            rest = _line(line[match.start() :], end)
+            if rest.record is not None:
+                yield rest
+                return
+
+
+def _line(line: bytes, end: int) -> Line:
+    text = line[_PREFIX:-1]
+    chain = line[9 : 9 + 32]
+    if len(line) <= _PREFIX or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
+        return Line(None, text, chain, end, damage="its checksum does not fit")
+    try:
+        return Line(decode_record(text), text, chain, end)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        return Line(None, text, chain, end, damage=f"it is not a record ({type(error).__name__})")

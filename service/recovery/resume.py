@@ -1,0 +1,127 @@
+"""Resuming: before it is ready, a data plane takes over from those before it where each session stands."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from service.api.idempotency import KEPT_S, Repeats
+from service.config import Config
+from service.decision.batch import Plane
+from service.decision.sessions import Sessions
+from service.log.ids import Place
+from service.log.readback import Archive
+from service.recovery.lineage import Ancestor, Instant, Lineage
+from service.recovery.retained import Reader, Retained
+from service.recovery.search import Search
+from service.versions.engine import Engine
+from service.versions.observations import Layout
+
+_log = logging.getLogger(__name__)
+# What running a policy may take that is too slow to be run while it serves.
+RELIVE_S = 1.0
+# So many sessions are worked out at once while it serves, and how long (s) it rests then.
+SETTLED, SETTLE_S = 8, 0.01
+
+
+@dataclass(slots=True)
+class Resumed:
+    """Sessions and request ids with what was taken over, and the lineage that this process joins.
+
+    ``found`` counts sessions, ``records`` what was read for that in ``seconds``; ``why`` says what is behind what was
+    not read, empty where all was.
+    """
+
+    sessions: Sessions
+    repeats: Repeats
+    lineage: Lineage
+    own: Ancestor
+    retained: Retained
+    reader: Reader
+    found: int = 0
+    asked: int = 0
+    records: int = 0
+    seconds: float = 0.0
+    why: str = ""
+
+    def begin(self, writer: str) -> None:
+        """Join the lineage as this writer, before anything is decided; raises JournalUnavailable."""
+        self.lineage.begin(msgspec.structs.replace(self.own, writer=writer))
+
+    def end(self, seq: int) -> None:
+        """Leave a log that ends with record ``seq``, and is on the disk."""
+        self.lineage.end(seq)
+
+    async def settle(self) -> None:
+        """Work out those sessions that nobody asks for, bit by bit, and let go of the logs."""
+        while self.retained.build(SETTLED):  # noqa: ASYNC110 - it rests so that others are answered, and waits for nothing
+            await asyncio.sleep(SETTLE_S)
+        # Request ids are good for a minute.
+        await asyncio.sleep(KEPT_S)
+        self.reader.close()
+
+    def summary(self) -> dict[str, Any]:
+        """How many sessions are gone on with, and why those before them are not."""
+        return {"sessions": self.found, "incomplete": self.why or None}
+
+    def told(self) -> dict[str, Any]:
+        """What of it is worth telling, for reports."""
+        return {
+            **self.summary(),
+            "records": self.records,
+            "seconds": round(self.seconds, 3),
+            "request_ids": self.asked,
+            "memories_lost": self.reader.memories_lost,
+            "unreadable": self.reader.unreadable,
+        }
+
+
+def resume(
+    data: Path,
+    config: Config,
+    plane: Plane,
+    engine: Engine,
+    place: Callable[[str], Place | None],
+    began: Instant,
+    clock: Callable[[], float] = time.monotonic,
+) -> Resumed:
+    """Find the last sessions of the processes before this one, which ``began`` now; ``place`` reads a decision's id."""
+    start, archive, own = clock(), Archive(), Ancestor.of(config, plane.schema, began)
+    lineage, sessions, repeats = Lineage(data), Sessions(config.limits.sessions), Repeats()
+    reader = Reader(plane, engine, Layout(plane.schema.observation), place, archive)
+    search = Search(data / "journal", own, archive, place, limit=config.limits.sessions, clock=clock)
+    why, index = search.through(lineage, reader.know), search.index
+    retained = Retained(reader, {session: refs for session, refs in index.found.items() if refs})
+    # The oldest first, as they were told and asked for. What is asked for again is looked up then: most are not.
+    sessions.take_over(retained, index.ended[::-1])
+    for one in reversed(index.asked):
+        recall = partial(reader.decision, one.ref)
+        repeats.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
+    resumed = Resumed(sessions, repeats, lineage, own, retained, reader, len(retained), len(index.asked))
+    resumed.records, resumed.seconds, resumed.why = search.records, clock() - start, why
+    if search.records or why:
+        _log.info("resumed %d sessions from %d records in %.2f s", len(retained), search.records, resumed.seconds)
+    if why:
+        _log.warning("%s: the history of sessions whose last decision was before that is not known", why)
+    if engine.initial and not engine.inline:
+        _relive(resumed, clock)
+    return resumed
+
+
+def _relive(resumed: Resumed, clock: Callable[[], float]) -> None:
+    """Have a policy that is too slow to be run while it serves run now for what it remembers, the last sessions first.
+
+    Those that there is no time for have lost it, and say so when they are continued.
+    """
+    until, more = clock() + RELIVE_S, True
+    while more and clock() < until:
+        more = resumed.retained.build(SETTLED)
+    resumed.reader.relives = False
+    if more:
+        _log.warning("there was no time to run the policy for what it remembers of all sessions")

@@ -1,0 +1,218 @@
+"""Retained sessions: where the last decisions of each stand in the logs of processes before this one.
+
+What a session was after them is worked out from their records alone, by the same functions that did it when they were
+made, and not before it is asked for or there is time: at start there is none for as many sessions as there may be.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+
+from guards.baselines import KEPT
+from guards.records import Context, History
+from service.decision.batch import Plane
+from service.decision.histories import continued
+from service.decision.recurrent import relived
+from service.decision.sessions import Memory, Moment
+from service.log.ids import Place
+from service.log.readback import Archive
+from service.log.records import Decision, decode_record, unlisted
+from service.versions.engine import Engine
+from service.versions.observations import Layout
+
+_log = logging.getLogger(__name__)
+# Where the last decisions of a session stand, the last first.
+Refs = tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What is to be known of a writer whose decisions are gone on from.
+
+    ``ahead`` is by how much (s) the clock was set forward since. ``timed`` says that the guards went by the caller's
+    clock where it was told, ``same_baseline`` that what the baseline remembered means the same here.
+    """
+
+    writer: str
+    ahead: float
+    timed: bool
+    same_baseline: bool
+
+
+class _Made(NamedTuple):
+    """A decision of a process before this one."""
+
+    record: Decision
+    kin: Kin
+
+    @property
+    def timed(self) -> bool:
+        return self.kin.timed and self.record.observed_at is not None
+
+    @property
+    def ahead(self) -> float:
+        return 0.0 if self.timed else self.kin.ahead
+
+    @property
+    def now(self) -> float:
+        """What the guards went by, as the clock of this process has it."""
+        at = self.record.observed_at
+        return at if at is not None and self.timed else self.record.at + self.ahead
+
+
+class Reader:
+    """Turns lines of the logs into moments of sessions.
+
+    ``unreadable`` counts lines that were not there any more, ``memories_lost`` decisions whose step a policy could not
+    be run for again; where it does not ``relive``, it is not run.
+    """
+
+    def __init__(
+        self, plane: Plane, engine: Engine, layout: Layout, place: Callable[[str], Place | None], archive: Archive
+    ) -> None:
+        """``place`` reads a decision's id: where it stands in whose log."""
+        self._plane = plane
+        self._engine = engine
+        self._layout = layout
+        self._place = place
+        self._archive = archive
+        self._kin: dict[str, Kin] = {}
+        self.relives = True
+        self.memories_lost = self.unreadable = 0
+
+    def know(self, kin: Kin) -> None:
+        """Take decisions of this writer from now on."""
+        self._kin[kin.writer] = kin
+
+    def decision(self, ref: int) -> Decision | None:
+        """The decision in a line; None where it is not what it was, or its id names another place."""
+        made = self._made(ref)
+        return None if made is None else made.record
+
+    def moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
+        """The last moments of some sessions, oldest first; none of one whose last decision cannot be read any more."""
+        try:
+            return self._moments(sessions)
+        except Exception:  # noqa: BLE001 - whatever a log has in it, whoever asks is answered
+            if len(sessions) > 1:
+                return [self.moments([refs])[0] for refs in sessions]
+            _log.exception("a session cannot be worked out from the log: its history is not known")
+            self.unreadable += 1
+            return [()]
+
+    def _moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
+        found: list[list[_Made]] = []
+        for refs in sessions:
+            made: list[_Made] = []
+            for ref in refs:
+                one = self._made(ref)
+                if one is None:
+                    self.unreadable += 1
+                    break
+                made.append(one)
+            found.append(made[::-1])
+        whole = iter(self._after([one for made in found for one in made]))
+        return [tuple(islice(whole, len(made))) for made in found]
+
+    def close(self) -> None:
+        """Let go of the logs: nothing more will be asked."""
+        self._archive.close()
+
+    def _made(self, ref: int) -> _Made | None:
+        text = self._archive.text(ref)
+        try:
+            record = None if text is None else decode_record(text)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+            record = None
+        if not isinstance(record, Decision):
+            return None
+        place = self._place(record.id)
+        if place is None or place.seq != record.seq or place.writer not in self._kin:
+            return None
+        return _Made(record, self._kin[place.writer])
+
+    def _after(self, made: Sequence[_Made]) -> list[Moment]:
+        """The session of each decision, right after it."""
+        if not made:
+            return []
+        there, records = self._context(made), [one.record for one in made]
+        histories = continued(self._plane, there, records)
+        memories: dict[int, Memory] = {}
+        if self._engine.initial:
+            memories = relived(records, there.observation, self._engine) if self.relives else {}
+            self.memories_lost += sum(one.memory is not None and i not in memories for i, one in enumerate(records))
+        return [
+            Moment(one.record.id, one.record.episode, histories[i], memories.get(i), one.timed)
+            for i, one in enumerate(made)
+        ]
+
+    def _context(self, made: Sequence[_Made]) -> Context:
+        """What the guards saw of each, by the clock of this process."""
+        names, dtype = self._plane.schema.facts, self._layout.dtype.name
+        facts = [[(one.record.facts or {}).get(name, np.nan) for name in names] for one in made]
+        return Context(
+            observation=self._layout.rows([unlisted(one.record.observation, dtype) for one in made]),
+            facts=np.array(facts, dtype=np.float64).reshape(len(made), len(names)),
+            mask=None,
+            now=np.array([one.now for one in made]),
+            histories=[self._before(one) for one in made],
+        )
+
+    def _before(self, made: _Made) -> History:
+        """The history that a decision was made by, by the clock of this process."""
+        history = made.record.state
+        if made.ahead:
+            return self._plane.shield.shifted(history, made.ahead)
+        if KEPT in history.kept and not made.kin.same_baseline:
+            return replace(history, kept={name: one for name, one in history.kept.items() if name != KEPT})
+        return history
+
+
+class Retained:
+    """Sessions of processes before this one, the one used last first; built when asked for, and in idle moments."""
+
+    def __init__(self, reader: Reader, found: dict[str, Refs]) -> None:
+        self._reader = reader
+        self._refs = found  # the one used last first
+        self._waiting = [*reversed(found)]  # the one used last at the end
+        self._built: dict[str, tuple[Moment, ...]] = {}
+
+    def __len__(self) -> int:
+        return len(self._refs) + len(self._built)
+
+    def take(self, session: str) -> tuple[Moment, ...]:
+        """Take the last moments of a session, oldest first, out of it; none where it has none."""
+        built = self._built.pop(session, None)
+        if built is not None:
+            return built
+        refs = self._refs.pop(session, None)
+        return () if refs is None else self._reader.moments([refs])[0]
+
+    def drop(self, session: str | None = None) -> None:
+        """Forget a session, if it is there; without a name the one used longest ago."""
+        if session is not None:
+            self._refs.pop(session, None)
+            self._built.pop(session, None)
+        elif self._refs or self._built:
+            # They are built from the one used last on.
+            (self._refs or self._built).popitem()
+
+    def build(self, count: int) -> bool:
+        """Work out some of those that nobody has asked for yet; whether there are more."""
+        batch: dict[str, Refs] = {}
+        while self._waiting and len(batch) < count:
+            session = self._waiting.pop()
+            if (refs := self._refs.pop(session, None)) is not None:
+                batch[session] = refs
+        for session, moments in zip(batch, self._reader.moments([*batch.values()]), strict=True):
+            if moments:
+                self._built[session] = moments
+        return bool(self._waiting)
+
+    def __repr__(self) -> str:
+        return f"<Retained {len(self._built)} sessions, and {len(self._refs)} to be read>"

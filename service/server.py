@@ -1,0 +1,135 @@
+"""The data plane's process: serves an inherited socket until it is told to stop, or its supervisor is gone."""
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+import uvloop
+
+from service.api.fast_path import ActProtocol
+from service.application import DataPlane, assemble
+from service.config import Config, ConfigInvalid, within_file
+from service.log.ids import KeyringInvalid
+from service.log.journal import JournalUnavailable
+from service.log.ownership import FolderRefused
+from service.versions.engine import VersionRefused
+
+# What a process ends with when starting it again cannot help.
+MISCONFIGURED = 2
+DRAIN_S = 5
+# A controller with a period of a minute keeps its connection.
+KEEP_ALIVE_S = 75
+
+
+def collect_seldom() -> None:
+    """Have the garbage collector look seldom: what is loaded now stays, and a decision's garbage has no cycles."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
+
+
+class SupervisorGone(Exception):
+    """The supervisor has ended before there was anything to serve."""
+
+
+def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = None, held: bool = False) -> int:
+    """Serve on the listening socket ``descriptor``; the exit status.
+
+    ``began`` is a descriptor that is written to once it serves; one that is ``held`` has no journal, and serves
+    nothing, before there is a word on standard input.
+    """
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
+    try:
+        config = Config.read(config_path)
+        with within_file(config_path):
+            plane = assemble(config, data, _await_word if held else _go_on)
+    except SupervisorGone:
+        return 0
+    except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
+        sys.stderr.write(f"actd: {error}\n")
+        return MISCONFIGURED
+    collect_seldom()
+    # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
+    with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
+        uvloop.run(serve(plane, listening, began))
+    return 0
+
+
+def _go_on() -> None:
+    """Nobody has to be waited for."""
+
+
+def _await_word() -> None:
+    """Wait for the supervisor's word; raises SupervisorGone where it ends without one."""
+    if not os.read(sys.stdin.fileno(), 64):
+        raise SupervisorGone
+
+
+async def serve(plane: DataPlane, listening: socket.socket, began: int | None = None) -> None:
+    """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
+    server = server_of(plane, listening, began)
+    loop = asyncio.get_running_loop()
+    if not sys.stdin.isatty():
+        loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
+    await server.serve(sockets=[listening])
+
+
+def server_of(plane: DataPlane, listening: socket.socket, began: int | None = None) -> "_Server":
+    """The HTTP server of a data plane, with the short way for ``POST /act``."""
+    # Everything that is said is said by the records; one access line a decision would cost more than deciding.
+    protocol = partial(ActProtocol, desk=plane.desk, body_bytes=plane.config.limits.body_bytes)
+    config = uvicorn.Config(
+        plane.edge,
+        loop="uvloop",
+        http=protocol,  # type: ignore[arg-type]  # whatever makes a protocol serves
+        proxy_headers=False,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        lifespan="on",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_S,
+    )
+    return _Server(config, plane, listening, began)
+
+
+class _Server(uvicorn.Server):
+    """Says where it serves once it does."""
+
+    def __init__(self, config: uvicorn.Config, plane: DataPlane, listening: socket.socket, began: int | None) -> None:
+        super().__init__(config)
+        self._plane = plane
+        self._listening = listening
+        self._began = began
+
+    async def startup(self, sockets: "list[socket.socket] | None" = None) -> None:
+        await super().startup(sockets)
+        host, port = self._listening.getsockname()[:2]
+        shown = f"[{host}]" if ":" in host else host
+        sys.stdout.write(
+            f"actd: serving {self._plane.engine.label} on http://{shown}:{port}"
+            f" (process {os.getpid()}, writer {self._plane.journal.writer.hex()})\n"
+        )
+        sys.stdout.flush()
+        if self._began is not None:
+            os.write(self._began, b"began")
+
+    def handle_exit(self, sig: int, frame: object) -> None:
+        """A second signal while draining changes nothing: nobody's answer is cut off."""
+        self._plane.stopping = True
+        if not self.should_exit:
+            super().handle_exit(sig, frame)  # type: ignore[arg-type]  # a frame is what signal gives
+
+
+def _supervisor_gone(server: _Server, loop: asyncio.AbstractEventLoop) -> None:
+    if not os.read(sys.stdin.fileno(), 4096):
+        loop.remove_reader(sys.stdin.fileno())
+        server.handle_exit(signal.SIGTERM, None)

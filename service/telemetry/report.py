@@ -1,0 +1,102 @@
+"""The report: the tally for people and scripts, as one JSON document."""
+
+from collections import Counter, defaultdict
+from typing import Any
+
+from service.telemetry.stats import STAGES, Cell, Tally
+
+QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
+
+
+def report(tally: Tally) -> dict[str, Any]:
+    """What was decided since the process started: latencies in milliseconds, shares of decisions."""
+    tally.catch_up()
+    cells = {Cell(*labels): count for labels, count in tally.decisions.items()}
+    total = sum(cells.values())
+    fallbacks: Counter[str] = Counter()
+    sources: Counter[str] = Counter()
+    mix: Counter[str] = Counter()
+    not_ok: Counter[str] = Counter()
+    explored = 0
+    for cell, count in cells.items():
+        sources[cell.source] += count
+        mix[tally.mix.label(cell.action)] += count
+        explored += count * cell.explored
+        if cell.reason is not None:
+            fallbacks[cell.reason] += count
+        if cell.why_not_ok is not None:
+            not_ok[cell.why_not_ok] += count
+    return {
+        "decisions": total,
+        "mean_batch": round(total / tally.flights, 3) if tally.flights else None,
+        "latency_ms": _latency(tally),
+        "safety_violations": _violations(tally),
+        "late_answers": dict(tally.late),
+        "fallbacks": dict(fallbacks),
+        "sources": dict(sources),
+        "actions": tally.mix.told(mix),
+        "exploration_rate": explored / total if total else None,
+        "propensity_not_ok": {
+            "share": sum(not_ok.values()) / total if total else None,
+            "by_reason": dict(not_ok),
+            "action_space": tally.action_space,
+            "strata": _strata(cells),
+        },
+        "not_replayable": tally.not_replayable,
+        "out_of_range": dict(tally.out_of_range),
+        "feedback": dict(tally.feedback),
+        "refused": dict(tally.refused),
+    }
+
+
+def _strata(cells: dict[Cell, int]) -> list[dict[str, Any]]:
+    """Where propensities are not ok: leaving such rows out of a dataset censors exactly these decisions.
+
+    ``reason`` is why the policy did not decide; None where it did.
+    """
+    totals: Counter[tuple[str, ...]] = Counter()
+    lost: defaultdict[tuple[str, ...], Counter[str]] = defaultdict(Counter)
+    for cell, count in cells.items():
+        stratum = (cell.version, cell.track, cell.source, cell.reason or "")
+        totals[stratum] += count
+        if cell.why_not_ok is not None:
+            lost[stratum][cell.why_not_ok] += count
+    return [
+        {
+            "version": version,
+            "track": track,
+            "source": source,
+            "reason": reason or None,
+            "decisions": total,
+            "share": lost[version, track, source, reason].total() / total,
+            "by_reason": dict(lost[version, track, source, reason]),
+        }
+        for (version, track, source, reason), total in sorted(totals.items())
+    ]
+
+
+def _latency(tally: Tally) -> dict[str, dict[str, dict[str, float | None]]]:
+    """By version and stage: quantiles in milliseconds, each within 1 %."""
+    versions = sorted({version for _, version in tally.stages})
+    return {
+        version: {
+            stage: {
+                name: None if (us := tally.stages[stage, version].quantile_us(q)) is None else round(us / 1000, 4)
+                for name, q in QUANTILES.items()
+            }
+            for stage in STAGES
+            if (stage, version) in tally.stages
+        }
+        for version in versions
+    }
+
+
+def _violations(tally: Tally) -> dict[str, Any]:
+    """Proposals that were prevented, what was executed all the same, and what warnings and audits report."""
+    by_verdict: dict[str, Counter[str]] = {"prevented": Counter(), "executed": Counter(), "reported": Counter()}
+    for (constraint, verdict), count in tally.violations.items():
+        by_verdict[verdict][constraint] += count
+    return {
+        verdict: {"total": sum(counts.values()), "by_constraint": dict(counts)}
+        for verdict, counts in by_verdict.items()
+    }

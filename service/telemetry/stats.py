@@ -1,0 +1,142 @@
+"""The tally: what has been decided, counted once from the records; the report and the metrics are readings of it."""
+
+from collections import Counter, defaultdict
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from export.spec import Dict, Discrete, Fields
+from guards.records import Schema
+from service.decision.commit import Landed
+from service.errors import RequestRefused
+from service.log.records import Decision, DecisionSource
+from service.telemetry.histogram import Sketch
+from service.telemetry.mix import mix_of
+
+STAGES = ("wait", "infer", "decide", "journal", "total")
+
+
+class Cell(NamedTuple):
+    """The labels that decisions are counted by; all are from closed sets.
+
+    ``action`` is None where actions are not one of a list: there are too many of them to count each.
+    """
+
+    version: str
+    track: str
+    source: str
+    reason: str | None
+    action: int | None
+    explored: bool
+    propensity_ok: bool
+    why_not_ok: str | None
+
+
+# Attributes of a decision in the order of a cell's labels.
+_labels = attrgetter(*Cell._fields)
+_labels_but_action = attrgetter(*(name for name in Cell._fields if name != "action"))
+# Flights that are counted together: counting one at a time, between socket calls, costs several times as much, and
+# keeping many more would push what decisions need out of the processor's cache.
+_BACKLOG = 32
+
+
+class Tally:
+    """Everything that is counted in a data plane; read it after ``catch_up``."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.decisions: Counter[tuple[Any, ...]] = Counter()
+        self.violations: Counter[tuple[str, str]] = Counter()
+        self.refused: Counter[str] = Counter()
+        self.feedback: Counter[str] = Counter()
+        self.late: Counter[str] = Counter()
+        self.out_of_range: Counter[str] = Counter()
+        self.not_replayable = 0
+        self.flights = 0
+        self.stages: defaultdict[tuple[str, str], Sketch] = defaultdict(Sketch)
+        self.mix = mix_of(schema.action)
+        self.action_space = schema.action.kind
+        self._listed = isinstance(schema.action, Discrete)
+        self._low, self._high, self._names = _bounds(schema)
+        # Of a Dict, named numbers are some of a row's only.
+        named = isinstance(schema.observation, Fields)
+        self._columns = slice(None) if named else list(schema.columns.values())
+        self._backlog: list[tuple[Landed, float]] = []
+
+    def landed(self, landed: Landed, now: float) -> None:
+        """Count a flight whose answers are on their way, soon; ``now`` in seconds, monotonic."""
+        self._backlog.append((landed, now))
+        if len(self._backlog) >= _BACKLOG:
+            self.catch_up()
+
+    def refuse(self, error: RequestRefused) -> None:
+        """Count a request that was answered with an error."""
+        self.refused[error.code] += 1
+
+    def answer_late(self, source: DecisionSource) -> None:
+        """Count a decision whose answer left after its deadline, by who decided."""
+        self.late[source] += 1
+
+    def catch_up(self) -> None:
+        """Count what has landed since the last time."""
+        backlog, self._backlog = self._backlog, []
+        self.flights += len(backlog)
+        by_version: defaultdict[str, list[tuple[Landed, float]]] = defaultdict(list)
+        for landed, now in backlog:
+            by_version[landed.version].append((landed, now))
+        for version, flights in by_version.items():
+            self._count(version, flights)
+        if self._names and backlog:
+            self._count_strays(np.concatenate([landed.observation for landed, _ in backlog]))
+
+    def _count(self, version: str, flights: list[tuple[Landed, float]]) -> None:
+        """Count flights of one version."""
+        records = [record for landed, _ in flights for record in landed.records]
+        is_made = np.array([type(record) is Decision for record in records], dtype=np.bool_)
+        made = [record for record in records if isinstance(record, Decision)]
+        if len(made) < len(records):
+            self.refused["no_safe_action"] += len(records) - len(made)
+        if self._listed:
+            self.decisions.update(map(_labels, made))
+        elif made:
+            self.decisions.update((*labels[:4], None, *labels[4:]) for labels in map(_labels_but_action, made))
+            self.mix.count([record.action for record in made])
+        # What is empty where there was something is too large to be logged.
+        self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
+        self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
+        self.feedback.update("late" if told.late else "accepted" for landed, _ in flights for told in landed.feedback)
+        counts = [len(landed.records) for landed, _ in flights]
+        arrived = np.array([request.arrived for landed, _ in flights for request in landed.requests])
+        for stage, ends in (
+            ("total", [now for _, now in flights]),
+            ("wait", [landed.departed for landed, _ in flights]),
+        ):
+            self.stages[stage, version].add_all((np.repeat(ends, counts) - arrived)[is_made] * 1e6)
+        for stage, us in (
+            ("infer", [landed.infer_us for landed, _ in flights]),
+            ("decide", [landed.decide_us for landed, _ in flights]),
+            ("journal", [landed.journal_us for landed, _ in flights]),
+        ):
+            self.stages[stage, version].add_all(np.repeat(us, counts)[is_made])
+
+    def _count_strays(self, observation: np.ndarray) -> None:
+        """Count numbers outside their declared range: they are answered, but somebody should look."""
+        told = observation[:, self._columns]
+        stray = (told < self._low) | (told > self._high)
+        for name, count in zip(self._names, stray.sum(axis=0).tolist(), strict=True):
+            if count:
+                self.out_of_range[name] += count
+
+    def __repr__(self) -> str:
+        return f"<Tally {self.decisions.total()} decisions in {self.flights} flights, {len(self._backlog)} to count>"
+
+
+def _bounds(schema: Schema) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """The declared range of each field; no names where nothing is declared and nothing has to be compared."""
+    space = schema.observation
+    parts = [entry.space for entry in space.entries] if isinstance(space, Dict) else [space]
+    fields = [field for part in parts if isinstance(part, Fields) for field in part.fields]
+    low = np.array([-np.inf if field.low is None else field.low for field in fields])
+    high = np.array([np.inf if field.high is None else field.high for field in fields])
+    bounded = bool(np.isfinite(low).any() or np.isfinite(high).any())
+    return low, high, schema.fields if bounded else ()

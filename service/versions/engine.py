@@ -1,0 +1,285 @@
+"""The engine: one loaded, verified version that answers observations with a head. The home of ONNX Runtime.
+
+A model that is fast (measured at load, per batch size) runs inline on the event loop; any other, and every graph with
+loops, runs on a bounded pool of threads, where a run is terminated once nobody waits for it.
+"""
+
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+
+import numpy as np
+import onnxruntime as ort
+
+from export.spec import HEADS, MASK, Discrete, Fields
+from export.spec.artefact import Artefact, open_artefact
+from export.spec.errors import ArtefactError
+from export.spec.signature import PublicKey, check_signature
+from guards.errors import InferenceFailed
+from guards.records import Booleans, Schema
+from service.versions.answered import Answered
+from service.versions.observations import Layout
+
+INLINE_BUDGET_S = 0.001
+_PROBE_ROWS = 8
+_LOAD_DEADLINE_S = 10.0
+_LARGEST_CHUNK = 256
+# What all runs together may take at once; a run that asks for more fails, and the process lives.
+_WORKING_BYTES = 1 << 30
+_RNG_SEED = 0
+
+# What goes into a graph: arrays[N, ...] by the names of its inputs.
+Inputs = Mapping[str, np.ndarray]
+
+
+@cache
+def _options() -> ort.SessionOptions:
+    """How all sessions here are made: one thread, its own format left aside, and one arena that all runs work in."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Left to guess, it takes bytes that begin as its own format for that, and runs another graph than was checked.
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # What runs work in is shared and bounded; weights lie outside of it.
+    cpu = ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT)
+    ort.create_and_register_allocator(cpu, ort.OrtArenaCfg({"max_mem": _WORKING_BYTES}))
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    options.log_severity_level = 4  # what is wrong is raised, and said once
+    return options
+
+
+class VersionRefused(Exception):
+    """An artefact cannot serve here; what served before goes on."""
+
+
+class Run:
+    """A run on the pool: its future, and a way to stop it."""
+
+    def __init__(self, engine: "Engine", inputs: Inputs) -> None:
+        self._options = ort.RunOptions()
+        self.future: Future[Answered] = engine.pool.submit(engine.run, inputs, self._options)
+
+    def terminate(self) -> None:
+        """Stop it: nobody waits for its answer."""
+        self.future.cancel()
+        self._options.terminate = True
+
+
+class Engine:
+    """One version, ready to infer."""
+
+    def __init__(self, artefact: Artefact, schema: Schema, pool: ThreadPoolExecutor) -> None:
+        """Load and verify; raises VersionRefused."""
+        self.artefact = artefact
+        self.manifest = artefact.manifest
+        self.label = f"{self.manifest.name}-{self.manifest.version}"
+        self.digest = artefact.digest
+        self.pool = pool
+        self.masked = self.manifest.mask
+        # What the memory is where an episode starts; empty: the policy has none.
+        self.initial = tuple(np.full(one.shape, one.initial, dtype=one.dtype) for one in self.manifest.memory)
+        self._columns = _columns(artefact, schema)
+        self._layout = Layout(self.manifest.observation)
+        # Most networks read named numbers, all of them, and nothing else: these need not be looked at part by part.
+        self._plain = isinstance(self.manifest.observation, Fields) and len(self.manifest.inputs) == 1
+        self._plain &= self._columns is None
+        self._dtype = np.dtype(self.manifest.inputs[0].dtype)
+        self._memory = [one.port_in.name for one in self.manifest.memory]
+        self._outputs = [port.name for port in self.manifest.outputs]
+        self._heads = len(HEADS[self.manifest.head])
+        try:
+            self._session = ort.InferenceSession(artefact.data, _options(), providers=["CPUExecutionProvider"])
+        except Exception as error:
+            msg = f"{self.label}: ONNX Runtime cannot load it ({_first_line(error)})"
+            raise VersionRefused(msg) from error
+        # The public method checks the names of inputs in Python at each call, a third of what a small network takes;
+        # ours are checked once, when the artefact is opened.
+        self._run = self._session._sess.run  # noqa: SLF001
+        self.chunk = 0  # rows that run inline at once; 0: on the pool
+        with _Watchdog(self.label, _LOAD_DEADLINE_S) as watchdog:
+            self._verify(watchdog.options)
+            if not artefact.loops:
+                self.chunk = self._measure(watchdog.options)
+
+    @property
+    def inline(self) -> bool:
+        return self.chunk > 0
+
+    def inputs(
+        self, observation: np.ndarray, mask: Booleans | None = None, memory: Sequence[np.ndarray] = ()
+    ) -> Inputs:
+        """The graph's inputs from the schema's observation[N, ...], mask[N, W] and memory[N, ...] before the step."""
+        if self._plain:
+            return {"obs": observation.astype(self._dtype)}
+        inputs = self._layout.split(observation if self._columns is None else observation[:, self._columns])
+        if mask is not None:
+            inputs[MASK] = mask
+        if self._memory:
+            inputs.update(zip(self._memory, memory, strict=True))
+        return inputs
+
+    def infer(self, inputs: Inputs) -> Answered:
+        """The answer for a batch, now; raises InferenceFailed."""
+        count = len(next(iter(inputs.values())))
+        if count <= self.chunk:
+            return self.run(inputs, None)
+        starts = range(0, count, self.chunk)
+        return Answered.joined([self.run(_part(inputs, at, at + self.chunk), None) for at in starts])
+
+    def start(self, inputs: Inputs, done: Callable[["Future[Answered]"], None]) -> Run:
+        """Begin a run on the pool; ``done`` is called on a thread of the pool."""
+        run = Run(self, inputs)
+        run.future.add_done_callback(done)
+        return run
+
+    def run(self, inputs: Inputs, options: ort.RunOptions | None) -> Answered:
+        """Run the graph; raises InferenceFailed."""
+        try:
+            outputs: list[np.ndarray] = self._run(self._outputs, inputs, options)
+        except Exception as error:
+            raise InferenceFailed(_first_line(error)) from error
+        return Answered(outputs[0]) if len(outputs) == 1 else Answered.of(outputs, self._heads, self.manifest.spread)
+
+    def golden(self, rows: int) -> tuple[np.ndarray, Inputs, Answered]:
+        """So many rows of observations, inputs and answers that the file itself says belong together."""
+        told = self.manifest.golden
+        inputs, outputs = (
+            {name: np.resize(one.array(), (rows, *one.shape[1:])) for name, one in tensors.items()}
+            for tensors in (told.inputs, told.outputs)
+        )
+        answered = Answered.of([outputs[name] for name in self._outputs], self._heads, self.manifest.spread)
+        return self._layout.joined(inputs), inputs, answered
+
+    def _verify(self, options: ort.RunOptions) -> None:
+        """Replay the golden rows, run twice, and compare rows alone with rows in a batch: every output."""
+        golden = self.manifest.golden
+        inputs = {name: tensor.array() for name, tensor in golden.inputs.items()}
+        probe = _part(inputs, 0, _PROBE_ROWS)
+        try:
+            found, again, once_more = (self._run(self._outputs, given, options) for given in (inputs, probe, probe))
+            ones = [_part(probe, i, i + 1) for i in range(rows_of(probe))]
+            alone = [self._run(self._outputs, given, options) for given in ones]
+        except Exception as error:
+            msg = f"{self.label}: its golden rows cannot be run ({_first_line(error)})"
+            raise VersionRefused(msg) from error
+        close = self.manifest.parity.close
+        for i, name in enumerate(self._outputs):
+            expected = golden.outputs[name].array()
+            if found[i].shape != expected.shape or not close(expected, found[i], name).all():
+                msg = f"{self.label}: its golden rows give other outputs than the file says ({name})"
+                raise VersionRefused(msg)
+            if not np.array_equal(again[i], once_more[i]):
+                msg = f"{self.label}: two runs on the same input differ ({name}); a policy has to be deterministic"
+                raise VersionRefused(msg)
+            if not close(again[i], np.concatenate([row[i] for row in alone]), name).all():
+                msg = f"{self.label}: a row's output depends on the other rows of its batch ({name})"
+                raise VersionRefused(msg)
+
+    def _measure(self, options: ort.RunOptions) -> int:
+        """The most rows that run in less than the inline budget; 0 where one row alone takes longer."""
+        chunk, rows = 0, 1
+        while rows <= _LARGEST_CHUNK:
+            _, inputs, _ = self.golden(rows)
+            try:
+                best = min(self._timed(inputs, options) for _ in range(5))
+            except InferenceFailed as error:
+                msg = f"{self.label}: a batch of {rows} rows cannot be run ({error})"
+                raise VersionRefused(msg) from error
+            if best > INLINE_BUDGET_S:
+                break
+            chunk, rows = rows, rows * 2
+        return chunk
+
+    def _timed(self, inputs: Inputs, options: ort.RunOptions) -> float:
+        start = time.perf_counter()
+        self.run(inputs, options)
+        return time.perf_counter() - start
+
+    def __repr__(self) -> str:
+        where = f"inline to {self.chunk} rows" if self.inline else "on the pool"
+        return f"<Engine {self.label} {self.digest[:12]} {self.manifest.head}, {where}>"
+
+
+class _Watchdog:
+    """Terminates what runs with its options once a deadline has passed: a graph may loop for ever."""
+
+    def __init__(self, label: str, seconds: float) -> None:
+        self.options = ort.RunOptions()
+        self._timer = threading.Timer(seconds, self._stop)
+        self._timer.daemon = True
+        self._label = label
+
+    def _stop(self) -> None:
+        self.options.terminate = True
+
+    def __enter__(self) -> "_Watchdog":
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+
+def load_version(
+    data: bytes,
+    schema: Schema | None,
+    pool: ThreadPoolExecutor,
+    facts: tuple[str, ...] = (),
+    *,
+    signature: bytes | None = None,
+    keys: Sequence[PublicKey] | None = None,
+) -> Engine:
+    """Check and load an artefact for a schema (None: its own); raises VersionRefused.
+
+    With ``keys`` one of them has to have signed it, and nothing of it is read before that is known. What is checked and
+    what is loaded are the same bytes.
+    """
+    try:
+        if keys is not None:
+            check_signature(data, signature, keys)
+        artefact = open_artefact(data)
+    except ArtefactError as error:
+        msg = f"the artefact is refused: {error}"
+        raise VersionRefused(msg) from error
+    return Engine(artefact, schema or Schema.of(artefact.manifest, facts), pool)
+
+
+def _columns(artefact: Artefact, schema: Schema) -> np.ndarray | None:
+    """Which of the schema's fields the artefact reads, by name; None where it reads all of them in order."""
+    manifest = artefact.manifest
+    label = f"{manifest.name}-{manifest.version}"
+    if manifest.action != schema.action:
+        both = (manifest.action, schema.action)
+        found, wanted = (list(action.names) if isinstance(action, Discrete) else action for action in both)
+        msg = f"{label}: its actions are {found}, expected {wanted}"
+        raise VersionRefused(msg)
+    if not isinstance(manifest.observation, Fields) or not isinstance(schema.observation, Fields):
+        if manifest.observation != schema.observation:
+            msg = f"{label}: its observation is {manifest.observation!r}, expected {schema.observation!r}"
+            raise VersionRefused(msg)
+        return None
+    missing = [name for name in manifest.fields if name not in schema.fields]
+    if missing:
+        msg = f"{label}: it reads the fields {missing}, which the service does not have: {list(schema.fields)}"
+        raise VersionRefused(msg)
+    if manifest.fields == schema.fields:
+        return None
+    return np.array([schema.fields.index(name) for name in manifest.fields])
+
+
+def rows_of(inputs: Inputs) -> int:
+    """How many rows inputs have."""
+    return len(next(iter(inputs.values())))
+
+
+def _part(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """Some of the rows of inputs."""
+    return {name: array[start:stop] for name, array in inputs.items()}
+
+
+def _first_line(error: Exception) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0][:300] if text else type(error).__name__

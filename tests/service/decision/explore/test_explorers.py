@@ -1,0 +1,369 @@
+"""Explorers: what is drawn, with which probability, and that frequencies through the whole decision agree with it."""
+
+from collections import Counter
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from export.spec import Discrete
+from guards.constraints import Cooldown, Rule
+from guards.records import Booleans, Floats, History
+from service.decision.decide import decide
+from service.decision.explore.draws import Draws
+from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
+from service.decision.sessions import Moment
+from service.log.ids import Key
+from service.log.records import Decision
+from tests.fakes import NOW, SCHEMA, asked, flight_of, plane_of
+
+parsed = TypeAdapter[Explorer](AnyExplorer).validate_python
+KINDS = get_args(get_args(AnyExplorer)[0])
+EXPLORERS: dict[str, Explorer] = {
+    "greedy": Greedy(),
+    "epsilon_greedy": EpsilonGreedy(epsilon=0.3),
+    "softmax": Softmax(temperature=0.7),
+}
+BATCH = 2000
+# Proposed, executed, its propensity, and the verdicts of the constraints.
+Drawn = tuple[Any, Any, float, tuple[str, ...]]
+# The best is masked, the next may not be used for a while, a rule is against the fourth; the last is rarely drawn. What
+# is allowed lies so that one random number for a proposal and its replacement would give other frequencies.
+HEAD = np.array([2.0, 0.2, 1.2, 0.9, 1.0, -6.0], dtype=np.float32)
+ALLOWED = np.array([False, True, False, False, True, True])
+CONSTRAINTS = (
+    Rule(name="no jump", forbid="action == 'jump' and load < 1"),
+    Cooldown(name="after down", actions=("down",), seconds=60),
+    Rule(name="told", forbid="action == 'drop'", mode="warn"),
+)
+
+
+def bound(explorer: Explorer) -> Draws:
+    """How an explorer draws one of a list of actions."""
+    return explorer.bind(Discrete(names=("one", "other")), "none")
+
+
+def unmasked(explorer: Explorer, head: Floats) -> Floats:
+    """The behaviour distribution[A] of a head[A] before any mask, worked out by the book."""
+    if isinstance(explorer, Softmax):
+        weights = np.exp(head / explorer.temperature)
+        return np.asarray(weights / weights.sum())
+    epsilon = explorer.epsilon if isinstance(explorer, EpsilonGreedy) else 0.0
+    behaviour = np.full(len(head), epsilon / len(head))
+    behaviour[head.argmax()] += 1 - epsilon
+    return behaviour
+
+
+def executed(explorer: Explorer, head: Floats, allowed: Booleans) -> Floats:
+    """The distribution[A] over what is executed, worked out by the book: each branch keeps to the allowed actions."""
+    if isinstance(explorer, Softmax):
+        weights = np.where(allowed, unmasked(explorer, head), 0)
+        return np.asarray(weights / weights.sum())
+    epsilon = explorer.epsilon if isinstance(explorer, EpsilonGreedy) else 0.0
+    behaviour = np.where(allowed, epsilon / allowed.sum(), 0)
+    behaviour[np.where(allowed, head, -np.inf).argmax()] += 1 - epsilon
+    return behaviour
+
+
+def together(explorer: Explorer, head: Floats, allowed: Booleans) -> Floats:
+    """How probable each proposal[A] with each action[A] is: an allowed one is kept, a masked one replaced afresh."""
+    behaviour, rest = unmasked(explorer, head), executed(explorer, head, allowed)
+    table = np.diag(np.where(allowed, behaviour, 0))
+    if isinstance(explorer, Softmax):
+        table[~allowed] = behaviour[~allowed, None] * rest
+        return np.asarray(table)
+    epsilon = explorer.epsilon if isinstance(explorer, EpsilonGreedy) else 0.0
+    table[~allowed] = epsilon / len(head) * allowed / allowed.sum()
+    if not allowed[head.argmax()]:
+        table[head.argmax(), rest.argmax()] += 1 - epsilon
+    return np.asarray(table)
+
+
+def drawn(explorer: Explorer, key: Key, batches: int) -> Counter[Drawn]:
+    """What decisions of one observation, mask and history say, with how many of them say it."""
+    mask = [action != "hold" for action in SCHEMA.actions]
+    before = Moment("before", "episode", History(known=True, since=NOW - 99, used={2: NOW - 5}))
+    plane = plane_of(CONSTRAINTS, explorer=explorer, key=key)
+    rows = [asked(mask=mask, entry=before)] * BATCH
+    head = np.tile(HEAD, (BATCH, 1))
+    found: Counter[Drawn] = Counter()
+    for batch in range(batches):
+        records = decide(plane, flight_of(rows, seq=1 + batch * BATCH), head)
+        made = [record for record in records if isinstance(record, Decision)]
+        found.update((d.proposed, d.action, d.propensity, tuple(v.verdict for v in d.violations)) for d in made)
+        assert len(made) == BATCH
+        assert all(decision.allowed == ALLOWED.tolist() for decision in made)
+    return found
+
+
+def pooled(counts: Floats, expected: Floats) -> tuple[Floats, Floats]:
+    """Counts and expectations with the cells that expect fewer than 25 put together into one."""
+    rare = expected < 25
+    if not rare.any():
+        return counts, expected
+    together = np.array([counts[rare].sum()]), np.array([expected[rare].sum()])
+    return np.concatenate([counts[~rare], together[0]]), np.concatenate([expected[~rare], together[1]])
+
+
+def assert_within_four_standard_errors(counts: Floats, probabilities: Floats, n: int) -> None:
+    """Every cell's count is where a count of such a probability is, but for one time in 16,000."""
+    found, expected = pooled(counts, probabilities * n)
+
+    error = np.sqrt(expected * (1 - expected / n))
+    assert (np.abs(found - expected) <= 4 * error + 1e-6).all(), (found, expected)
+
+
+class TestEveryKind:
+    """What every explorer of the union keeps to."""
+
+    def test_every_kind_is_tested(self) -> None:
+        """A new kind is tested the moment it exists."""
+        kinds = {kind.model_fields["kind"].default for kind in KINDS}
+
+        # Normal numbers are no choice among actions: `test_gaussian.py` has them.
+        assert kinds == {*EXPLORERS, "gaussian"}
+
+    @pytest.mark.parametrize("kind", EXPLORERS)
+    def test_it_is_what_was_written(self, kind: str) -> None:
+        """Nothing is lost or added between the file and the object."""
+        assert parsed(EXPLORERS[kind].model_dump()) == EXPLORERS[kind]
+
+    @pytest.mark.parametrize(
+        "n", [200_000, pytest.param(2_000_000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])]
+    )
+    @pytest.mark.parametrize("kind", EXPLORERS)
+    def test_frequencies_are_propensities(self, kind: str, n: int) -> None:
+        """In 200,000 decisions with a mask, a rule and a cooldown, every action is as frequent as was logged."""
+        explorer = EXPLORERS[kind]
+        found = drawn(explorer, Key(1, b"frequencies" * 3), n // BATCH)
+
+        propensities = {action: propensity for _, action, propensity, _ in found}
+        logged = np.array([propensities.get(action, 0.0) for action in range(6)])
+        counts, pairs = np.zeros(6), np.zeros((6, 6))
+        for (proposed, action, propensity, verdicts), count in found.items():
+            assert propensity == logged[action]
+            counts[action] += count
+            # Every intervention has a cause: the proposal was masked, and somebody says so.
+            assert proposed is not None
+            assert (proposed != action) == (not ALLOWED[proposed]) == ("prevented" in verdicts)
+            pairs[proposed, action] += count
+        assert_within_four_standard_errors(counts, logged, n)
+        head = HEAD.astype(np.float64)
+        assert_within_four_standard_errors(pairs.ravel(), together(explorer, head, ALLOWED).ravel(), n)
+        np.testing.assert_allclose(logged[counts > 0], executed(explorer, head, ALLOWED)[counts > 0])
+
+    @pytest.mark.parametrize("kind", ["epsilon_greedy", "softmax"])
+    def test_every_key_draws_from_the_same_distribution(self, kind: str) -> None:
+        """The chi-squares of 20 keys add up to what 20 fair samples have, neither more nor less."""
+        explorer = EXPLORERS[kind]
+        probability = executed(explorer, HEAD.astype(np.float64), ALLOWED)
+        total, freedom = 0.0, 0
+        for number in range(20):
+            counts = np.zeros(6)
+            for (_, action, _, _), count in drawn(explorer, Key(1, number.to_bytes(32, "big")), 1).items():
+                counts[action] += count
+            found, expected = pooled(counts[ALLOWED], probability[ALLOWED] * BATCH)
+            total += float(((found - expected) ** 2 / expected).sum())
+            freedom += len(found) - 1
+
+        assert abs(total - freedom) <= 4 * np.sqrt(2 * freedom)
+
+    @pytest.mark.parametrize("kind", EXPLORERS)
+    def test_random_draws_are_allowed_and_of_the_said_probability(self, kind: str) -> None:
+        """Over random heads, with ties and huge gaps, and random masks."""
+        rng = np.random.default_rng(1)
+        explorer = EXPLORERS[kind]
+        for _ in range(200):
+            n, actions = rng.integers(1, 20), rng.integers(1, 30)
+            head: Floats = rng.choice(np.array([0.0, 1.0, -3.0, 700.0, -1e6, 3e38]), size=(n, actions))
+            allowed = rng.random((n, actions)) < 0.5
+            allowed[np.arange(n), rng.integers(actions, size=n)] = True
+
+            draw = bound(explorer)(head, allowed, rng.random((n, 4)))
+
+            rows = np.arange(n)
+            assert allowed[rows, draw.action].all()
+            assert ((draw.proposed != draw.action) == ~allowed[rows, draw.proposed]).all()
+            best = np.where(allowed, head, -np.inf).argmax(axis=1)
+            assert ((draw.action != best) == draw.explored).all()
+            assert (draw.propensity > 0).all()
+            if not isinstance(explorer, Softmax):
+                expected = [
+                    executed(explorer, h, a)[done] for h, a, done in zip(head, allowed, draw.action, strict=True)
+                ]
+                np.testing.assert_allclose(draw.propensity, expected, rtol=1e-12)
+
+    @pytest.mark.parametrize("kind", EXPLORERS)
+    def test_a_row_is_drawn_alike_in_any_batch(self, kind: str) -> None:
+        """Bit for bit: or it could not be recomputed alone afterwards."""
+        rng = np.random.default_rng(2)
+        for actions in (1, 2, 5, 8, 9, 17, 130, 300):
+            head, uniform = rng.normal(size=(33, actions)), rng.random((33, 4))
+            allowed = rng.random((33, actions)) < 0.6
+            allowed[:, 0] = True
+
+            draw = bound(EXPLORERS[kind])
+            together = draw(head, allowed, uniform)
+
+            for row in range(33):
+                one = slice(row, row + 1)
+                alone = draw(head[one].copy(), allowed[one].copy(), uniform[one].copy())
+                assert alone.proposed[0] == together.proposed[row]
+                assert alone.action[0] == together.action[row]
+                assert alone.propensity[0] == together.propensity[row]
+
+
+class TestUniforms:
+    """Numbers from digests."""
+
+    def test_they_are_in_the_unit_interval_without_its_end(self) -> None:
+        """The smallest is 0, the largest the last double before 1."""
+        found = uniforms(bytes(32) + b"\xff" * 32)
+
+        assert found.tolist() == [[0.0] * 4, [1 - 2.0**-53] * 4]
+
+    def test_they_are_the_top_bits_little_endian(self) -> None:
+        """The same on every machine."""
+        digest = (1 << 63).to_bytes(8, "little") + (1 << 11).to_bytes(8, "little") + bytes(16)
+
+        assert uniforms(digest).tolist() == [[0.5, 2.0**-53, 0, 0]]
+
+
+class TestGreedy:
+    """The best allowed action."""
+
+    def test_it_goes_by_the_ranking_of_the_policy(self) -> None:
+        """Where the best is masked the next best is done, with certainty; of equals the first."""
+        head = np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [2.0, 2.0, 1.0]])
+        allowed = np.array([[True, True, True], [True, False, True], [True, True, True]])
+
+        draw = Greedy().draw(head, allowed, np.zeros((3, 4)))
+
+        assert draw.proposed.tolist() == [1, 1, 0]
+        assert draw.action.tolist() == [1, 2, 0]
+        assert draw.propensity.tolist() == [1, 1, 1]
+        assert not draw.explored.any()
+
+
+class TestEpsilonGreedy:
+    """The best, or with probability epsilon any."""
+
+    HEAD = np.array([[0.0, 1.0, 2.0, 3.0]])
+    ALLOWED = np.array([[True, False, True, False]])
+
+    @pytest.mark.parametrize(
+        ("uniform", "proposed", "action"),
+        [
+            ((0.1, 0.00, 0.9), 0, 0),  # explores, and keeps what is allowed
+            ((0.1, 0.25, 0.0), 1, 0),  # explores, and draws again what is not: the first allowed
+            ((0.1, 0.99, 0.5), 3, 2),  # the second allowed
+            ((0.2, 0.00, 0.0), 3, 2),  # does not explore: the best allowed
+        ],
+    )
+    def test_its_three_numbers_are_a_coin_a_proposal_and_a_second_draw(
+        self, uniform: tuple[float, ...], proposed: int, action: int
+    ) -> None:
+        """Each number has one use, so that a mask changes nothing but what it masks."""
+        draw = EpsilonGreedy(epsilon=0.2).draw(self.HEAD, self.ALLOWED, np.array([[*uniform, 0.0]]))
+
+        assert (draw.proposed.tolist(), draw.action.tolist()) == ([proposed], [action])
+        assert draw.propensity.tolist() == [pytest.approx(0.1 if action == 0 else 0.9)]
+        assert draw.explored.tolist() == [action == 0]
+
+    @pytest.mark.parametrize(("epsilon", "propensity"), [(0.0, 1.0), (1.0, 0.5)])
+    def test_its_ends_are_greedy_and_uniform(self, epsilon: float, propensity: float) -> None:
+        """No exploration is certain; nothing but exploration is all alike."""
+        draw = EpsilonGreedy(epsilon=epsilon).draw(self.HEAD, self.ALLOWED, np.full((1, 4), 0.6))
+
+        assert (draw.action.tolist(), draw.propensity.tolist()) == ([2], [propensity])
+
+    @pytest.mark.parametrize("epsilon", [-0.1, 1.1, float("nan")])
+    def test_what_is_no_probability_is_refused(self, epsilon: float) -> None:
+        """At start."""
+        with pytest.raises(ValidationError):
+            EpsilonGreedy(epsilon=epsilon)
+
+
+class TestSoftmax:
+    """Each action in proportion to its exponential."""
+
+    def test_its_proposal_inverts_the_cumulative_distribution(self) -> None:
+        """Numbers on a border belong to the next action."""
+        head = np.log(np.array([[0.25, 0.25, 0.5]] * 4))
+        uniform = np.array([[0.9, u, 0.9, 0.9] for u in (0.0, 0.26, 0.51, 1 - 2.0**-53)])
+
+        draw = Softmax().draw(head, np.ones((4, 3), dtype=np.bool_), uniform)
+
+        assert draw.proposed.tolist() == draw.action.tolist() == [0, 1, 2, 2]
+        np.testing.assert_allclose(draw.propensity, [0.25, 0.25, 0.5, 0.5])
+        assert draw.explored.tolist() == [True, True, False, False]
+
+    def test_a_masked_proposal_is_drawn_again_within_the_rest(self) -> None:
+        """With a second number, and the probability of the renormalised rest."""
+        head = np.log(np.array([[0.5, 0.1, 0.4]] * 2))
+        allowed = np.array([[False, True, True]] * 2)
+
+        draw = Softmax().draw(head, allowed, np.array([[0, 0.1, 0.19, 0], [0, 0.1, 0.21, 0]]))
+
+        assert draw.proposed.tolist() == [0, 0]
+        assert draw.action.tolist() == [1, 2]
+        np.testing.assert_allclose(draw.propensity, [0.2, 0.8])
+
+    @pytest.mark.parametrize("uniform", [0.0, 0.5, 1 - 2.0**-53])
+    def test_an_action_of_probability_zero_is_never_drawn(self, uniform: float) -> None:
+        """Neither first, nor last, nor between, whatever the rounding."""
+        head = np.array([[-1e6, 0.0, -1e6, 0.0, -1e6]])
+
+        draw = Softmax().draw(head, np.ones((1, 5), dtype=np.bool_), np.full((1, 4), uniform))
+
+        assert draw.propensity.tolist() == [0.5]
+
+    def test_what_is_allowed_may_be_far_worse_than_what_is_masked(self) -> None:
+        """The rest is renormalised by itself, so that nothing underflows."""
+        head = np.array([[5000.0, 0.0, 0.0]])
+
+        draw = Softmax().draw(head, np.array([[False, True, True]]), np.full((1, 4), 0.9))
+
+        assert (draw.proposed.tolist(), draw.action.tolist(), draw.propensity.tolist()) == ([0], [2], [0.5])
+
+    def test_a_tiny_temperature_is_nearly_greedy(self) -> None:
+        """No temperature that is allowed makes a probability that is not finite."""
+        head = np.array([[3e38, 1e30, 0.0]])
+
+        draw = Softmax(temperature=1e-300).draw(head, np.ones((1, 3), dtype=np.bool_), np.full((1, 4), 0.5))
+
+        assert (draw.action.tolist(), draw.propensity.tolist()) == ([0], [1.0])
+
+    @pytest.mark.parametrize("temperature", [0, -1, float("inf"), float("nan")])
+    def test_what_is_no_temperature_is_refused(self, temperature: float) -> None:
+        """At start."""
+        with pytest.raises(ValidationError):
+            Softmax(temperature=temperature)
+
+
+class TestActing:
+    """Rows that may explore beside rows that may not."""
+
+    HEAD = np.array([[0.0, 1.0, 2.0]] * 3)
+    ALLOWED = np.array([[True, True, False]] * 3)
+    UNIFORM = np.full((3, 4), 0.1)
+    ANY = EpsilonGreedy(epsilon=1.0)
+
+    @pytest.mark.parametrize("exploring", [[True] * 3, [False] * 3, [True, False, True]])
+    def test_each_row_is_drawn_by_its_own_explorer(self, exploring: list[bool]) -> None:
+        """Greedy rows are certain and explore nothing; the others are as if alone."""
+        acting = Acting.of(self.ANY, Discrete(names=("a", "b", "c")), "none")
+
+        draw = acting.draw(exploring, self.HEAD, self.ALLOWED, self.UNIFORM)
+
+        told: list[Any] = list(
+            zip(
+                draw.proposed.tolist(),
+                draw.action.tolist(),
+                draw.propensity.tolist(),
+                draw.explored.tolist(),
+                strict=True,
+            )
+        )
+        assert told == [(0, 0, 0.5, True) if explores else (2, 1, 1.0, False) for explores in exploring]

@@ -1,0 +1,125 @@
+"""Joint draws: whole actions are drawn inside what constraints that join factors leave."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from guards.constraints import Constraint, Rule
+from guards.errors import GuardMisconfigured
+from guards.records import Booleans, Floats
+from guards.shield import Violation
+from service.decision.decide import decide
+from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.log.records import Decision, Packed, unlisted
+from tests.acting import SWITCHES, acting_plane
+from tests.fakes import asked, flight_of
+
+EXPLORERS: dict[str, Explorer] = {
+    "greedy": Greedy(),
+    "epsilon_greedy": EpsilonGreedy(epsilon=0.3),
+    "softmax": Softmax(temperature=0.7),
+}
+WHOLE = list(itertools.product(*(range(size) for size in SWITCHES.sizes)))
+# The best of all, (on, closed, fast), is one that is forbidden.
+HEAD = np.array([0.1, 1.0, 0.9, 0.8, 0.1, 0.3, -1.0, 1.4, 0.9], dtype=np.float32)
+JOIN = Rule(name="join", forbid="pump == 'on' and fan == 'fast' or valve > fan and pump == 'off'")
+
+
+def permitted(action: tuple[int, ...]) -> bool:
+    """Whether the rule, read by hand, lets a whole action pass."""
+    pump, valve, fan = action
+    return not (pump == 1 and fan == 2) and not (valve > fan and pump == 0)
+
+
+def chance(explorer: Explorer, head: Any, allowed: list[tuple[int, ...]], action: tuple[int, ...]) -> float:
+    """The probability of a whole action, by the book."""
+    parts = np.split(np.asarray(head, dtype=np.float64), [2, 5])
+    scores = {a: sum(float(part[i]) for part, i in zip(parts, a, strict=True)) for a in allowed}
+    top = max(scores.values())
+    if isinstance(explorer, Softmax):
+        weights = {a: float(np.exp((score - top) / explorer.temperature)) for a, score in scores.items()}
+        return weights[action] / sum(weights.values())
+    epsilon = explorer.epsilon if isinstance(explorer, EpsilonGreedy) else 0.0
+    return epsilon / len(allowed) + (1 - epsilon) * (action == max(scores, key=lambda a: scores[a]))
+
+
+@pytest.mark.parametrize("kind", EXPLORERS)
+def test_a_draw_of_whole_actions_is_one_of_factors_where_nothing_joins_them(kind: str) -> None:
+    """The same distribution: the best actions and all propensities agree."""
+    rng = np.random.default_rng(4)
+    joint = Acting.of(EXPLORERS[kind], SWITCHES, "none", joint=True)
+    apart = Acting.of(EXPLORERS[kind], SWITCHES, "none")
+    head = rng.choice(np.array([0.0, 1.0, -3.0, 5.0]), size=(400, 9))
+    everything = np.ones((400, 24), dtype=np.bool_)
+
+    drawn = joint.draw([True] * 400, head, everything, rng.random((400, 4 * joint.blocks)))
+
+    best = apart.greedy(head, np.ones((400, 9), dtype=np.bool_), np.zeros((400, 8))).action
+    assert joint.greedy(head, everything, np.zeros((400, 4))).action.tolist() == best.tolist()
+    for row in range(400):
+        done = tuple(drawn.action[row].tolist())
+        if kind == "softmax":
+            assert drawn.propensity[row] == pytest.approx(chance(EXPLORERS[kind], head[row], WHOLE, done), rel=1e-12)
+        assert drawn.explored[row] == (list(done) != best[row].tolist())
+
+
+def test_the_next_best_whole_action_is_done() -> None:
+    """Of those that are left, the one of the greatest product of probabilities; the record says who masked what."""
+    plane = acting_plane(SWITCHES, constraints=[JOIN])
+
+    (record,) = decide(plane, flight_of([asked()]), HEAD[None, :])
+
+    assert isinstance(record, Decision)
+    assert (record.proposed, record.action) == ((1, 0, 2), (1, 0, 3))
+    assert record.violations == [Violation("join", "prevented")]
+
+
+def test_what_is_left_is_logged_with_an_axis_for_each_factor() -> None:
+    """It is no product, so the choices one by one would not say it."""
+    (record,) = decide(acting_plane(SWITCHES, constraints=[JOIN]), flight_of([asked()]), HEAD[None, :])
+
+    assert isinstance(record, Decision)
+    assert isinstance(record.allowed, Packed)
+    allowed = unlisted(record.allowed, "bool")
+    assert allowed.shape == (2, 3, 4)
+    assert all(allowed[action] == permitted(action) for action in WHOLE)
+
+
+def test_a_baseline_passes_the_same_constraints() -> None:
+    """Where the policy's numbers are not finite; refused, nothing leaves."""
+    rules: list[Constraint] = [JOIN, Rule(name="none", forbid="pump == 'off' and load > 9")]
+    plane = acting_plane(SWITCHES, constraints=rules)
+    broken = np.full((2, 9), np.nan, dtype=np.float32)
+
+    records = decide(plane, flight_of([asked(), asked(observation=(10.0, 0.0, 0.0))]), broken)
+
+    assert [getattr(record, "action", None) for record in records] == [(0, 0, 0), None]
+    assert {record.reason for record in records} == {"InvalidOutput"}
+
+
+@pytest.mark.parametrize("kind", EXPLORERS)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_extreme_heads_never_break_the_draw(kind: str, data: st.DataObject) -> None:
+    """Whatever finite doubles a head has, the action is allowed and its probability a positive number."""
+    numbers = st.floats(-1e6, 1e6) | st.sampled_from([5e-324, -1e-45, 0.0, 1e38, -1e38, 1.7e308, -1.7e308])
+    head: Floats = np.array([data.draw(st.lists(numbers, min_size=9, max_size=9))])
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
+    allowed: Booleans = rng.random((1, 24)) < 0.3
+    allowed[0, rng.integers(24)] = True
+    acting = Acting.of(EXPLORERS[kind], SWITCHES, "none", joint=True)
+
+    drawn = acting.draw([True], head, allowed, rng.random((1, 4)))
+
+    assert allowed[0, WHOLE.index(tuple(drawn.action[0].tolist()))]
+    assert 0 < drawn.propensity[0] <= 1
+
+
+def test_an_explorer_of_numbers_does_not_fit() -> None:
+    """At start, with the path of the setting."""
+    with pytest.raises(GuardMisconfigured, match="kind: 'gaussian' does not draw multi_discrete actions"):
+        Acting.of(Normal(), SWITCHES, "none", joint=True)
