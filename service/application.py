@@ -13,18 +13,18 @@ from typing import Any
 import msgspec
 
 from guards.records import Schema
-from service.api.asgi import Edge
-from service.api.decoding import Intake
-from service.api.endpoint import Desk
+from service.api.asgi import ActMiddleware
+from service.api.decoding import RequestDecoder
+from service.api.endpoint import Endpoint
 from service.api.routes import Parts, create_app
-from service.api.schemas import Wire
+from service.api.schemas import Codec
 from service.binding import bound
 from service.clock import Clock
 from service.config import Config
-from service.decision.batch import Plane
-from service.decision.batcher import Turn
-from service.decision.commit import Landed, Landing
-from service.decision.fallback_probe import Rungs
+from service.decision.batch import Behaviour
+from service.decision.batcher import Batcher
+from service.decision.commit import Committed, Committer
+from service.decision.fallback_probe import FallbackProbe
 from service.decision.sessions import Sessions
 from service.decision.watch import Watch
 from service.loading import advising, load_baseline, load_policy
@@ -39,7 +39,7 @@ from service.recovery.lineage import Instant
 from service.recovery.resume import Resumed, resume
 from service.telemetry import report as reports
 from service.telemetry.metrics import Exposition, Labelled
-from service.telemetry.stats import Tally
+from service.telemetry.stats import Stats
 from service.versions.breakers import Breakers
 from service.versions.engine import Engine
 from service.versions.lease import Lease, read_page
@@ -54,7 +54,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class DataPlane:
+class Application:
     """The parts of a running data plane."""
 
     config: Config
@@ -65,22 +65,22 @@ class DataPlane:
     journal: Journal
     sessions: Sessions
     lease: Lease
-    tally: Tally
-    landing: Landing
-    rungs: Rungs
+    stats: Stats
+    committer: Committer
+    fallback_probe: FallbackProbe
     breakers: Breakers
     started: float
-    desk: Desk
+    endpoint: Endpoint
     resumed: Resumed
     clock: Clock
     trusted: Engine | None = None
-    edge: Edge = field(init=False)
+    asgi: ActMiddleware = field(init=False)
     watch: Watch = field(init=False)
     stopping: bool = False
     _said_ahead: float = 0.0
 
     def __post_init__(self) -> None:
-        self.watch = Watch(self.journal, self.landing, now=self.clock.now)
+        self.watch = Watch(self.journal, self.committer, now=self.clock.now)
 
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
@@ -113,7 +113,7 @@ class DataPlane:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await self.landing.settled()
+            await self.committer.settled()
             if self.watch.tell_rest():
                 self.resumed.end(self.journal.next_seq - 1)
 
@@ -154,7 +154,7 @@ class DataPlane:
             "explores": self.lease.holds(time.monotonic()),
             "agent": self.lease.agent(time.monotonic()),
             "journal": self.journal.told(),
-            "rungs": self.rungs.told(time.monotonic()),
+            "rungs": self.fallback_probe.told(time.monotonic()),
             "resumed": self.resumed.summary(),
         }
 
@@ -173,7 +173,7 @@ class DataPlane:
             "journal": {"state": self.journal.told(), **self._faults()},
             "unlogged": self._unlogged(),
         }
-        return {**told, **reports.report(self.tally)}
+        return {**told, **reports.report(self.stats)}
 
     def _baseline(self) -> dict[str, Any]:
         """What the baseline is, and which version where it is a policy."""
@@ -188,7 +188,7 @@ class DataPlane:
 
     def _unlogged(self) -> dict[str, int]:
         """What was decided, and told, while nothing could be written: it is in no log."""
-        told = self.landing.unlogged.counts
+        told = self.committer.unlogged.counts
         return {"decisions": told[UNLOGGED], "feedback": told[UNLOGGED_FEEDBACK]}
 
     def gauges(self) -> dict[str, float]:
@@ -208,12 +208,17 @@ class DataPlane:
     def labelled(self) -> list[Labelled]:
         """What the metrics show of each rung and each version."""
         shift = time.time() - time.monotonic()
-        rungs = {rung: shift + at for rung, at in self.rungs.last_success.items() if at is not None}
+        fallback_probe = {rung: shift + at for rung, at in self.fallback_probe.last_success.items() if at is not None}
         is_open = {
             label: float(one["phase"] != "closed") for label, one in self.breakers.told(time.monotonic()).items()
         }
         return [
-            Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", rungs),
+            Labelled(
+                "rung_last_success_timestamp_seconds",
+                "When a rung below the policy last worked",
+                "rung",
+                fallback_probe,
+            ),
             Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
             Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
             Labelled("unlogged", "Decided or told, and in no log", "what", self._unlogged(), counts=True),
@@ -248,7 +253,9 @@ def _at_once() -> None:
     """Wait for nothing."""
 
 
-def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None) -> DataPlane:
+def assemble(
+    config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None
+) -> Application:
     """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
 
     Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
@@ -259,15 +266,17 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, cl
     clock = clock or Clock()
     resumed = resume(data, config, common, engine, keyring.place, Instant.now(clock.now))
     journal = _journal(config, data / "journal")
-    sessions, lease, tally = resumed.sessions, Lease(), Tally(schema)
-    wire, plane = Wire(schema), replace(common, writer=journal.writer)
-    rungs = Rungs(plane, config.limits.stale_seconds)
-    observe, deadline_s = _observing(tally, rungs), config.limits.deadline_ms / 1000
-    landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged)
+    sessions, lease, stats = resumed.sessions, Lease(), Stats(schema)
+    codec, behaviour = Codec(schema), replace(common, writer=journal.writer)
+    fallback_probe = FallbackProbe(behaviour, config.limits.stale_seconds)
+    observe, deadline_s = _observing(stats, fallback_probe), config.limits.deadline_ms / 1000
+    committer = Committer(
+        behaviour, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged
+    )
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
-    turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
-    intake = Intake(wire, config, keyring, owner=landing.owners.session_of, now=clock.now)
-    running = DataPlane(
+    batcher = Batcher(Router(engine.label), {engine.label: engine}, sessions, committer, codec.layout, breakers)
+    decoder = RequestDecoder(codec, config, keyring, owner=committer.owners.session_of, now=clock.now)
+    running = Application(
         config=config,
         data=data,
         engine=engine,
@@ -276,22 +285,24 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, cl
         journal=journal,
         sessions=sessions,
         lease=lease,
-        tally=tally,
-        landing=landing,
-        rungs=rungs,
+        stats=stats,
+        committer=committer,
+        fallback_probe=fallback_probe,
         breakers=breakers,
         started=time.monotonic(),
         clock=clock,
         trusted=trusted,
         resumed=resumed,
-        desk=_desk(config, wire, intake, turn, tally, resumed),
+        endpoint=_endpoint(config, codec, decoder, batcher, stats, resumed),
     )
-    running.edge = Edge(create_app(_parts(running, wire, intake)), running.desk, body_bytes=config.limits.body_bytes)
+    running.asgi = ActMiddleware(
+        create_app(_parts(running, codec, decoder)), running.endpoint, body_bytes=config.limits.body_bytes
+    )
     running.introduce()
     return running
 
 
-def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring, Plane]:
+def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring, Behaviour]:
     """The policy and the one that the baseline is, if it is one, the keys, and what all decisions have in common."""
     engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
@@ -304,16 +315,18 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
     return engine, trusted, keyring, common
 
 
-def _desk(config: Config, wire: Wire, intake: Intake, turn: Turn, tally: Tally, resumed: Resumed) -> Desk:
+def _endpoint(
+    config: Config, codec: Codec, decoder: RequestDecoder, batcher: Batcher, stats: Stats, resumed: Resumed
+) -> Endpoint:
     """Who has bodies decided, and knows what was asked for in the last minute."""
-    return Desk(
-        intake,
-        turn,
+    return Endpoint(
+        decoder,
+        batcher,
         policy=config.name,
-        actions=wire.actions,
-        refused=tally.refuse,
-        late=tally.answer_late,
-        repeats=resumed.repeats,
+        actions=codec.actions,
+        refused=stats.refuse,
+        late=stats.answer_late,
+        idempotency=resumed.idempotency,
     )
 
 
@@ -325,26 +338,26 @@ def _journal(config: Config, folder: Path) -> Journal:
     return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
 
 
-def _observing(tally: Tally, rungs: Rungs) -> Callable[[Landed], None]:
+def _observing(stats: Stats, fallback_probe: FallbackProbe) -> Callable[[Committed], None]:
     """What is done with a flight that was answered."""
 
-    def observe(landed: Landed) -> None:
+    def observe(committed: Committed) -> None:
         now = time.monotonic()
-        tally.landed(landed, now)
-        rungs.landed(landed, now)
+        stats.committed(committed, now)
+        fallback_probe.committed(committed, now)
 
     return observe
 
 
-def _parts(running: DataPlane, wire: Wire, intake: Intake) -> Parts:
+def _parts(running: Application, codec: Codec, decoder: RequestDecoder) -> Parts:
     """What the routes are made of."""
     return Parts(
-        wire=wire,
-        desk=running.desk,
-        intake=intake,
-        landing=running.landing,
-        tally=running.tally,
-        exposition=Exposition(running.tally, running.config.name, running.gauges, running.labelled),
+        codec=codec,
+        endpoint=running.endpoint,
+        decoder=decoder,
+        committer=running.committer,
+        stats=running.stats,
+        exposition=Exposition(running.stats, running.config.name, running.gauges, running.labelled),
         limits=running.config.limits,
         report=running.report,
         policy=running.describe,

@@ -10,7 +10,7 @@ from guards.errors import GuardMisconfigured
 from guards.records import Actions, Context, Floats, Schema
 from guards.shield import Shield
 from service.config import Config, ConfigInvalid
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.explore.explorers import Acting
 from service.log.ids import Keyring
 
@@ -21,7 +21,7 @@ def bound(
     manifest: Manifest,
     keyring: Keyring,
     advise: Callable[[Context], Floats] | None = None,
-) -> Plane:
+) -> Behaviour:
     """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
 
     ``advise`` gives the numbers of the trusted policy that the baseline is, where it is one.
@@ -39,7 +39,7 @@ def bound(
         msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
         raise ConfigInvalid(msg)
     propose, last_resort, remember = _ladder(config, schema, manifest, advise)
-    return Plane(
+    return Behaviour(
         schema=schema,
         shield=shield,
         explorer=config.explore,

@@ -15,7 +15,7 @@ import uvicorn
 import uvloop
 
 from service.api.fast_path import ActProtocol
-from service.application import DataPlane, assemble
+from service.application import Application, assemble
 from service.config import Config, ConfigInvalid, within_file
 from service.log.ids import KeyringInvalid
 from service.log.journal import JournalUnavailable
@@ -50,7 +50,7 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     try:
         config = Config.read(config_path)
         with within_file(config_path):
-            plane = assemble(config, data, _await_word if held else _go_on)
+            application = assemble(config, data, _await_word if held else _go_on)
     except SupervisorGone:
         return 0
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
@@ -59,7 +59,7 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     collect_seldom()
     # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
-        uvloop.run(serve(plane, listening, began))
+        uvloop.run(serve(application, listening, began))
     return 0
 
 
@@ -73,21 +73,21 @@ def _await_word() -> None:
         raise SupervisorGone
 
 
-async def serve(plane: DataPlane, listening: socket.socket, began: int | None = None) -> None:
+async def serve(application: Application, listening: socket.socket, began: int | None = None) -> None:
     """Serve until SIGTERM, SIGINT, or the end of standard input, which the supervisor holds open."""
-    server = server_of(plane, listening, began)
+    server = server_of(application, listening, began)
     loop = asyncio.get_running_loop()
     if not sys.stdin.isatty():
         loop.add_reader(sys.stdin.fileno(), _supervisor_gone, server, loop)
     await server.serve(sockets=[listening])
 
 
-def server_of(plane: DataPlane, listening: socket.socket, began: int | None = None) -> "_Server":
+def server_of(application: Application, listening: socket.socket, began: int | None = None) -> "_Server":
     """The HTTP server of a data plane, with the short way for ``POST /act``."""
     # Everything that is said is said by the records; one access line a decision would cost more than deciding.
-    protocol = partial(ActProtocol, desk=plane.desk, body_bytes=plane.config.limits.body_bytes)
+    protocol = partial(ActProtocol, endpoint=application.endpoint, body_bytes=application.config.limits.body_bytes)
     config = uvicorn.Config(
-        plane.edge,
+        application.asgi,
         loop="uvloop",
         http=protocol,  # type: ignore[arg-type]  # whatever makes a protocol serves
         proxy_headers=False,
@@ -98,15 +98,17 @@ def server_of(plane: DataPlane, listening: socket.socket, began: int | None = No
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=DRAIN_S,
     )
-    return _Server(config, plane, listening, began)
+    return _Server(config, application, listening, began)
 
 
 class _Server(uvicorn.Server):
     """Says where it serves once it does."""
 
-    def __init__(self, config: uvicorn.Config, plane: DataPlane, listening: socket.socket, began: int | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, application: Application, listening: socket.socket, began: int | None
+    ) -> None:
         super().__init__(config)
-        self._plane = plane
+        self._application = application
         self._listening = listening
         self._began = began
 
@@ -115,8 +117,8 @@ class _Server(uvicorn.Server):
         host, port = self._listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
         sys.stdout.write(
-            f"actd: serving {self._plane.engine.label} on http://{shown}:{port}"
-            f" (process {os.getpid()}, writer {self._plane.journal.writer.hex()})\n"
+            f"actd: serving {self._application.engine.label} on http://{shown}:{port}"
+            f" (process {os.getpid()}, writer {self._application.journal.writer.hex()})\n"
         )
         sys.stdout.flush()
         if self._began is not None:
@@ -124,7 +126,7 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: object) -> None:
         """A second signal while draining changes nothing: nobody's answer is cut off."""
-        self._plane.stopping = True
+        self._application.stopping = True
         if not self.should_exit:
             super().handle_exit(sig, frame)  # type: ignore[arg-type]  # a frame is what signal gives
 

@@ -6,30 +6,30 @@ import numpy as np
 
 from guards.errors import InferenceFailed
 from guards.records import History
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import decide
 from service.decision.requests import Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.records import encode_record
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.engine import Engine
 
 _SIZES = (1, 2, 4, 8, 16)
 
 
-def warm_up(plane: Plane, engine: Engine) -> None:
+def warm_up(behaviour: Behaviour, engine: Engine) -> None:
     """Decide the artefact's golden rows, by the policy and by the baseline; nothing is journalled or counted."""
     for n in _SIZES:
         observation, inputs, answer = engine.golden(n)
         if engine.inline:
             answer = engine.infer(inputs)
-        flight = _flight(engine, observation, answer)
+        batch = _batch(engine, observation, answer)
         for outcome in (answer.head, InferenceFailed()):
-            for record in decide(plane, flight, outcome):
+            for record in decide(behaviour, batch, outcome):
                 encode_record(record)
 
 
-def _flight(engine: Engine, observation: np.ndarray, answer: Answered) -> Flight:
+def _batch(engine: Engine, observation: np.ndarray, answer: ModelOutput) -> Batch:
     rows = [
         Request(
             session=f"warm-up {i}",
@@ -48,11 +48,11 @@ def _flight(engine: Engine, observation: np.ndarray, answer: Answered) -> Flight
             read=0.0,
             deadline=0.0,
             answer=_Nobody(),
-            entry=Moment(None, None, History(known=True, since=0.0)),
+            entry=SessionState(None, None, History(known=True, since=0.0)),
         )
         for i in range(len(observation))
     ]
-    return Flight(
+    return Batch(
         rows=rows,
         observation=observation,
         version=engine.label,
@@ -63,7 +63,7 @@ def _flight(engine: Engine, observation: np.ndarray, answer: Answered) -> Flight
         ms=0,
         generation=0,
         may_explore=True,
-        departed=0.0,
+        infer_began=0.0,
         infer_us=0,
         spread=None if answer.spread is None else answer.spread.tolist(),
     )

@@ -8,10 +8,10 @@ from onnx import helper
 from export.spec import Box, Factor, Field, Fields, MultiDiscrete, Squash
 from guards.baselines import Baseline, Constant
 from guards.records import Schema
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.explore.explorers import Explorer
 from tests.artefacts import ACTIONS, BIAS, FIELDS, WEIGHTS
-from tests.fakes import plane_of
+from tests.fakes import behaviour_of
 from tests.ports import sealed
 
 SWITCHES = MultiDiscrete(
@@ -88,15 +88,15 @@ def gaussian(space: Box = ARM, *, squash: Squash = "none", std: float = 0.5, ver
     return sealed(nodes, constants, observation=FIELDS, **told)
 
 
-def acting_plane(
+def acting_behaviour(
     space: MultiDiscrete | Box,
     explorer: Explorer | None = None,
     baseline: Baseline | None = None,
     *,
     facts: tuple[str, ...] = (),
     **told: Any,
-) -> Plane:
+) -> Behaviour:
     """A plane over an action space whose baseline does what stands in the middle, unless something else is said."""
     schema = Schema(observation=OBSERVATION, action=space, facts=facts)
     middle = (0,) * len(space.factors) if isinstance(space, MultiDiscrete) else (0.5,) * space.width
-    return plane_of(explorer=explorer, baseline=baseline or Constant(action=middle), schema=schema, **told)
+    return behaviour_of(explorer=explorer, baseline=baseline or Constant(action=middle), schema=schema, **told)

@@ -11,12 +11,12 @@ from guards.constraints import Constraint, Forbids
 from guards.doubts import Doubts
 from guards.records import Booleans, Context, History, Integers, Schema
 from guards.shield import Shield
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.explore.explorers import Acting, Explorer, Greedy
 from service.decision.requests import Outcome, Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Key
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.engine import Inputs, rows_of
 
 NOW = 1_700_000_000.0
@@ -88,12 +88,12 @@ def asked(**changes: Any) -> Request:
         "read": 10.0,
         "deadline": 11.0,
         "answer": Answer(),
-        "entry": Moment(None, None, History(known=True, since=NOW)),
+        "entry": SessionState(None, None, History(known=True, since=NOW)),
     }
     return Request(**(plain | changes))
 
 
-def flight_of(rows: Sequence[Request], **changes: Any) -> Flight:
+def batch_of(rows: Sequence[Request], **changes: Any) -> Batch:
     """A flight of these requests that may explore, with some of it changed."""
     plain: dict[str, Any] = {
         "rows": rows,
@@ -106,13 +106,13 @@ def flight_of(rows: Sequence[Request], **changes: Any) -> Flight:
         "ms": int(NOW * 1000),
         "generation": 7,
         "may_explore": True,
-        "departed": 10.001,
+        "infer_began": 10.001,
         "infer_us": 42,
     }
-    return Flight(**(plain | changes))
+    return Batch(**(plain | changes))
 
 
-def plane_of(
+def behaviour_of(
     constraints: Sequence[Constraint] = (),
     *,
     explorer: Explorer | None = None,
@@ -122,14 +122,14 @@ def plane_of(
     squash: Squash = "none",
     manifest: Manifest | None = None,
     scores: bool = True,
-) -> Plane:
+) -> Behaviour:
     """A plane that is greedy and holds where the policy cannot decide, unless something else is said.
 
     Without a ``manifest`` of a policy nothing of its answers is doubted.
     """
     proposer = baseline or Constant(action=schema.actions[0])
     shield = Shield(constraints, schema)
-    return Plane(
+    return Behaviour(
         schema=schema,
         shield=shield,
         explorer=explorer or Greedy(),
@@ -195,7 +195,7 @@ class FakeEngine:
         assert memory == ()
         return {"obs": observation.astype(np.float32)}
 
-    def infer(self, inputs: Inputs) -> Answered:
+    def infer(self, inputs: Inputs) -> ModelOutput:
         count = rows_of(inputs)
         self.batches.append(count)
-        return Answered(np.tile(self._head, (count, 1)))
+        return ModelOutput(np.tile(self._head, (count, 1)))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from service.api.asgi import App
-from service.application import DataPlane, assemble
+from service.application import Application, assemble
 from service.clock import Clock
 from service.config import Config
 from service.log.journal import Line, read_segment, segments
@@ -90,9 +90,9 @@ async def call(
 class Serving:
     """A data plane and short ways to ask it."""
 
-    def __init__(self, plane: DataPlane) -> None:
-        self.plane = plane
-        self.app: App = plane.edge
+    def __init__(self, application: Application) -> None:
+        self.application = application
+        self.app: App = application.asgi
 
     async def call(self, method: str, path: str, body: bytes = b"", **how: Any) -> Reply:
         """One HTTP request."""
@@ -114,11 +114,11 @@ class Serving:
         """Let it explore, as an agent that lives does."""
         now = asyncio.get_running_loop().time()
         for heartbeat in (1, 2):
-            self.plane.lease.see(Page(generation=1, heartbeat=heartbeat), now)
+            self.application.lease.see(Page(generation=1, heartbeat=heartbeat), now)
 
     def lines(self) -> list[Line]:
         """The journal, line by line."""
-        return [line for path in segments(self.plane.journal.folder) for line in read_segment(path.read_bytes())]
+        return [line for path in segments(self.application.journal.folder) for line in read_segment(path.read_bytes())]
 
     def records(self) -> list[AnyRecord]:
         """The journal; no line of it is damaged."""
@@ -154,12 +154,12 @@ def serving(
     folder: Path, artefact: bytes | None = None, clock: Clock | None = None, /, **settings: object
 ) -> Iterator[Serving]:
     """Serve an artefact (the demo unless another is given) until the end of the block."""
-    plane = assemble(configured(folder, artefact or artefacts.demo(), **settings), folder / "data", clock=clock)
+    application = assemble(configured(folder, artefact or artefacts.demo(), **settings), folder / "data", clock=clock)
     try:
-        yield Serving(plane)
+        yield Serving(application)
     finally:
-        plane.engine.pool.shutdown(wait=False, cancel_futures=True)
-        plane.journal.close()
+        application.engine.pool.shutdown(wait=False, cancel_futures=True)
+        application.journal.close()
 
 
 def refusals(reply: Reply, marker: str) -> dict[str, str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
-from service.api.endpoint import Desk
+from service.api.endpoint import Endpoint
 from service.errors import RequestRefused, TooLarge, TooSlow, WrongMediaType
 
 Scope = MutableMapping[str, Any]
@@ -24,12 +24,12 @@ _JSON = (b"content-type", b"application/json")
 _RETRY = (b"retry-after", b"1")
 
 
-class Edge:
+class ActMiddleware:
     """An ASGI app around the app."""
 
-    def __init__(self, app: App, desk: Desk, *, body_bytes: int) -> None:
+    def __init__(self, app: App, endpoint: Endpoint, *, body_bytes: int) -> None:
         self._app = app
-        self._desk = desk
+        self._endpoint = endpoint
         self._cap = body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -42,10 +42,10 @@ class Edge:
             body = await read_body(scope, receive, self._cap)
             if body is None:
                 return
-            asked = self._desk.ask(body, arrived(scope))
-            status, content = self._desk.answer(await asked.outcome, asked.deadline)
+            asked = self._endpoint.ask(body, arrived(scope))
+            status, content = self._endpoint.answer(await asked.outcome, asked.deadline)
         except RequestRefused as error:
-            status, content = self._desk.refusal(error)
+            status, content = self._endpoint.refusal(error)
         headers = [_JSON, (b"content-length", b"%d" % len(content))]
         if status == 503:
             headers.append(_RETRY)

@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 from msgspec import UNSET
 
-from service.api.schemas import Wire
+from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
 from service.decision.requests import Request, Waiter
@@ -28,12 +28,12 @@ _OBJECTS = frozenset(
 )
 
 
-class Intake:
+class RequestDecoder:
     """Decodes and checks against one pinned schema."""
 
     def __init__(
         self,
-        wire: Wire,
+        codec: Codec,
         config: Config,
         keyring: Keyring,
         *,
@@ -46,10 +46,10 @@ class Intake:
         That is a ``Clock``'s, which nobody sets: elapsed times can be worked out again from the log. ``owner`` says of
         which session the decision at a place in the log is, None where it does not know.
         """
-        self._wire = wire
-        self._schema = wire.schema
-        self._facts = frozenset(wire.schema.facts)
-        self._actions = wire.actions
+        self._codec = codec
+        self._schema = codec.schema
+        self._facts = frozenset(codec.schema.facts)
+        self._actions = codec.actions
         self._deadline_s = config.limits.deadline_ms / 1000
         self._wait_s = config.rewards.wait_seconds
         self._by_observed_at = config.guard_clock == "observed_at"
@@ -63,7 +63,7 @@ class Intake:
 
         ``arrived`` (s, monotonic) is when its first byte came: from then on the deadline counts.
         """
-        act = decoded(self._wire.decode_act, body)
+        act = decoded(self._codec.decode_act, body)
         read = self._clock()
         at = self.now()
         facts, mask, options, deadline_s = act.facts, None, None, self._deadline_s
@@ -81,7 +81,7 @@ class Intake:
         timed = self._by_observed_at and observed_at is not None
         return Request(
             session=act.session,
-            observation=self._wire.numbers(act.observation),
+            observation=self._codec.numbers(act.observation),
             previous=None if previous is UNSET else previous,
             begins=previous is None,
             feedback=None if act.feedback is UNSET else self._feedback_of(act, at),
@@ -101,7 +101,7 @@ class Intake:
 
     def feedback(self, body: bytes | msgspec.Raw) -> Feedback | None:
         """One item of ``/feedback``; None where its decision is forged. Raises NotJson or DoesNotFit."""
-        outcome = decoded(self._wire.decode_outcome, body)
+        outcome = decoded(self._codec.decode_outcome, body)
         if outcome.decision_id is UNSET:
             raise DoesNotFit("is missing, expected the id of a decision", "$.decision_id")
         if self._keyring.place(outcome.decision_id) is None:
@@ -166,8 +166,8 @@ class Intake:
     def _numbers(self, outcome: Any, path: str) -> Numbers:
         """What was observed next, as one row."""
         name = "final_observation" if outcome.next_observation is None else "next_observation"
-        row = self._wire.numbers(getattr(outcome, name), f"{path}.{name}")
-        return listed(np.asarray(row, dtype=self._wire.layout.dtype))
+        row = self._codec.numbers(getattr(outcome, name), f"{path}.{name}")
+        return listed(np.asarray(row, dtype=self._codec.layout.dtype))
 
 
 def decoded(decode: Callable[[Any], Any], body: bytes | msgspec.Raw) -> Any:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import msgspec
 
 from service.api.action_json import Actions
-from service.api.decoding import Intake
-from service.api.idempotency import DIGEST, KEPT_S, Repeats, digest_of
+from service.api.decoding import RequestDecoder
+from service.api.idempotency import DIGEST, KEPT_S, Idempotency, digest_of
 from service.api.schemas import Answer
-from service.decision.batcher import Turn
+from service.decision.batcher import Batcher
 from service.decision.requests import Outcome, Request, Waiter
 from service.errors import NoSafeActionLeft, RequestRefused
 from service.log.records import Decision, DecisionSource, Refused
@@ -48,7 +48,7 @@ class Reply(NamedTuple):
     source: DecisionSource | None
 
 
-class Desk:
+class Endpoint:
     """Turns bodies into decisions and outcomes into answers.
 
     The deadline of an answer counts from the arrival of its request's first byte (``arrived``, in s, monotonic).
@@ -56,23 +56,23 @@ class Desk:
 
     def __init__(
         self,
-        intake: Intake,
-        turn: Turn,
+        decoder: RequestDecoder,
+        batcher: Batcher,
         *,
         policy: str,
         actions: Actions,
         refused: Callable[[RequestRefused], None],
         late: Callable[[DecisionSource], None],
-        repeats: Repeats | None = None,
+        idempotency: Idempotency | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._intake = intake
-        self._turn = turn
+        self._decoder = decoder
+        self._batcher = batcher
         self._policy = policy
         self._actions = actions
         self._refused = refused
         self._late = late
-        self._repeats = repeats or Repeats()
+        self._idempotency = idempotency or Idempotency()
         self._clock = clock
 
     def ask(self, body: bytes | msgspec.Raw, arrived: float) -> Asked:
@@ -85,11 +85,11 @@ class Desk:
 
         Raises RequestRefused where it cannot be.
         """
-        request = self._intake.request(body, waiter, arrived)
+        request = self._decoder.request(body, waiter, arrived)
         if request.options is not None and "request_id" in request.options:
             self._take_once(request, bytes(body), waiter)
         else:
-            self._turn.submit(request)
+            self._batcher.submit(request)
         return request.deadline
 
     def answer(self, outcome: Outcome, deadline: float) -> tuple[int, bytes]:
@@ -157,16 +157,18 @@ class Desk:
         """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
         options, session, now = request.options or {}, request.session, self._clock()
         request_id, digest = str(options["request_id"]), digest_of(body)
-        outcome = self._repeats.earlier(session, request_id, digest, now)
+        outcome = self._idempotency.earlier(session, request_id, digest, now)
         if outcome is None:
             outcome = asyncio.get_running_loop().create_future()
             request.answer = outcome
             # The log has it, so that it is known after a restart too.
             request.options = {**options, DIGEST: digest}
-            self._repeats.remember(session, request_id, digest, outcome, now + KEPT_S)
+            self._idempotency.remember(session, request_id, digest, outcome, now + KEPT_S)
             # An error is no decision: who asks again may have one.
             outcome.add_done_callback(
-                lambda done: None if isinstance(done.result(), Decision) else self._repeats.forget(session, request_id)
+                lambda done: (
+                    None if isinstance(done.result(), Decision) else self._idempotency.forget(session, request_id)
+                )
             )
-            self._turn.submit(request)
+            self._batcher.submit(request)
         outcome.add_done_callback(lambda done: None if waiter.done() else waiter.set_result(done.result()))

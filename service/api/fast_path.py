@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from service.api.asgi import ARRIVED, RECEIVE_DEADLINE_S, check_headers
-from service.api.endpoint import Desk
+from service.api.endpoint import Endpoint
 from service.decision.requests import Outcome
 from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
 
@@ -76,12 +76,12 @@ class Exchange:
         if self._timer is not None:
             self._timer.cancel()
 
-    def complete(self, desk: Desk) -> None:
+    def complete(self, endpoint: Endpoint) -> None:
         """The body is all here: have it decided."""
         if self._timer is not None:
             self._timer.cancel()
         try:
-            self._deadline = desk.take(self.body, self, self._arrived)
+            self._deadline = endpoint.take(self.body, self, self._arrived)
         except RequestRefused as error:
             self.set_result(error)
         except Exception:  # noqa: BLE001 - the parser would take a fault of ours for the client's
@@ -129,12 +129,12 @@ class ActProtocol(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
-        desk: Desk,
+        endpoint: Endpoint,
         body_bytes: int,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.over = False  # refused: what still comes is not read as requests
-        self._desk = desk
+        self._endpoint = endpoint
         self._cap = body_bytes
         self._exchange: Exchange | None = None
         self._read = self._arrived = 0.0  # when the last bytes were read, and when those with which a request began
@@ -192,7 +192,7 @@ class ActProtocol(HttpToolsProtocol):
             self.transport.close()
         elif not exchange.disconnected:
             self._exchange = None
-            exchange.complete(self._desk)
+            exchange.complete(self._endpoint)
 
     def data_received(self, data: bytes) -> None:
         # What is read in a turn of the loop was there when the turn began, which is the time of uvloop's loop, in whole
@@ -209,7 +209,7 @@ class ActProtocol(HttpToolsProtocol):
 
     def write_answer(self, outcome: Outcome, deadline: float, keep_alive: bool) -> None:
         """Write status, headers and body in one piece; it is in time until ``deadline`` (s, monotonic)."""
-        status, content = self._desk.answer(outcome, deadline)
+        status, content = self._endpoint.answer(outcome, deadline)
         defaults = self.server_state.default_headers
         if ActProtocol._common[0] is not defaults:
             # A new list once a second, when the date changes.

@@ -27,7 +27,7 @@ class _Asked:
     until: float
 
 
-class Repeats:
+class Idempotency:
     """The request ids of the last minute, oldest first."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ class Repeats:
             del self._asked[key]
 
     def __repr__(self) -> str:
-        return f"<Repeats {len(self._asked)} request ids>"
+        return f"<Idempotency {len(self._asked)} request ids>"
 
 
 def digest_of(body: bytes) -> str:

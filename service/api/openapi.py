@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 
 from service.api.action_json import Actions
-from service.api.schemas import Answer, FeedbackResult, Wire
+from service.api.schemas import Answer, Codec, FeedbackResult
 
 _ERROR: dict[str, Any] = {
     "type": "object",
@@ -29,13 +29,13 @@ _REFUSALS = {
 }
 
 
-def declared(wire: Wire) -> dict[str, dict[str, Any]]:
+def declared(codec: Codec) -> dict[str, dict[str, Any]]:
     """For each of ``act``, ``batch`` and ``feedback``: its request body and its answers, as OpenAPI has them."""
     act, answer, outcome, result = (
-        _inlined(type_) for type_ in (wire.act_type, Answer, wire.outcome_type, FeedbackResult)
+        _inlined(type_) for type_ in (codec.act_type, Answer, codec.outcome_type, FeedbackResult)
     )
-    _name(act, outcome, wire)
-    _answer(answer, wire.actions)
+    _name(act, outcome, codec)
+    _answer(answer, codec.actions)
     outcome = {**outcome, "required": ["decision_id"]}
     batch = _object(requests={"type": "array", "items": act})
     decisions = _object(decisions={"type": "array", "items": {"anyOf": [answer, _ERROR]}})
@@ -61,10 +61,10 @@ def _feedback(told: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 _BATCH = ("400", "408", "413", "415", "422")
 
 
-def _name(act: dict[str, Any], outcome: dict[str, Any], wire: Wire) -> None:
+def _name(act: dict[str, Any], outcome: dict[str, Any], codec: Codec) -> None:
     """Say which actions and facts there are: the decoder leaves that to the intake, which knows them by name."""
-    allowed, executed, _ = wire.actions.schemas()
-    facts = {"type": "object", "properties": {name: {"type": "number"} for name in wire.schema.facts}}
+    allowed, executed, _ = codec.actions.schemas()
+    facts = {"type": "object", "properties": {name: {"type": "number"} for name in codec.schema.facts}}
     properties = act["properties"]
     properties["allowed"] = {"anyOf": [allowed, {"type": "null"}], "default": None}
     properties["facts"] = {"anyOf": [{**facts, "additionalProperties": False}, {"type": "null"}], "default": None}

@@ -12,19 +12,19 @@ from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
 from service.api.asgi import arrived, read_body
-from service.api.decoding import Intake, decoded
-from service.api.endpoint import STATUS, Asked, Desk, Reply
+from service.api.decoding import RequestDecoder, decoded
+from service.api.endpoint import STATUS, Asked, Endpoint, Reply
 from service.api.openapi import declared
-from service.api.schemas import FeedbackResult, Wire
+from service.api.schemas import Codec, FeedbackResult
 from service.config import Limits
-from service.decision.commit import Landing
+from service.decision.commit import Committer
 from service.decision.requests import Outcome
 from service.errors import DoesNotFit, NotDurable, NothingTaken, RequestRefused, TooLarge
 from service.log.ids import is_unlogged
 from service.log.journal import JournalUnavailable
 from service.log.records import Feedback
 from service.telemetry.metrics import Exposition
-from service.telemetry.stats import Tally
+from service.telemetry.stats import Stats
 
 # Rows of a batch that are decided in one turn of the loop before others have theirs.
 CHUNK = 64
@@ -35,11 +35,11 @@ _CODES = {404: "not_found", 405: "method_not_allowed"}
 class Parts:
     """What the routes are made of."""
 
-    wire: Wire
-    desk: Desk
-    intake: Intake
-    landing: Landing
-    tally: Tally
+    codec: Codec
+    endpoint: Endpoint
+    decoder: RequestDecoder
+    committer: Committer
+    stats: Stats
     exposition: Exposition
     limits: Limits
     report: Callable[[], dict[str, Any]]
@@ -60,22 +60,22 @@ def create_app(parts: Parts) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestRefused, _refused(parts.tally))
+    app.add_exception_handler(RequestRefused, _refused(parts.stats))
     _add_decisions(app, parts)
     _add_readings(app, parts)
     return app
 
 
 def _add_decisions(app: FastAPI, parts: Parts) -> None:
-    schema = declared(parts.wire)
+    schema = declared(parts.codec)
 
     @app.post("/act", response_model=None, openapi_extra=schema["act"], summary="Decide an action")
     async def act(request: Request) -> Response:
         body = await read_body(request.scope, request.receive, parts.limits.body_bytes)
         if body is None:
             return Response(status_code=400)
-        asked = parts.desk.ask(body, arrived(request.scope))
-        status, content = parts.desk.answer(await asked.outcome, asked.deadline)
+        asked = parts.endpoint.ask(body, arrived(request.scope))
+        status, content = parts.endpoint.answer(await asked.outcome, asked.deadline)
         return _json(content, status)
 
     @app.post("/act/batch", response_model=None, openapi_extra=schema["batch"], summary="Decide many actions")
@@ -123,20 +123,20 @@ async def _decided(parts: Parts, body: bytes, came: float) -> bytes:
 
     They all leave together, so which of them are late is seen at the end; ``came`` is when the batch did.
     """
-    rows = decoded(parts.wire.decode_batch, body).requests
+    rows = decoded(parts.codec.decode_batch, body).requests
     if body.count(b'"requests"') > 1 or b"\\u" in body:
         _refuse_repeated_keys(body, "$")
     if len(rows) > parts.limits.batch_rows:
         raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
-    desk, replies = parts.desk, list[tuple[Reply, float]]()
+    endpoint, replies = parts.endpoint, list[tuple[Reply, float]]()
     for at in range(0, len(rows), CHUNK):
         waiting = [_attempted(parts, rows[i], came) for i in range(at, min(at + CHUNK, len(rows)))]
         for i, one in enumerate(waiting, start=at):
             outcome, deadline = (one, came) if isinstance(one, RequestRefused) else (await one.outcome, one.deadline)
-            replies.append((desk.written(_of_row(outcome, i)), deadline))
+            replies.append((endpoint.written(_of_row(outcome, i)), deadline))
         await asyncio.sleep(0)
-    now = desk.now()
-    return b'{"decisions":[' + b",".join(desk.stamped(reply, deadline, now) for reply, deadline in replies) + b"]}"
+    now = endpoint.now()
+    return b'{"decisions":[' + b",".join(endpoint.stamped(reply, deadline, now) for reply, deadline in replies) + b"]}"
 
 
 async def _noted(parts: Parts, body: bytes) -> bytes:
@@ -150,14 +150,14 @@ async def _noted(parts: Parts, body: bytes) -> bytes:
         part = range(at, min(at + CHUNK, len(items)))
         taken = [_received(parts, items[i], f"$[{i}]" if many else "$") for i in part]
         try:
-            await parts.landing.note([told for told, _ in taken if told is not None], parts.intake.now())
+            await parts.committer.note([told for told, _ in taken if told is not None], parts.decoder.now())
         except JournalUnavailable as error:
             # Items that did reach the journal are told twice when the caller tries again: a feedback_id makes that
             # harmless.
             raise NotDurable("the journal cannot be written, so not all of the feedback was taken") from error
         results += [result for _, result in taken]
         await asyncio.sleep(0)
-    parts.tally.feedback.update(result.status for result in results)
+    parts.stats.feedback.update(result.status for result in results)
     if results and all(result.status in ("forged", "invalid") for result in results):
         raise _nothing_taken(results, many=many)
     return msgspec.json.encode({"results": results})
@@ -179,9 +179,9 @@ def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> Asked | RequestRe
         if len(body) > parts.limits.body_bytes:
             msg = f"is larger than expected: at most {parts.limits.body_bytes} bytes"
             raise TooLarge(msg)
-        decoded(parts.wire.decode_act, body)
+        decoded(parts.codec.decode_act, body)
         _refuse_repeated_keys(body, "$")
-        return parts.desk.ask(body, came)
+        return parts.endpoint.ask(body, came)
     except RequestRefused as error:
         return error
 
@@ -196,7 +196,7 @@ def _of_row(outcome: Outcome, i: int) -> Outcome:
 def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | None, FeedbackResult]:
     """One item of feedback: what to journal of it, and what to answer."""
     try:
-        told = parts.intake.feedback(item)
+        told = parts.decoder.feedback(item)
         _refuse_repeated_keys(bytes(item), "$")
     except RequestRefused as error:
         error.path = path + error.path[1:]
@@ -231,10 +231,10 @@ def _json(content: bytes, status: int = 200) -> Response:
     return Response(content, status_code=status, media_type="application/json", headers=headers)
 
 
-def _refused(tally: Tally) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _refused(stats: Stats) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def answer(_: Request, error: Exception) -> Response:
         assert isinstance(error, RequestRefused)  # noqa: S101 - the handler is registered for nothing else
-        tally.refuse(error)
+        stats.refuse(error)
         return _json(error.body(), STATUS[error.code])
 
     return answer

@@ -19,7 +19,7 @@ from service.log.records import DecisionSource, Durability, Measure, Packed, Tra
 
 
 @dataclass(frozen=True, slots=True)
-class Plane:
+class Behaviour:
     """What all decisions of a process have in common, bound once at start.
 
     ``remember`` is what the ``baseline`` keeps in each session's history, where it has a memory.
@@ -40,7 +40,7 @@ class Plane:
     remember: Remember | None = None
 
 
-class Flight(Struct, frozen=True, kw_only=True):
+class Batch(Struct, frozen=True, kw_only=True):
     """Requests that one version decides together, and where their records will stand in the log.
 
     ``observation[N, ...]`` are their observations; ``departed`` (s, monotonic) is when inference began. ``spread`` and
@@ -58,7 +58,7 @@ class Flight(Struct, frozen=True, kw_only=True):
     ms: int
     generation: int
     may_explore: bool
-    departed: float
+    infer_began: float
     infer_us: int
     spread: Sequence[float | None] | None = None
     memory: Sequence[dict[str, Packed]] | None = None

@@ -15,16 +15,16 @@ import numpy as np
 
 from guards.errors import BreakerOpen, DeadlineExceeded, HistoryUnknown, PolicyUnavailable
 from guards.records import Booleans
-from service.decision.commit import Landing
-from service.decision.recurrent import gathered, recalled
+from service.decision.commit import Committer
+from service.decision.recurrent import split_by_state, stacked_states
 from service.decision.requests import Request
-from service.decision.runs import Flights, Land
+from service.decision.runs import CommitRows, Runs
 from service.decision.sessions import Report, Sessions
 from service.errors import DoesNotFit, InternalFault
 from service.log.ids import is_unlogged
 from service.log.records import UNLOGGED_FEEDBACK, Feedback
-from service.versions.answered import Answered
-from service.versions.breakers import Breakers, Fates
+from service.versions.answered import ModelOutput
+from service.versions.breakers import Breakers, Reasons
 from service.versions.engine import Engine, Inputs
 from service.versions.observations import Layout
 from service.versions.router import Assignment, Router
@@ -32,7 +32,7 @@ from service.versions.router import Assignment, Router
 _log = logging.getLogger(__name__)
 
 
-class Turn:
+class Batcher:
     """Collects the requests of a turn and sends them on their way."""
 
     def __init__(
@@ -40,7 +40,7 @@ class Turn:
         router: Router,
         engines: Mapping[str, Engine],
         sessions: Sessions,
-        landing: Landing,
+        committer: Committer,
         layout: Layout,
         breakers: Breakers,
         *,
@@ -49,13 +49,13 @@ class Turn:
         self._router = router
         self._engines = engines
         self._sessions = sessions
-        self._landing = landing
+        self._committer = committer
         self._layout = layout
         self._clock = clock
         self._breakers = breakers
-        self._flights = Flights(landing.land, self._free, self._answered, clock=clock)
-        self._probes = Flights(landing.rehearse, lambda _: None, self._probed, clock=clock)
-        self._shadows = Flights(landing.rehearse, lambda _: None, lambda *_: None, clock=clock)
+        self._runs = Runs(committer.commit, self._free, self._answered, clock=clock)
+        self._probes = Runs(committer.rehearse, lambda _: None, self._probed, clock=clock)
+        self._shadows = Runs(committer.rehearse, lambda _: None, lambda *_: None, clock=clock)
         self._pending: list[Request] = []
         self._behind: dict[str, list[Request]] = {}
 
@@ -69,43 +69,43 @@ class Turn:
         """Decide what is pending, wave by wave."""
         rows, self._pending = self._pending, []
         while rows:
-            wave: dict[str, Request] = {}
+            batch: dict[str, Request] = {}
             later: list[Request] = []
             for request in rows:
                 session = request.session
                 if session in self._behind:
                     self._behind[session].append(request)
-                elif session in wave:
+                elif session in batch:
                     later.append(request)
                 else:
-                    wave[session] = request
-            self._depart(list(wave.values()))
+                    batch[session] = request
+            self._route(list(batch.values()))
             rows = later
 
-    def _depart(self, wave: list[Request]) -> None:
+    def _route(self, batch: list[Request]) -> None:
         """One flight per version."""
-        flights: dict[str, tuple[Assignment, list[Request]]] = {}
-        for request in wave:
+        batches: dict[str, tuple[Assignment, list[Request]]] = {}
+        for request in batch:
             if self._enter(request):
                 assignment = self._router.route(request.session)
-                flights.setdefault(assignment.version, (assignment, []))[1].append(request)
-        for assignment, requests in flights.values():
+                batches.setdefault(assignment.version, (assignment, []))[1].append(request)
+        for assignment, requests in batches.values():
             try:
-                self._fly(requests, assignment)
+                self._run(requests, assignment)
             except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
                 _log.exception("a flight of %d requests could not depart", len(requests))
                 for request in requests:
                     request.settle(InternalFault("the service has a fault, which is in its log"))
                 self._free([request.session for request in requests])
 
-    def _fly(self, requests: list[Request], assignment: Assignment) -> None:
+    def _run(self, requests: list[Request], assignment: Assignment) -> None:
         """Ask the version, or have the baseline answer while its breaker is open, and probe it where that is due."""
         engine, version = self._engines[assignment.version], assignment.version
         if self._breakers.closed(version):
             self._ask(requests, assignment, engine)
             return
         observation, now = self._layout.rows([request.observation for request in requests]), self._clock()
-        self._landing.land(requests, assignment, engine, observation, BreakerOpen(), now)
+        self._committer.commit(requests, assignment, engine, observation, BreakerOpen(), now)
         due = self._breakers.waited(version, now)
         if due or (engine.initial and self._breakers.probing(version)):
             self._probe(requests, assignment, engine, due=due)
@@ -116,19 +116,19 @@ class Turn:
         if not requests:
             return
         if engine.initial:
-            requests, lost = recalled(requests, engine)
+            requests, lost = split_by_state(requests, engine)
             if lost:
                 observation = self._layout.rows([request.observation for request in lost])
-                self._landing.land(lost, assignment, engine, observation, HistoryUnknown(), self._clock())
+                self._committer.commit(lost, assignment, engine, observation, HistoryUnknown(), self._clock())
             if not requests:
                 return
         observation, inputs = self._given(requests, engine)
         if engine.inline:
-            fates = self._infer(requests, assignment, engine, observation, inputs, self._landing.land)
-            self._breakers.answered(assignment.version, fates, self._clock())
+            reasons = self._infer(requests, assignment, engine, observation, inputs, self._committer.commit)
+            self._breakers.answered(assignment.version, reasons, self._clock())
         else:
             self._behind.update((request.session, []) for request in requests)
-            self._flights.launch(requests, assignment, engine, observation, inputs, self._clock())
+            self._runs.start(requests, assignment, engine, observation, inputs, self._clock())
 
     def _in_time(self, requests: list[Request], assignment: Assignment, engine: Engine) -> list[Request]:
         """Give those whose deadline is over to the baseline, which needs no model; who is left."""
@@ -140,7 +140,7 @@ class Turn:
             return requests
         late = [request for request in requests if request.deadline < now]
         observation = self._layout.rows([request.observation for request in late])
-        self._landing.land(late, assignment, engine, observation, DeadlineExceeded(), now)
+        self._committer.commit(late, assignment, engine, observation, DeadlineExceeded(), now)
         return [request for request in requests if request.deadline >= now]
 
     def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine, *, due: bool) -> None:
@@ -149,26 +149,26 @@ class Turn:
         Where no probe is due it is asked for the memories alone, which have to see every step.
         """
         if engine.initial:
-            requests, _ = recalled(requests, engine)
+            requests, _ = split_by_state(requests, engine)
             if not requests:
                 return
         observation, inputs = self._given(requests, engine)
         now = self._clock()
         if not due:
-            self._shadows.launch(requests, assignment, engine, observation, inputs, now)
+            self._shadows.start(requests, assignment, engine, observation, inputs, now)
             return
         self._breakers.sent(assignment.version, now)
         if engine.inline:
-            fates = self._infer(requests, assignment, engine, observation, inputs, self._landing.rehearse)
-            self._breakers.probed(assignment.version, fates, self._clock())
+            reasons = self._infer(requests, assignment, engine, observation, inputs, self._committer.rehearse)
+            self._breakers.probed(assignment.version, reasons, self._clock())
         else:
-            self._probes.launch(requests, assignment, engine, observation, inputs, now)
+            self._probes.start(requests, assignment, engine, observation, inputs, now)
 
     def _given(self, requests: list[Request], engine: Engine) -> tuple[np.ndarray, Inputs]:
         """The requests' observation[N, ...], and what goes into the network."""
         observation = self._layout.rows([request.observation for request in requests])
         mask = _masks(requests, engine) if engine.masked else None
-        return observation, engine.inputs(observation, mask, gathered(requests, engine) if engine.initial else ())
+        return observation, engine.inputs(observation, mask, stacked_states(requests, engine) if engine.initial else ())
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
@@ -187,7 +187,7 @@ class Turn:
         if request.feedback is not None and is_unlogged(request.feedback.decision_id):
             # There is nothing in the log that it could be joined to.
             request.feedback = None
-            self._landing.unlogged.count(UNLOGGED_FEEDBACK)
+            self._committer.unlogged.count(UNLOGGED_FEEDBACK)
         return True
 
     def _meant(self, request: Request, told: Feedback, before: str) -> Feedback:
@@ -199,7 +199,7 @@ class Turn:
         once = request.options is not None and "request_id" in request.options
         if told.feedback_id is not None and request.previous is None and not once:
             report = Report(told.feedback_id, told.said(), before)
-            request.report = self._sessions.retold(request.session, report)
+            request.report = self._sessions.told_before(request.session, report)
             before = request.report.decision_id
         return msgspec.structs.replace(told, decision_id=before)
 
@@ -210,11 +210,11 @@ class Turn:
         engine: Engine,
         observation: np.ndarray,
         inputs: Inputs,
-        land: Land,
-    ) -> Fates:
+        commit: CommitRows,
+    ) -> Reasons:
         """Infer here and now, and land; rows that are late by then take the baseline. Gives what came of the rows."""
-        departed = self._clock()
-        answer: Answered | PolicyUnavailable
+        infer_began = self._clock()
+        answer: ModelOutput | PolicyUnavailable
         try:
             answer = engine.infer(inputs)
         except PolicyUnavailable as why:
@@ -222,20 +222,20 @@ class Turn:
         done = self._clock()
         late = [i for i, request in enumerate(requests) if request.deadline < done]
         if not late:
-            return land(requests, assignment, engine, observation, answer, departed)
-        fates: list[str | None] = []
+            return commit(requests, assignment, engine, observation, answer, infer_began)
+        reasons: list[str | None] = []
         on_time = [i for i in range(len(requests)) if i not in late]
         for rows, outcome in ((late, DeadlineExceeded()), (on_time, answer)):
             if rows:
                 part = outcome if isinstance(outcome, PolicyUnavailable) else outcome.rows(rows)
-                fates += land([requests[i] for i in rows], assignment, engine, observation[rows], part, departed)
-        return fates
+                reasons += commit([requests[i] for i in rows], assignment, engine, observation[rows], part, infer_began)
+        return reasons
 
-    def _answered(self, version: str, fates: Fates) -> None:
-        self._breakers.answered(version, fates, self._clock())
+    def _answered(self, version: str, reasons: Reasons) -> None:
+        self._breakers.answered(version, reasons, self._clock())
 
-    def _probed(self, version: str, fates: Fates) -> None:
-        self._breakers.probed(version, fates, self._clock())
+    def _probed(self, version: str, reasons: Reasons) -> None:
+        self._breakers.probed(version, reasons, self._clock())
 
     def _free(self, sessions: list[str]) -> None:
         """Sessions whose rows have landed: what came behind them is next."""
@@ -246,7 +246,7 @@ class Turn:
             self._pending[:0] = waiting
 
     def __repr__(self) -> str:
-        return f"<Turn {len(self._pending)} pending, {len(self._behind)} sessions in flight, {self._flights!r}>"
+        return f"<Batcher {len(self._pending)} pending, {len(self._behind)} sessions wait for a run, {self._runs!r}>"
 
 
 def _masks(requests: list[Request], engine: Engine) -> Booleans:

@@ -15,42 +15,42 @@ import msgspec
 import numpy as np
 
 from guards.errors import DeadlineExceeded, PolicyUnavailable
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import decide
 from service.decision.histories import advanced
-from service.decision.landed import Landed
+from service.decision.landed import Committed
 from service.decision.owners import Owners
-from service.decision.promises import Promises
-from service.decision.recurrent import entered, left
+from service.decision.promises import SyncQueue
+from service.decision.recurrent import logged_states, states_after
 from service.decision.requests import Request
 from service.decision.retracted import Retracted
-from service.decision.sessions import Memory, Moment, Sessions
+from service.decision.sessions import RecurrentState, Sessions, SessionState
 from service.decision.unlogged import Unlogged
 from service.errors import InternalFault, NotDurable
 from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED_FEEDBACK, Decision, Feedback, Refused, encode_record
-from service.versions.answered import Answered, spread_of
-from service.versions.breakers import Fates
+from service.versions.answered import ModelOutput, spread_of
+from service.versions.breakers import Reasons
 from service.versions.engine import Engine
 from service.versions.lease import Lease
 from service.versions.router import Assignment
 
-__all__ = ["Landed", "Landing"]
+__all__ = ["Committed", "Committer"]
 
 _log = logging.getLogger(__name__)
 
 
-class Landing:
+class Committer:
     """Decides flights and makes them durable. One a process: it owns the journal."""
 
     def __init__(
         self,
-        plane: Plane,
+        behaviour: Behaviour,
         journal: Journal,
         sessions: Sessions,
         lease: Lease,
-        observe: Callable[[Landed], None],
+        observe: Callable[[Committed], None],
         *,
         deadline_s: float = 0.0,
         unlogged: Literal["refuse", "serve"] = "refuse",
@@ -61,7 +61,7 @@ class Landing:
         ``unlogged`` says whether stable goes on deciding while nothing can be written.
         """
         self.owners = Owners(journal.writer.hex())
-        self._plane = plane
+        self._behaviour = behaviour
         self._journal = journal
         self._sessions = sessions
         self._lease = lease
@@ -69,23 +69,23 @@ class Landing:
         self._deadline_s = deadline_s
         self._clock = clock
         self._failing = False
-        self._promises = Promises(journal) if isinstance(journal, DurableJournal) else None
-        self.unlogged = Unlogged(plane, sessions)
+        self._sync_queue = SyncQueue(journal) if isinstance(journal, DurableJournal) else None
+        self.unlogged = Unlogged(behaviour, sessions)
         self._serves_unlogged = unlogged == "serve"
         self._retracted = Retracted(sessions)
 
-    def land(
+    def commit(
         self,
         requests: list[Request],
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        answer: Answered | PolicyUnavailable,
-        departed: float,
-    ) -> Fates:
+        answer: ModelOutput | PolicyUnavailable,
+        infer_began: float,
+    ) -> Reasons:
         """Decide requests whose answer is here, or will not come; settle them. Gives what came of the answer."""
         try:
-            return self._land(requests, assignment, engine, observation, answer, departed)
+            return self._commit(requests, assignment, engine, observation, answer, infer_began)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
             _log.exception("a flight of %d requests failed", len(requests))
@@ -99,72 +99,72 @@ class Landing:
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        answer: Answered | PolicyUnavailable,
-        departed: float,
-    ) -> Fates:
+        answer: ModelOutput | PolicyUnavailable,
+        infer_began: float,
+    ) -> Reasons:
         """What would come of an answer; nothing of it is settled, journalled or counted.
 
         A step that was run is one that a memory has seen: its session goes on with it, if it has not gone on without.
         """
         began = self._clock()
-        flight = self._flight(requests, assignment, engine, observation, answer, departed)
-        for i, memory in left(answer, engine.digest).items() if engine.initial else ():
-            moment = requests[i].left
-            if moment is not None:
-                self._sessions.learn(requests[i].session, moment, memory)
-        return self._fates(requests, self._decided(flight, answer), departed, began)
+        batch = self._batch(requests, assignment, engine, observation, answer, infer_began)
+        for i, memory in states_after(answer, engine.digest).items() if engine.initial else ():
+            state = requests[i].after
+            if state is not None:
+                self._sessions.learn(requests[i].session, state, memory)
+        return self._reasons(requests, self._decided(batch, answer), infer_began, began)
 
-    def _land(
+    def _commit(
         self,
         requests: list[Request],
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        answer: Answered | PolicyUnavailable,
-        departed: float,
-    ) -> Fates:
+        answer: ModelOutput | PolicyUnavailable,
+        infer_began: float,
+    ) -> Reasons:
         began = self._clock()
         if self._retracted:
             requests, observation, answer = self._retracted.without(requests, observation, answer)
             if not requests:
                 return []
-        flight = self._flight(requests, assignment, engine, observation, answer, departed)
-        feedback = self._feedback(requests, flight.ms)
+        batch = self._batch(requests, assignment, engine, observation, answer, infer_began)
+        feedback = self._feedback(requests, batch.ms)
         told = len(feedback)
-        records = self._decided(flight, answer)
+        records = self._decided(batch, answer)
         decided = self._clock()
-        kept = self._append(feedback, records, flight.ms)
+        kept = self._append(feedback, records, batch.ms)
         if kept or feedback:
-            memories = left(answer, engine.digest) if engine.initial else {}
-            self._remember(flight, requests[:kept], records[:kept], memories)
-            landed = Landed(
+            memories = states_after(answer, engine.digest) if engine.initial else {}
+            self._remember(batch, requests[:kept], records[:kept], memories)
+            committed = Committed(
                 version=engine.label,
                 records=records[:kept],
                 requests=requests[:kept],
                 feedback=feedback,
                 observation=observation[:kept],
-                departed=departed,
-                infer_us=flight.infer_us,
+                infer_began=infer_began,
+                infer_us=batch.infer_us,
                 decide_us=round((decided - began) * 1e6),
                 journal_us=round((self._clock() - decided) * 1e6),
             )
-            self._promise(landed)
+            self._queue(committed)
         if kept < len(records):
-            self._answer_unlogged(flight, answer, kept, told - len(feedback))
-        return self._fates(requests, records, departed, began)
+            self._answer_unlogged(batch, answer, kept, told - len(feedback))
+        return self._reasons(requests, records, infer_began, began)
 
-    def _flight(
+    def _batch(
         self,
         requests: list[Request],
         assignment: Assignment,
         engine: Engine,
         observation: np.ndarray,
-        answer: Answered | PolicyUnavailable,
-        departed: float,
-    ) -> Flight:
+        answer: ModelOutput | PolicyUnavailable,
+        infer_began: float,
+    ) -> Batch:
         """The requests as the next flight in the log, behind the feedback that came with them."""
         journal, began = self._journal, self._clock()
-        return Flight(
+        return Batch(
             rows=requests,
             observation=observation,
             version=engine.label,
@@ -175,14 +175,14 @@ class Landing:
             ms=max(journal.last_ms, int(requests[-1].at * 1000)),
             generation=self._lease.generation,
             may_explore=self._lease.holds(began),
-            departed=departed,
-            infer_us=round((began - departed) * 1e6),
+            infer_began=infer_began,
+            infer_us=round((began - infer_began) * 1e6),
             spread=spread_of(answer),
-            memory=entered(requests, engine) if engine.initial and isinstance(answer, Answered) else None,
+            memory=logged_states(requests, engine) if engine.initial and isinstance(answer, ModelOutput) else None,
         )
 
-    def _decided(self, flight: Flight, answer: Answered | PolicyUnavailable) -> list[Decision | Refused]:
-        return decide(self._plane, flight, answer.head if isinstance(answer, Answered) else answer)
+    def _decided(self, batch: Batch, answer: ModelOutput | PolicyUnavailable) -> list[Decision | Refused]:
+        return decide(self._behaviour, batch, answer.head if isinstance(answer, ModelOutput) else answer)
 
     def _append(self, feedback: list[Feedback], records: list[Decision | Refused], ms: int) -> int:
         """Journal a flight; how many of its decisions are in the journal. Feedback that is not is taken out."""
@@ -201,42 +201,42 @@ class Landing:
         self._sessions.end([told.decision_id for told in feedback if told.ends])
         return len(records)
 
-    def _answer_unlogged(self, flight: Flight, answer: Answered | PolicyUnavailable, kept: int, untold: int) -> None:
+    def _answer_unlogged(self, batch: Batch, answer: ModelOutput | PolicyUnavailable, kept: int, untold: int) -> None:
         """Answer rows of a flight that are not in the journal, from ``kept`` on: that they were not decided, or by what
         is decided beside the log, without the ``untold`` feedback that came along."""
-        requests = list(flight.rows[kept:])
-        if not self._serves_unlogged or flight.track != "stable":
+        requests = list(batch.rows[kept:])
+        if not self._serves_unlogged or batch.track != "stable":
             for request in requests:
                 request.settle(NotDurable("the journal cannot be written, so the decision was not made"))
             return
-        part = answer.rows(list(range(kept, len(flight.rows)))) if isinstance(answer, Answered) else answer
-        rest = msgspec.structs.replace(flight, rows=requests, observation=flight.observation[kept:])
+        part = answer.rows(list(range(kept, len(batch.rows)))) if isinstance(answer, ModelOutput) else answer
+        rest = msgspec.structs.replace(batch, rows=requests, observation=batch.observation[kept:])
         records = self.unlogged.decide(rest, part, spread_of(part))
         self.unlogged.count(UNLOGGED_FEEDBACK, untold)
-        us = round((self._clock() - rest.departed) * 1e6) - rest.infer_us
-        landed = Landed(
+        us = round((self._clock() - rest.infer_began) * 1e6) - rest.infer_us
+        committed = Committed(
             version=rest.version,
             records=records,
             requests=requests,
             feedback=[],
             observation=rest.observation,
-            departed=rest.departed,
+            infer_began=rest.infer_began,
             infer_us=rest.infer_us,
             decide_us=us,
             journal_us=0,
         )
-        self._answer(landed)
+        self._answer(committed)
 
     def tell(self, at: float) -> None:
         """Tell the log how much was decided while nothing could be written; raises JournalUnavailable."""
         told = self.unlogged.tell(self._journal, max(self._journal.last_ms, int(at * 1000)))
-        if self._promises is not None:
-            self._promises.add(lambda: None, partial(self.unlogged.take_back, told))
+        if self._sync_queue is not None:
+            self._sync_queue.add(lambda: None, partial(self.unlogged.take_back, told))
 
     def harden(self) -> None:
         """Have what was appended synced, where that is promised."""
-        if self._promises is not None:
-            self._promises.harden()
+        if self._sync_queue is not None:
+            self._sync_queue.harden()
 
     async def note(self, feedback: Sequence[Feedback], at: float) -> None:
         """Journal feedback that came alone, as durably as decisions; raises JournalUnavailable."""
@@ -247,14 +247,14 @@ class Landing:
         placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
         self._journal.append([encode_record(told) for told in placed], ms)
         self._sessions.end([told.decision_id for told in placed if told.ends])
-        if self._promises is not None and not await self._promises.kept():
+        if self._sync_queue is not None and not await self._sync_queue.kept():
             self._sessions.go_on([told.decision_id for told in placed if told.ends])
             raise JournalUnavailable("the journal cannot be synced, so the feedback was not taken")
 
     async def settled(self) -> None:
         """Wait until what was appended is as durable as promised."""
-        if self._promises is not None:
-            await self._promises.settled()
+        if self._sync_queue is not None:
+            await self._sync_queue.settled()
 
     def _feedback(self, requests: list[Request], ms: int) -> list[Feedback]:
         """The feedback that came with the requests, placed in the log before their decisions."""
@@ -264,47 +264,49 @@ class Landing:
 
     def _remember(
         self,
-        flight: Flight,
+        batch: Batch,
         requests: list[Request],
         records: list[Decision | Refused],
-        memories: dict[int, Memory],
+        memories: dict[int, RecurrentState],
     ) -> None:
         """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
-        histories = advanced(self._plane, flight, records)
+        histories = advanced(self._behaviour, batch, records)
         for i, (request, record) in enumerate(zip(requests, records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                after = Moment(record.id, record.episode, histories[i], memories.get(i), request.timed, request.report)
+                after = SessionState(
+                    record.id, record.episode, histories[i], memories.get(i), request.timed, request.report
+                )
                 self._sessions.advance(request.session, request.entry, after)
                 self.owners.note(record.seq, request.session)
-                request.left = after
+                request.after = after
 
-    def _promise(self, landed: Landed) -> None:
+    def _queue(self, committed: Committed) -> None:
         """Answer a flight once it is as durable as it will be said to be."""
-        if self._promises is not None:
-            self._promises.add(
-                partial(self._answer, landed),
-                partial(self._retracted.take_back, landed.requests, landed.records, landed.feedback),
+        if self._sync_queue is not None:
+            self._sync_queue.add(
+                partial(self._answer, committed),
+                partial(self._retracted.take_back, committed.requests, committed.records, committed.feedback),
             )
         else:
-            self._answer(landed)
+            self._answer(committed)
 
-    def _answer(self, landed: Landed) -> None:
-        for request, record in zip(landed.requests, landed.records, strict=True):
+    def _answer(self, committed: Committed) -> None:
+        for request, record in zip(committed.requests, committed.records, strict=True):
             request.settle(record)
-        self._observe(landed)
+        self._observe(committed)
 
-    def _fates(
-        self, requests: Sequence[Request], records: Sequence[Decision | Refused], departed: float, landed: float
-    ) -> Fates:
+    def _reasons(
+        self, requests: Sequence[Request], records: Sequence[Decision | Refused], infer_began: float, committed: float
+    ) -> Reasons:
         """Why the policy did not decide each row, without those that were late and know no better.
 
         They were before it was asked, would not wait as long as it may take, or had spent half of that in the queue.
         """
-        fates = [record.reason for record in records]
+        reasons = [record.reason for record in records]
         late = DeadlineExceeded.__name__
-        if late not in fates:
-            return fates
+        if late not in reasons:
+            return reasons
         may = self._deadline_s
-        asked = [one.deadline >= departed and departed - one.arrived <= may / 2 for one in requests]
-        blamed = [is_so and landed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
-        return [fate for fate, is_so in zip(fates, blamed, strict=True) if fate != late or is_so]
+        asked = [one.deadline >= infer_began and infer_began - one.arrived <= may / 2 for one in requests]
+        blamed = [is_so and committed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
+        return [reason for reason, is_so in zip(reasons, blamed, strict=True) if reason != late or is_so]

@@ -21,7 +21,7 @@ from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction,
 from guards.projection import EXACT
 from guards.records import Actions, Booleans, Context, Integers
 from guards.shield import AnyRuling, Violation, violation
-from service.decision.batch import Choice, Flight, Plane
+from service.decision.batch import Batch, Behaviour, Choice
 from service.decision.explore.explorers import GREEDY, uniforms
 from service.decision.record import records_of
 from service.decision.requests import Request
@@ -29,36 +29,36 @@ from service.log.ids import body_of, body_prefix
 from service.log.records import Decision, Refused
 
 
-def decide(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
+def decide(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
     """Decide a flight: ``head[N, H]`` as the network gave it, or why there is none; one record a row."""
-    context = context_of(plane, flight.rows, flight.observation)
-    ruling = plane.shield.judge(context)
-    bodies = _bodies(plane, flight)
-    if isinstance(head, np.ndarray) and head.shape != (len(bodies), plane.acting.width):
+    context = context_of(behaviour, batch.rows, batch.observation)
+    ruling = behaviour.shield.judge(context)
+    bodies = _bodies(behaviour, batch)
+    if isinstance(head, np.ndarray) and head.shape != (len(bodies), behaviour.acting.width):
         head = InvalidOutput()
     if isinstance(head, PolicyUnavailable):
-        choice = Choice.nothing(len(bodies), plane.shield.domain.nothing, dict.fromkeys(range(len(bodies)), head))
+        choice = Choice.nothing(len(bodies), behaviour.shield.domain.nothing, dict.fromkeys(range(len(bodies)), head))
     else:
-        why = _undecidable(plane, flight, head, ruling)
-        doubted = {} if plane.acting.ranks else _overruled(plane, head, ruling, why)
-        if plane.doubts.bound:
-            doubted |= _doubted(plane, flight, head, context, why)
-        choice = _explore(plane, flight, head, context, ruling, bodies, why)
+        why = _undecidable(behaviour, batch, head, ruling)
+        doubted = {} if behaviour.acting.ranks else _overruled(behaviour, head, ruling, why)
+        if behaviour.doubts.bound:
+            doubted |= _doubted(behaviour, batch, head, context, why)
+        choice = _explore(behaviour, batch, head, context, ruling, bodies, why)
         choice.doubted = doubted
-        if ruling.unlisted is not None and plane.shield.refuses:
-            _refuse(plane, context, ruling, ruling.unlisted, choice)
+        if ruling.unlisted is not None and behaviour.shield.refuses:
+            _refuse(behaviour, context, ruling, ruling.unlisted, choice)
     if choice.why:
-        _fall_back(plane, context, ruling, choice)
-    return records_of(plane, flight, head, ruling, bodies, choice)
+        _fall_back(behaviour, context, ruling, choice)
+    return records_of(behaviour, batch, head, ruling, bodies, choice)
 
 
-def context_of(plane: Plane, rows: Sequence[Request], observation: np.ndarray) -> Context:
+def context_of(behaviour: Behaviour, rows: Sequence[Request], observation: np.ndarray) -> Context:
     """What the guards see of requests and their observation[N, ...]."""
-    names = plane.schema.facts
+    names = behaviour.schema.facts
     told = [[(row.facts or {}).get(name, np.nan) for name in names] for row in rows] if names else None
     mask = None
     if any(row.mask is not None for row in rows):
-        everything = [True] * plane.shield.domain.width
+        everything = [True] * behaviour.shield.domain.width
         mask = np.array([everything if row.mask is None else row.mask for row in rows], dtype=np.bool_)
     return Context(
         observation=observation,
@@ -69,16 +69,16 @@ def context_of(plane: Plane, rows: Sequence[Request], observation: np.ndarray) -
     )
 
 
-def _bodies(plane: Plane, flight: Flight) -> list[bytes]:
+def _bodies(behaviour: Behaviour, batch: Batch) -> list[bytes]:
     """The ids' bodies, from which every draw is made."""
-    prefix = body_prefix(plane.key, plane.writer)
-    places = range(flight.seq, flight.seq + len(flight.rows))
-    return [body_of(prefix, flight.ms, seq, flight.track, unlogged=flight.unlogged) for seq in places]
+    prefix = body_prefix(behaviour.key, behaviour.writer)
+    places = range(batch.seq, batch.seq + len(batch.rows))
+    return [body_of(prefix, batch.ms, seq, batch.track, unlogged=batch.unlogged) for seq in places]
 
 
 def _explore(
-    plane: Plane,
-    flight: Flight,
+    behaviour: Behaviour,
+    batch: Batch,
     head: np.ndarray,
     context: Context,
     ruling: AnyRuling,
@@ -86,28 +86,28 @@ def _explore(
     why: dict[int, PolicyUnavailable],
 ) -> Choice:
     """Draw inside the shield for every row that the policy can decide, then check what was drawn."""
-    acting = plane.acting
-    draw, blocks = plane.key.draw, acting.blocks
-    exploring = [flight.may_explore and row.explore for row in flight.rows]
+    acting = behaviour.acting
+    draw, blocks = behaviour.key.draw, acting.blocks
+    exploring = [batch.may_explore and row.explore for row in batch.rows]
     if not why:
         uniform = uniforms(b"".join([draw(body, blocks) for body in bodies]), blocks)
         numbers = head.astype(np.float64)
         choice = Choice.drawn(acting.draw(exploring, numbers, ruling.leaves, uniform))
-        _move(plane, ruling, choice, lambda: acting.greedy(numbers, ruling.leaves, uniform).proposed, exploring)
-        passes = plane.shield.check(context, choice.action)
+        _move(behaviour, ruling, choice, lambda: acting.greedy(numbers, ruling.leaves, uniform).proposed, exploring)
+        passes = behaviour.shield.check(context, choice.action)
         if np.count_nonzero(passes) < len(passes):
-            there = plane.shield.domain.there
+            there = behaviour.shield.domain.there
             nowhere = there(choice.proposed) & ~there(choice.action)
             failed = np.flatnonzero(~passes).tolist()
             choice.why.update((i, NoSafeAction() if nowhere[i] else CheckFailed()) for i in failed)
         return choice
-    choice = Choice.nothing(len(bodies), plane.shield.domain.nothing, why)
+    choice = Choice.nothing(len(bodies), behaviour.shield.domain.nothing, why)
     left = [i for i in range(len(bodies)) if i not in why]
     if left:
         # The rows that are left are a flight of their own, whose choices are put back in place.
         part = _explore(
-            plane,
-            msgspec.structs.replace(flight, rows=[flight.rows[i] for i in left]),
+            behaviour,
+            msgspec.structs.replace(batch, rows=[batch.rows[i] for i in left]),
             head[left],
             context.rows(np.array(left)),
             ruling.rows(np.array(left)),
@@ -119,14 +119,14 @@ def _explore(
 
 
 def _move(
-    plane: Plane, ruling: AnyRuling, choice: Choice, best: Callable[[], Actions], exploring: Sequence[bool]
+    behaviour: Behaviour, ruling: AnyRuling, choice: Choice, best: Callable[[], Actions], exploring: Sequence[bool]
 ) -> None:
     """Move what was drawn to where it is allowed.
 
     Of half-spaces a draw knows nothing: they may move it and the best to one point, or apart, so whether it explores is
     seen after both were moved. Together, because that costs less than one by one.
     """
-    explores = any(exploring) and plane.explorer.kind != GREEDY.kind
+    explores = any(exploring) and behaviour.explorer.kind != GREEDY.kind
     if not (explores and isinstance(ruling, BoxRuling) and ruling.region.most.size):
         choice.action = ruling.nearest(choice.proposed, choice.action)
         return
@@ -136,23 +136,25 @@ def _move(
     choice.explored = exploring & some(np.abs(choice.action - there) > EXACT * ruling.scale)
 
 
-def _undecidable(plane: Plane, flight: Flight, head: np.ndarray, ruling: AnyRuling) -> dict[int, PolicyUnavailable]:
+def _undecidable(
+    behaviour: Behaviour, batch: Batch, head: np.ndarray, ruling: AnyRuling
+) -> dict[int, PolicyUnavailable]:
     """Rows the policy cannot decide, and why: nothing left to choose, or numbers that nothing can be drawn from."""
     why: dict[int, PolicyUnavailable] = {}
-    choosable = plane.shield.domain.choosable(ruling.leaves)
+    choosable = behaviour.shield.domain.choosable(ruling.leaves)
     if np.count_nonzero(choosable) < len(choosable):
         why.update((i, NoSafeAction()) for i in np.flatnonzero(~choosable).tolist())
     # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
-    sound = plane.acting.sound(head)
+    sound = behaviour.acting.sound(head)
     if np.count_nonzero(sound) < sound.size:
         why.update((i, InvalidOutput()) for i in np.flatnonzero(~sound.all(axis=1)).tolist())
-    if plane.mask_required:
-        why.update((i, MaskMissing()) for i, row in enumerate(flight.rows) if row.mask is None)
+    if behaviour.mask_required:
+        why.update((i, MaskMissing()) for i, row in enumerate(batch.rows) if row.mask is None)
     return why
 
 
 def _overruled(
-    plane: Plane, head: np.ndarray, ruling: AnyRuling, why: dict[int, PolicyUnavailable]
+    behaviour: Behaviour, head: np.ndarray, ruling: AnyRuling, why: dict[int, PolicyUnavailable]
 ) -> dict[int, list[Violation]]:
     """Put the rows whose one chosen action is forbidden beside those that the policy cannot decide; what forbids it.
 
@@ -164,9 +166,9 @@ def _overruled(
     if not left.size:
         return {}
     numbers = head[left].astype(np.float64)
-    chosen = plane.acting.greedy(numbers, ruling.leaves[left], np.empty((len(left), 0))).proposed
+    chosen = behaviour.acting.greedy(numbers, ruling.leaves[left], np.empty((len(left), 0))).proposed
     said: dict[int, list[Violation]] = {}
-    for name, mode, hits in ruling.forbidding(left, plane.shield.domain.columns(chosen)):
+    for name, mode, hits in ruling.forbidding(left, behaviour.shield.domain.columns(chosen)):
         if mode == "deny":
             for i in left[np.broadcast_to(hits, left.shape)].tolist():
                 said.setdefault(i, []).append(violation(name, "prevented", mode))
@@ -175,13 +177,13 @@ def _overruled(
 
 
 def _doubted(
-    plane: Plane, flight: Flight, head: np.ndarray, context: Context, why: dict[int, PolicyUnavailable]
+    behaviour: Behaviour, batch: Batch, head: np.ndarray, context: Context, why: dict[int, PolicyUnavailable]
 ) -> dict[int, list[Violation]]:
     """Put the rows that a doubt denies the policy beside those it cannot decide; what all doubts say of each row."""
-    spread = None if flight.spread is None else np.array(flight.spread, dtype=np.float64)
+    spread = None if batch.spread is None else np.array(batch.spread, dtype=np.float64)
     said: dict[int, list[Violation]] = {}
     denied: dict[int, PolicyUnavailable] = {}
-    for doubt, hits in plane.doubts.about(Answer(context, head.astype(np.float64), spread, _ages(flight))):
+    for doubt, hits in behaviour.doubts.about(Answer(context, head.astype(np.float64), spread, _ages(batch))):
         for i in np.flatnonzero(hits).tolist():
             if i not in why:
                 verdict = "prevented" if doubt.mode == "deny" else "reported"
@@ -192,21 +194,21 @@ def _doubted(
     return said
 
 
-def _ages(flight: Flight) -> np.ndarray:
+def _ages(batch: Batch) -> np.ndarray:
     """How old each observation is now, by the clock that stamped the request and the time it took since: all logged."""
-    taken = [round((flight.departed - row.read) * 1e6) + flight.infer_us for row in flight.rows]
-    told = zip(flight.rows, taken, strict=True)
+    taken = [round((batch.infer_began - row.read) * 1e6) + batch.infer_us for row in batch.rows]
+    told = zip(batch.rows, taken, strict=True)
     return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
 
 
-def _refuse(plane: Plane, context: Context, ruling: AnyRuling, unlisted: Asked, choice: Choice) -> None:
+def _refuse(behaviour: Behaviour, context: Context, ruling: AnyRuling, unlisted: Asked, choice: Choice) -> None:
     """Put the rows whose draw is refused by constraints of which no mask and no region was made beside those left
     nothing to choose.
 
     How often a draw is refused nobody works out. So it is not known how probable that is which is done then, whether it
     is done for this or drawn. Where the draw is certain, everything is.
     """
-    domain = plane.shield.domain
+    domain = behaviour.shield.domain
     rows = np.array([i for i in range(len(context)) if isinstance(choice.why.get(i, CheckFailed()), CheckFailed)])
     if not rows.size:
         return
@@ -220,24 +222,24 @@ def _refuse(plane: Plane, context: Context, ruling: AnyRuling, unlisted: Asked, 
     chancy = (choice.propensity[rows] < 1) | np.array([choice.measure[i] != "mass" for i in rows])
     if np.count_nonzero(chancy):
         left = rows[chancy]
-        _, action, passes = advised(plane, context.rows(left), ruling, left)
+        _, action, passes = advised(behaviour, context.rows(left), ruling, left)
         otherwise = np.where(
-            passes[:, None], action, domain.nothing if plane.last_resort is None else plane.last_resort
+            passes[:, None], action, domain.nothing if behaviour.last_resort is None else behaviour.last_resort
         )
         same = ~domain.differ(otherwise, choice.action[left])
         choice.unknown.update(left[refused[chancy] | same].tolist())
 
 
-def _fall_back(plane: Plane, context: Context, ruling: AnyRuling, choice: Choice) -> None:
+def _fall_back(behaviour: Behaviour, context: Context, ruling: AnyRuling, choice: Choice) -> None:
     """Let the baseline propose where the policy could not decide; refused, the last resort leaves, or nothing."""
     rows = np.array(sorted(choice.why))
     there = context.rows(rows)
-    domain = plane.shield.domain
-    proposal, action, passes = advised(plane, there, ruling, rows)
+    domain = behaviour.shield.domain
+    proposal, action, passes = advised(behaviour, there, ruling, rows)
     # A draw may have proposed and done the same array.
     choice.proposed = choice.proposed.copy()
     choice.proposed[rows], choice.action[rows] = proposal, action
-    choice.action[rows[~passes]] = domain.nothing if plane.last_resort is None else plane.last_resort
+    choice.action[rows[~passes]] = domain.nothing if behaviour.last_resort is None else behaviour.last_resort
     choice.propensity[rows] = 1.0
     choice.explored[rows] = False
     choice.beyond.difference_update(choice.why)
@@ -246,21 +248,23 @@ def _fall_back(plane: Plane, context: Context, ruling: AnyRuling, choice: Choice
         choice.source[i] = "baseline" if passed else "last_resort"
 
 
-def advised(plane: Plane, there: Context, ruling: AnyRuling, rows: Integers) -> tuple[Actions, Actions, Booleans]:
+def advised(
+    behaviour: Behaviour, there: Context, ruling: AnyRuling, rows: Integers
+) -> tuple[Actions, Actions, Booleans]:
     """What the baseline proposes for some rows[M] of a ruling, ``there`` being theirs; what comes of it, and whether
     that passes."""
-    proposal = plane.baseline(there)
+    proposal = behaviour.baseline(there)
     action = ruling.rows(rows).nearest(proposal, proposal)
-    permitted = ruling.permits(rows, plane.shield.domain.columns(action))
-    return proposal, action, plane.shield.check(there, action) & permitted
+    permitted = ruling.permits(rows, behaviour.shield.domain.columns(action))
+    return proposal, action, behaviour.shield.check(there, action) & permitted
 
 
-def weights_of(plane: Plane, flight: Flight, records: Sequence[Decision | Refused]) -> dict[int, list[float]]:
+def weights_of(behaviour: Behaviour, batch: Batch, records: Sequence[Decision | Refused]) -> dict[int, list[float]]:
     """What each executed action counts for, by row, for the constraints that keep count."""
     done = {i: record.action for i, record in enumerate(records) if isinstance(record, Decision)}
     if not done:
         return {}
-    there = context_of(plane, flight.rows, flight.observation)
-    if len(done) < len(flight.rows):
+    there = context_of(behaviour, batch.rows, batch.observation)
+    if len(done) < len(batch.rows):
         there = there.rows(np.array(list(done)))
-    return dict(zip(done, plane.shield.weights(there, np.array(list(done.values()))), strict=True))
+    return dict(zip(done, behaviour.shield.weights(there, np.array(list(done.values()))), strict=True))

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from service.decision.batch import Plane
-from service.decision.commit import Landed
+from service.decision.batch import Behaviour
+from service.decision.commit import Committed
 from service.decision.decide import advised, context_of
 from service.log.ids import body_of, body_prefix
 from service.log.records import Decision
@@ -24,23 +24,23 @@ EVERY = 1000
 BASELINE, LAST_RESORT = "baseline", "last_resort"
 
 
-class Rungs:
+class FallbackProbe:
     """When each rung last gave an action that passed the shield. Times are in seconds, monotonic."""
 
-    def __init__(self, plane: Plane, stale_s: float) -> None:
-        self._plane = plane
+    def __init__(self, behaviour: Behaviour, stale_s: float) -> None:
+        self._behaviour = behaviour
         self._stale_s = stale_s
-        self._prefix = body_prefix(plane.key, plane.writer)
+        self._prefix = body_prefix(behaviour.key, behaviour.writer)
         self._traffic: float | None = None
         # The next place in the log that is drawn, and when the rungs are tried without one: at once, to begin with.
         self._due = 0
         self._again = -math.inf
-        names = (BASELINE,) if plane.last_resort is None else (BASELINE, LAST_RESORT)
+        names = (BASELINE,) if behaviour.last_resort is None else (BASELINE, LAST_RESORT)
         self.last_success: dict[str, float | None] = dict.fromkeys(names)
 
-    def landed(self, landed: Landed, now: float) -> None:
+    def committed(self, committed: Committed, now: float) -> None:
         """Take in what a flight shows of the rungs, and put the row to them that is drawn."""
-        records = landed.records
+        records = committed.records
         if not records:
             return
         self._traffic = now
@@ -51,7 +51,7 @@ class Rungs:
             return
         for row in self.rows(records[0].seq, len(records)) or [0] * (now >= self._again):
             self._again = now + self._stale_s / 2
-            self._try(landed, row, now)
+            self._try(committed, row, now)
         block = records[-1].seq // EVERY
         self._due = min(place for place in map(self._place, (block, block + 1)) if place > records[-1].seq)
 
@@ -62,7 +62,7 @@ class Rungs:
 
     def _place(self, block: int) -> int:
         """Which of a thousand places in the log is drawn."""
-        drawn = self._plane.key.draw(body_of(self._prefix, 0, block, "shadow"))
+        drawn = self._behaviour.key.draw(body_of(self._prefix, 0, block, "shadow"))
         return block * EVERY + int.from_bytes(drawn[:8], "little") % EVERY
 
     def told(self, now: float) -> dict[str, dict[str, Any]]:
@@ -77,18 +77,18 @@ class Rungs:
             for rung, s in ago.items()
         }
 
-    def _try(self, landed: Landed, row: int, now: float) -> None:
+    def _try(self, committed: Committed, row: int, now: float) -> None:
         """Put one decided row to every rung, each by itself."""
-        plane = self._plane
-        context = context_of(plane, landed.requests[row : row + 1], landed.observation[row : row + 1])
+        behaviour = self._behaviour
+        context = context_of(behaviour, committed.requests[row : row + 1], committed.observation[row : row + 1])
 
         def baseline() -> bool:
-            _, _, passes = advised(plane, context, plane.shield.judge(context), np.array([0]))
+            _, _, passes = advised(behaviour, context, behaviour.shield.judge(context), np.array([0]))
             return bool(passes[0])
 
         def last_resort() -> bool:
-            assert plane.last_resort is not None  # noqa: S101 - or there is no such rung
-            return bool(plane.shield.check(context, plane.last_resort[None])[0])
+            assert behaviour.last_resort is not None  # noqa: S101 - or there is no such rung
+            return bool(behaviour.shield.check(context, behaviour.last_resort[None])[0])
 
         tries: dict[str, Callable[[], bool]] = {BASELINE: baseline, LAST_RESORT: last_resort}
         for rung in self.last_success:
@@ -99,7 +99,7 @@ class Rungs:
                 _log.exception("the rung %s was tried and has a fault", rung)
 
     def __repr__(self) -> str:
-        return f"<Rungs {self.last_success}>"
+        return f"<FallbackProbe {self.last_success}>"
 
 
 def _worked(record: Decision) -> bool:

@@ -7,28 +7,28 @@ import numpy as np
 
 from guards.baselines import KEPT, Remember
 from guards.records import Context, History
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import context_of, weights_of
 from service.log.records import Decision, Refused
 
 
-def advanced(plane: Plane, flight: Flight, records: Sequence[Decision | Refused]) -> dict[int, History]:
+def advanced(behaviour: Behaviour, batch: Batch, records: Sequence[Decision | Refused]) -> dict[int, History]:
     """The history after each decision, by row; ``records`` are of the flight's first rows."""
-    shield, histories = plane.shield, dict[int, History]()
-    weights = weights_of(plane, flight, records) if shield.weighs else {}
-    for i, (row, record) in enumerate(zip(flight.rows, records, strict=False)):
+    shield, histories = behaviour.shield, dict[int, History]()
+    weights = weights_of(behaviour, batch, records) if shield.weighs else {}
+    for i, (row, record) in enumerate(zip(batch.rows, records, strict=False)):
         if isinstance(record, Decision) and row.entry is not None:
             histories[i] = shield.advanced(row.entry.history, record.action, row.now, weights.get(i))
-    if plane.remember is not None:
+    if behaviour.remember is not None:
         made = {i: record for i, record in enumerate(records) if isinstance(record, Decision)}
-        for i, kept in _kept(plane.remember, plane, flight, made).items():
+        for i, kept in _kept(behaviour.remember, behaviour, batch, made).items():
             histories[i] = replace(histories[i], kept={**histories[i].kept, KEPT: kept})
     return histories
 
 
-def continued(plane: Plane, there: Context, decisions: Sequence[Decision]) -> list[History]:
+def continued(behaviour: Behaviour, there: Context, decisions: Sequence[Decision]) -> list[History]:
     """The history after each decision, ``there`` being what the guards saw of them: as it was when they were made."""
-    shield, remember = plane.shield, plane.remember
+    shield, remember = behaviour.shield, behaviour.remember
     actions, nows = np.array([one.action for one in decisions]), there.now.tolist()
     weights: Sequence[Sequence[float] | None] = shield.weights(there, actions) if shield.weighs else [None] * len(nows)
     rows = zip(there.histories, decisions, nows, weights, strict=True)
@@ -41,11 +41,13 @@ def continued(plane: Plane, there: Context, decisions: Sequence[Decision]) -> li
     return [replace(history, kept={**history.kept, KEPT: kept}) if kept else history for history, kept in both]
 
 
-def _kept(remember: Remember, plane: Plane, flight: Flight, made: dict[int, Decision]) -> dict[int, tuple[float, ...]]:
+def _kept(
+    remember: Remember, behaviour: Behaviour, batch: Batch, made: dict[int, Decision]
+) -> dict[int, tuple[float, ...]]:
     """What the baseline remembers of each decision, by row, where there is something."""
     if not made:
         return {}
-    there = context_of(plane, flight.rows, flight.observation).rows(np.array(list(made)))
+    there = context_of(behaviour, batch.rows, batch.observation).rows(np.array(list(made)))
     actions = np.array([record.action for record in made.values()])
     own = np.array([record.source == "baseline" for record in made.values()])
     told = zip(made, remember(there, actions, own), strict=True)

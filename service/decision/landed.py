@@ -9,7 +9,7 @@ from service.decision.requests import Request
 from service.log.records import Decision, Feedback, Refused
 
 
-class Landed(Struct, frozen=True, kw_only=True, eq=False):
+class Committed(Struct, frozen=True, kw_only=True, eq=False):
     """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
 
     version: str
@@ -17,7 +17,7 @@ class Landed(Struct, frozen=True, kw_only=True, eq=False):
     requests: Sequence[Request]
     feedback: Sequence[Feedback]
     observation: np.ndarray
-    departed: float
+    infer_began: float
     infer_us: int
     decide_us: int
     journal_us: int

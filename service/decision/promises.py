@@ -15,7 +15,7 @@ from service.log.sync import Sync
 
 
 @dataclass(frozen=True, slots=True)
-class _Promise:
+class _Queued:
     """What is done once it is on the disk, or is taken back; ``voids`` tells which."""
 
     voids: int
@@ -23,18 +23,18 @@ class _Promise:
     take_back: Callable[[], None]
 
 
-class Promises:
+class SyncQueue:
     """Those of one journal."""
 
     def __init__(self, journal: DurableJournal) -> None:
         self._journal = journal
-        self._waiting: list[_Promise] = []
+        self._waiting: list[_Queued] = []
         self._running: asyncio.Future[OSError | None] | None = None
         self._more = False
 
     def add(self, keep: Callable[[], None], take_back: Callable[[], None]) -> None:
         """Have what was just appended synced; one of the two is called in the loop when it is known how that went."""
-        self._waiting.append(_Promise(self._journal.voids, keep, take_back))
+        self._waiting.append(_Queued(self._journal.voids, keep, take_back))
         self.harden()
 
     def kept(self) -> "asyncio.Future[bool]":
@@ -67,7 +67,7 @@ class Promises:
         self._running = asyncio.get_running_loop().run_in_executor(None, sync.attempt)
         self._running.add_done_callback(lambda done: self._finished(group, sync, done.result()))
 
-    def _finished(self, group: list[_Promise], sync: Sync, error: OSError | None) -> None:
+    def _finished(self, group: list[_Queued], sync: Sync, error: OSError | None) -> None:
         self._running = None
         journal = self._journal
         kept = journal.finish(sync, error)
@@ -83,4 +83,4 @@ class Promises:
             self._start()
 
     def __repr__(self) -> str:
-        return f"<Promises {len(self._waiting)} wait, {'a' if self._running else 'no'} sync runs>"
+        return f"<SyncQueue {len(self._waiting)} wait, {'a' if self._running else 'no'} sync runs>"

@@ -12,10 +12,10 @@ from export.spec import ActionSpace, Box
 from guards.errors import PolicyUnavailable
 from guards.records import Action
 from guards.shield import AnyRuling, Ruling, Violation, violation
-from service.decision.batch import Choice, Flight, Plane
+from service.decision.batch import Batch, Behaviour, Choice
 from service.decision.explore.explorers import GREEDY
 from service.decision.requests import Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import public_id_of_body
 from service.log.records import (
     HEAD_LIMIT,
@@ -53,7 +53,7 @@ _NO_DOUBTS = Doubts(None, None)
 class _Told(Struct, frozen=True, gc=False):
     """What there is to tell of a row, taken out of the arrays that it was decided in."""
 
-    before: Moment
+    before: SessionState
     body: bytes
     action: Action | None
     proposed: Action | None
@@ -68,26 +68,26 @@ class _Told(Struct, frozen=True, gc=False):
 
 
 def records_of(
-    plane: Plane,
-    flight: Flight,
+    behaviour: Behaviour,
+    batch: Batch,
     head: np.ndarray | PolicyUnavailable,
     ruling: AnyRuling,
     bodies: list[bytes],
     choice: Choice,
 ) -> list[Decision | Refused]:
     """One record a row, in the order of the rows."""
-    said = _violations(plane, ruling, choice)
-    moved, projected = _moves(ruling, choice, plane.schema.action)
+    said = _violations(behaviour, ruling, choice)
+    moved, projected = _moves(ruling, choice, behaviour.schema.action)
     doubtful = bool(choice.why or choice.beyond or choice.unknown or projected)
-    rows = _told(plane, flight, head, ruling, bodies, choice, moved)
+    rows = _told(behaviour, batch, head, ruling, bodies, choice, moved)
     records = [
-        _refused(flight, i, choice, row, said.get(i, _NOTHING))
+        _refused(batch, i, choice, row, said.get(i, _NOTHING))
         if row.action is None
         else _decision(
-            plane,
-            flight,
+            behaviour,
+            batch,
             i,
-            flight.rows[i],
+            batch.rows[i],
             row,
             row.action,
             _doubts(choice, i, projected) if doubtful else _NO_DOUBTS,
@@ -95,14 +95,14 @@ def records_of(
         )
         for i, row in enumerate(rows)
     ]
-    if flight.spread is None and flight.memory is None:
+    if batch.spread is None and batch.memory is None:
         return records
-    return [_completed(flight, i, record) for i, record in enumerate(records)]
+    return [_completed(batch, i, record) for i, record in enumerate(records)]
 
 
 def _told(
-    plane: Plane,
-    flight: Flight,
+    behaviour: Behaviour,
+    batch: Batch,
     head: np.ndarray | PolicyUnavailable,
     ruling: AnyRuling,
     bodies: list[bytes],
@@ -110,19 +110,19 @@ def _told(
     moved: list[float | None],
 ) -> Iterator[_Told]:
     """What there is to tell, row by row."""
-    domain = plane.shield.domain
+    domain = behaviour.shield.domain
     heads: Sequence[Packed | None] = [None] * len(bodies)
     if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT:
         heads = packed_rows(head)
     rows = zip(
         # The turn finds what a row continues before the flight departs: there is one for each.
-        [row.entry for row in flight.rows if row.entry is not None],
+        [row.entry for row in batch.rows if row.entry is not None],
         bodies,
         domain.told(choice.action),
         domain.told(choice.proposed),
         choice.propensity.tolist(),
         choice.explored.tolist(),
-        listed_rows(flight.observation),
+        listed_rows(batch.observation),
         listed_rows(ruling.allowed.reshape(len(bodies), *domain.shape)),
         heads,
         choice.measure,
@@ -133,21 +133,21 @@ def _told(
     return starmap(_Told, rows)
 
 
-def _completed(flight: Flight, i: int, record: Decision | Refused) -> Decision | Refused:
+def _completed(batch: Batch, i: int, record: Decision | Refused) -> Decision | Refused:
     """A record with what only some policies have: a spread, a memory."""
     if isinstance(record, Refused):
         return record
-    spread = None if flight.spread is None else flight.spread[i]
-    memory = None if flight.memory is None else flight.memory[i]
+    spread = None if batch.spread is None else batch.spread[i]
+    memory = None if batch.memory is None else batch.memory[i]
     return msgspec.structs.replace(record, spread=spread, memory=memory)
 
 
-def _refused(flight: Flight, i: int, choice: Choice, told: _Told, violations: list[Violation]) -> Refused:
+def _refused(batch: Batch, i: int, choice: Choice, told: _Told, violations: list[Violation]) -> Refused:
     """The record of a row that no action could be found for."""
-    row = flight.rows[i]
+    row = batch.rows[i]
     return Refused(
-        seq=flight.seq + i,
-        ms=flight.ms,
+        seq=batch.seq + i,
+        ms=batch.ms,
         session=row.session,
         at=row.at,
         observation=told.observation,
@@ -157,8 +157,8 @@ def _refused(flight: Flight, i: int, choice: Choice, told: _Told, violations: li
 
 
 def _decision(
-    plane: Plane,
-    flight: Flight,
+    behaviour: Behaviour,
+    batch: Batch,
     i: int,
     row: Request,
     told: _Told,
@@ -168,19 +168,19 @@ def _decision(
 ) -> Decision:
     """The record of a row."""
     return Decision(
-        seq=flight.seq + i,
-        ms=flight.ms,
-        id=plane.key.token(told.body),
+        seq=batch.seq + i,
+        ms=batch.ms,
+        id=behaviour.key.token(told.body),
         session=row.session,
         episode=told.before.episode or (public_id_of_body(told.body) if _begins(told.before) else None),
         step=told.before.history.step if told.before.history.known else None,
         at=row.at,
         observed_at=row.observed_at,
         previous=told.before.decision_id,
-        track=flight.track,
-        track_probability=flight.track_probability,
-        version=flight.version,
-        digest=flight.digest,
+        track=batch.track,
+        track_probability=batch.track_probability,
+        version=batch.version,
+        digest=batch.digest,
         observation=told.observation,
         facts=row.facts,
         mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
@@ -188,14 +188,14 @@ def _decision(
         head=told.head,
         allowed=told.allowed,
         state=told.before.history,
-        config=plane.config,
-        explorer=plane.explorer.kind if flight.may_explore and row.explore else GREEDY.kind,
-        key=plane.key.number,
+        config=behaviour.config,
+        explorer=behaviour.explorer.kind if batch.may_explore and row.explore else GREEDY.kind,
+        key=behaviour.key.number,
         proposed=told.proposed,
         action=action,
         propensity=told.propensity,
         measure=told.measure,
-        squash=plane.acting.squash,
+        squash=behaviour.acting.squash,
         propensity_ok=doubts.lost is None,
         why_not_ok=doubts.lost,
         source=told.source,
@@ -203,13 +203,13 @@ def _decision(
         violations=violations,
         explored=told.explored,
         moved=told.moved,
-        generation=flight.generation,
-        durations={"wait_us": round((flight.departed - row.read) * 1e6), "infer_us": flight.infer_us},
-        durability=plane.durability,
+        generation=batch.generation,
+        durations={"wait_us": round((batch.infer_began - row.read) * 1e6), "infer_us": batch.infer_us},
+        durability=behaviour.durability,
     )
 
 
-def _begins(before: Moment) -> bool:
+def _begins(before: SessionState) -> bool:
     """Whether an episode begins with what comes after."""
     return before.decision_id is None or before.starts
 
@@ -240,15 +240,15 @@ def _moves(ruling: AnyRuling, choice: Choice, box: ActionSpace) -> tuple[list[fl
     return told, set(np.flatnonzero(lost).tolist())
 
 
-def _violations(plane: Plane, ruling: AnyRuling, choice: Choice) -> dict[int, list[Violation]]:
+def _violations(behaviour: Behaviour, ruling: AnyRuling, choice: Choice) -> dict[int, list[Violation]]:
     """What the constraints have to say of each row: of proposals that they masked, and of what was executed."""
-    domain = plane.shield.domain
+    domain = behaviour.shield.domain
     masked = domain.differ(choice.proposed, choice.action)
     speak = masked
     if choice.why:
         # A last resort may be the very action that was refused: then it was executed against a constraint.
         speak = speak | np.array([source == "last_resort" for source in choice.source])
-    if plane.shield.reports:
+    if behaviour.shield.reports:
         speak = speak | ruling.reported(domain.columns(choice.action))
     if not np.count_nonzero(speak):
         return choice.doubted
@@ -259,7 +259,7 @@ def _violations(plane: Plane, ruling: AnyRuling, choice: Choice) -> dict[int, li
         if mode == "deny":
             for i in rows[hits & meant].tolist():
                 said[i].append(violation(name, "prevented", mode))
-    if choice.why or plane.shield.reports:
+    if choice.why or behaviour.shield.reports:
         done = domain.there(choice.action[rows])
         for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.action[rows])):
             for i in rows[hits & done].tolist():

@@ -10,16 +10,16 @@ import numpy as np
 
 from guards.errors import InferenceFailed, PolicyUnavailable
 from service.decision.requests import Request
-from service.decision.sessions import Memory
+from service.decision.sessions import RecurrentState
 from service.log.records import MEMORY_LIMIT, Decision, Packed, packed_rows, unlisted
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.engine import Engine
 
 # So many steps are run together where those of earlier processes are.
-RELIVED_ROWS = 32
+REPLAYED_ROWS = 32
 
 
-def recalled(requests: Sequence[Request], engine: Engine) -> tuple[list[Request], list[Request]]:
+def split_by_state(requests: Sequence[Request], engine: Engine) -> tuple[list[Request], list[Request]]:
     """The requests whose memory is here, and those whose memory is not."""
     known: list[Request] = []
     lost: list[Request] = []
@@ -28,41 +28,46 @@ def recalled(requests: Sequence[Request], engine: Engine) -> tuple[list[Request]
     return known, lost
 
 
-def gathered(requests: Sequence[Request], engine: Engine) -> tuple[np.ndarray, ...]:
+def stacked_states(requests: Sequence[Request], engine: Engine) -> tuple[np.ndarray, ...]:
     """What goes into the network for requests whose memory is here: one [N, ...] for each that the policy has."""
     values = [before for request in requests if (before := _before(request, engine)) is not None]
     return tuple(np.stack(rows) for rows in zip(*values, strict=True))
 
 
-def entered(requests: Sequence[Request], engine: Engine) -> list[dict[str, Packed]]:
+def logged_states(requests: Sequence[Request], engine: Engine) -> list[dict[str, Packed]]:
     """What the log says of it, by name and row: nothing where it is too large to be logged."""
     if sum(one.size for one in engine.initial) > MEMORY_LIMIT:
         return [{}] * len(requests)
     names = [one.name for one in engine.manifest.memory]
-    packed = [packed_rows(memory) for memory in gathered(requests, engine)]
+    packed = [packed_rows(memory) for memory in stacked_states(requests, engine)]
     return [dict(zip(names, row, strict=True)) for row in zip(*packed, strict=True)]
 
 
-def left(answer: Answered | PolicyUnavailable, digest: str) -> dict[int, Memory]:
+def states_after(answer: ModelOutput | PolicyUnavailable, digest: str) -> dict[int, RecurrentState]:
     """What is known after the step, by row; where it holds what is no number, it is lost."""
-    if not isinstance(answer, Answered):
+    if not isinstance(answer, ModelOutput):
         return {}
     count = len(answer.head)
     finite = np.all([np.isfinite(one).reshape(count, -1).all(axis=1) for one in answer.memory], axis=0)
     # Copies: a row of the batch would keep all of it alive.
-    return {i: Memory(digest, tuple(one[i].copy() for one in answer.memory)) for i in np.flatnonzero(finite).tolist()}
+    return {
+        i: RecurrentState(digest, tuple(one[i].copy() for one in answer.memory))
+        for i in np.flatnonzero(finite).tolist()
+    }
 
 
-def relived(decisions: Sequence[Decision], observation: np.ndarray, engine: Engine) -> dict[int, Memory]:
+def replayed_states(
+    decisions: Sequence[Decision], observation: np.ndarray, engine: Engine
+) -> dict[int, RecurrentState]:
     """What is known after the steps of earlier decisions, by row: the version is run once more for what was logged.
 
     Not of a step that it was not run for, or another version was; nor of one whose memory was too large for the log,
     unless an episode began with it.
     """
     before = {i: values for i, one in enumerate(decisions) if (values := _logged(one, engine)) is not None}
-    rows, found = list(before), dict[int, Memory]()
-    for at in range(0, len(rows), RELIVED_ROWS):
-        part = rows[at : at + RELIVED_ROWS]
+    rows, found = list(before), dict[int, RecurrentState]()
+    for at in range(0, len(rows), REPLAYED_ROWS):
+        part = rows[at : at + REPLAYED_ROWS]
         mask = np.array([_mask(decisions[i], engine) for i in part]) if engine.masked else None
         try:
             memory = tuple(np.stack(values) for values in zip(*(before[i] for i in part), strict=True))
@@ -70,7 +75,7 @@ def relived(decisions: Sequence[Decision], observation: np.ndarray, engine: Engi
             answer = engine.infer(inputs) if engine.inline else engine.run(inputs, None)
         except (InferenceFailed, ValueError):
             continue
-        found |= {part[i]: memory for i, memory in left(answer, engine.digest).items()}
+        found |= {part[i]: memory for i, memory in states_after(answer, engine.digest).items()}
     return found
 
 
@@ -91,4 +96,4 @@ def _mask(decision: Decision, engine: Engine) -> np.ndarray:
 
 
 def _before(request: Request, engine: Engine) -> tuple[np.ndarray, ...] | None:
-    return None if request.entry is None else request.entry.recalled(engine.digest, engine.initial)
+    return None if request.entry is None else request.entry.split_by_state(engine.digest, engine.initial)

@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 from msgspec import Struct
 
-from service.decision.sessions import Moment, Report, Sessions
+from service.decision.sessions import Report, Sessions, SessionState
 from service.errors import RequestRefused
 from service.log.records import Decision, Feedback, Refused
 
@@ -52,10 +52,10 @@ class Request(Struct, kw_only=True):
     answer: Waiter
     timed: bool = False
     report: Report | None = None
-    entry: Moment | None = None
-    left: Moment | None = None
+    entry: SessionState | None = None
+    after: SessionState | None = None
 
-    def enter(self, sessions: Sessions) -> Moment:
+    def enter(self, sessions: Sessions) -> SessionState:
         """Find what the request continues."""
         if self.begins:
             entry = sessions.begun(self.now)

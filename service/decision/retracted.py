@@ -9,7 +9,7 @@ from service.decision.requests import Request
 from service.decision.sessions import Sessions
 from service.errors import NotDurable
 from service.log.records import Decision, Feedback, Refused
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 
 # So many are known, for those who were about to go on from them.
 _KNOWN = 10_000
@@ -39,8 +39,8 @@ class Retracted:
         self._sessions.go_on([told.decision_id for told in feedback if told.ends])
 
     def without(
-        self, requests: list[Request], observation: np.ndarray, answer: Answered | PolicyUnavailable
-    ) -> tuple[list[Request], np.ndarray, Answered | PolicyUnavailable]:
+        self, requests: list[Request], observation: np.ndarray, answer: ModelOutput | PolicyUnavailable
+    ) -> tuple[list[Request], np.ndarray, ModelOutput | PolicyUnavailable]:
         """A flight without the rows that would go on from one of them, because they were being inferred meanwhile."""
         left = []
         for i, request in enumerate(requests):
@@ -50,7 +50,7 @@ class Retracted:
                 left.append(i)
         if len(left) == len(requests):
             return requests, observation, answer
-        part = answer.rows(left) if isinstance(answer, Answered) else answer
+        part = answer.rows(left) if isinstance(answer, ModelOutput) else answer
         return [requests[i] for i in left], observation[left], part
 
     def __repr__(self) -> str:

@@ -14,7 +14,7 @@ from guards.records import History
 KEPT = 4
 
 
-class Memory(Struct, frozen=True, eq=False):
+class RecurrentState(Struct, frozen=True, eq=False):
     """What a version carries from one step of a session to the next; no other version can read it."""
 
     digest: str
@@ -29,7 +29,7 @@ class Report(NamedTuple):
     decision_id: str
 
 
-class Moment(Struct, frozen=True):
+class SessionState(Struct, frozen=True):
     """A session right after one of its decisions (None: before its first), which the next one continues.
 
     ``episode`` is None where a new one begins, or where it began elsewhere; ``memory`` is None where no policy with a
@@ -40,7 +40,7 @@ class Moment(Struct, frozen=True):
     decision_id: str | None
     episode: str | None
     history: History
-    memory: Memory | None = None
+    memory: RecurrentState | None = None
     timed: bool = False
     report: "Report | None" = None
 
@@ -49,7 +49,7 @@ class Moment(Struct, frozen=True):
         """Whether an episode starts here: nothing came before in it, and that is known."""
         return self.history.known and self.history.step == 0
 
-    def recalled(self, digest: str, initial: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...] | None:
+    def split_by_state(self, digest: str, initial: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...] | None:
         """What a version's memory is here: ``initial`` where an episode starts, None where it is not known."""
         if self.starts:
             return initial
@@ -62,7 +62,7 @@ class Earlier(Protocol):
     def __len__(self) -> int:
         """How many sessions are left there."""
 
-    def take(self, session: str) -> "tuple[Moment, ...]":
+    def take(self, session: str) -> "tuple[SessionState, ...]":
         """Take the last moments of a session, oldest first, out of it; none where it has none."""
 
     def drop(self, session: str | None = None) -> None:
@@ -78,13 +78,13 @@ class Sessions:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._moments: dict[str, tuple[Moment, ...]] = {}  # in the order of last use
+        self._states: dict[str, tuple[SessionState, ...]] = {}  # in the order of last use
         self._ended: dict[str, None] = {}  # in the order in which it was told
         self._strange: dict[str, tuple[str | None, float]] = {}  # in the order in which they were first seen
         self._earlier: Earlier | None = None
 
     def __len__(self) -> int:
-        return len(self._moments) + (0 if self._earlier is None else len(self._earlier))
+        return len(self._states) + (0 if self._earlier is None else len(self._earlier))
 
     def take_over(self, earlier: Earlier, ended: Sequence[str]) -> None:
         """Go on with the sessions of processes before this one, used longer ago than all here; and with decisions that
@@ -92,50 +92,50 @@ class Sessions:
         self._earlier = earlier
         self.end(ended)
 
-    def remembered(self, session: str, now: float) -> Moment:
+    def remembered(self, session: str, now: float) -> SessionState:
         """The session's last decision here; history is not assumed for a session never seen."""
-        moments = self._of(session)
-        if not moments:
+        states = self._of(session)
+        if not states:
             return self._seen(session, None, now)
-        last = moments[-1]
+        last = states[-1]
         return self.begun(now, last.decision_id) if last.decision_id in self._ended else last
 
-    def retold(self, session: str, report: Report) -> Report:
+    def told_before(self, session: str, report: Report) -> Report:
         """The report as it was told before, if it was: by then the decision that it came with is the last one here.
 
         Whoever tells it again has lost the reply, and means what was meant then.
         """
-        for moment in self._moments.get(session, ()):
-            if moment.report is not None and moment.report[:2] == report[:2]:
-                return moment.report
+        for state in self._states.get(session, ()):
+            if state.report is not None and state.report[:2] == report[:2]:
+                return state.report
         return report
 
-    def begun(self, now: float, previous: str | None = None) -> Moment:
+    def begun(self, now: float, previous: str | None = None) -> SessionState:
         """Before the first decision of an episode, which the controller says starts; ``previous`` ended the last."""
-        return Moment(previous, None, History(known=True, since=now))
+        return SessionState(previous, None, History(known=True, since=now))
 
-    def following(self, session: str, previous: str, now: float) -> Moment:
+    def following(self, session: str, previous: str, now: float) -> SessionState:
         """Right after the named decision; where it is not here, its history is not known."""
-        moments = self._of(session)
-        for moment in reversed(moments):
-            if moment.decision_id == previous:
+        states = self._of(session)
+        for state in reversed(states):
+            if state.decision_id == previous:
                 if previous in self._ended:
                     return self.begun(now, previous)
-                history = _cautious(moment.history, moments[-1].history)
-                return Moment(previous, moment.episode, history, moment.memory, moment.timed)
+                history = _cautious(state.history, states[-1].history)
+                return SessionState(previous, state.episode, history, state.memory, state.timed)
         return self._seen(session, previous, now)
 
-    def _of(self, session: str) -> tuple[Moment, ...]:
+    def _of(self, session: str) -> tuple[SessionState, ...]:
         """The session's last moments, of this process or of one before it."""
-        moments = self._moments.get(session, ())
-        if moments or self._earlier is None:
-            return moments
-        moments = self._earlier.take(session)
-        if moments:
-            self._moments[session] = moments
-        return moments
+        states = self._states.get(session, ())
+        if states or self._earlier is None:
+            return states
+        states = self._earlier.take(session)
+        if states:
+            self._states[session] = states
+        return states
 
-    def _seen(self, session: str, previous: str | None, now: float) -> Moment:
+    def _seen(self, session: str, previous: str | None, now: float) -> SessionState:
         """A session whose history is not here: since it was first seen to continue ``previous``, nothing was executed.
 
         Where nothing is allowed in the worst state, it would otherwise never end.
@@ -146,15 +146,15 @@ class Sessions:
             self._strange[session] = (previous, since := now)
             if len(self._strange) > self._limit:
                 del self._strange[next(iter(self._strange))]
-        return Moment(previous, None, History(known=False, since=since))
+        return SessionState(previous, None, History(known=False, since=since))
 
-    def advance(self, session: str, before: Moment, after: Moment) -> None:
+    def advance(self, session: str, before: SessionState, after: SessionState) -> None:
         """Remember a decision that is in the journal."""
         self._strange.pop(session, None)
-        moments = self._moments.pop(session, None)
+        states = self._states.pop(session, None)
         fresh = before.decision_id is None or before.starts
-        self._moments[session] = (after,) if fresh or moments is None else (*moments[1 - KEPT :], after)
-        if moments is None:
+        self._states[session] = (after,) if fresh or states is None else (*states[1 - KEPT :], after)
+        if states is None:
             self._make_room(session)
 
     def _make_room(self, session: str) -> None:
@@ -162,27 +162,27 @@ class Sessions:
         earlier = self._earlier
         if earlier is not None:
             earlier.drop(session)
-            if len(self._moments) + len(earlier) > self._limit and len(earlier):
+            if len(self._states) + len(earlier) > self._limit and len(earlier):
                 earlier.drop()
-        if len(self._moments) > self._limit:
-            del self._moments[next(iter(self._moments))]
+        if len(self._states) > self._limit:
+            del self._states[next(iter(self._states))]
 
     def take_back(self, session: str, decision_id: str) -> None:
         """Forget a decision that was not made after all: the session is where it was before it, or its history is not
         known any more."""
-        moments = tuple(one for one in self._moments.pop(session, ()) if one.decision_id != decision_id)
-        if moments:
-            self._moments[session] = moments
+        states = tuple(one for one in self._states.pop(session, ()) if one.decision_id != decision_id)
+        if states:
+            self._states[session] = states
 
-    def learn(self, session: str, moment: Moment, memory: Memory) -> None:
+    def learn(self, session: str, state: SessionState, memory: RecurrentState) -> None:
         """What a version carried out of a step that it was only run for in shadow, after its decision was remembered.
 
         Where the session is not there any more it is lost; what came after the step without it stays without it.
         """
-        moments = self._moments.get(session, ())
-        if any(one is moment for one in moments):
-            after = structs.replace(moment, memory=memory)
-            self._moments[session] = tuple(after if one is moment else one for one in moments)
+        states = self._states.get(session, ())
+        if any(one is state for one in states):
+            after = structs.replace(state, memory=memory)
+            self._states[session] = tuple(after if one is state else one for one in states)
 
     def end(self, decision_ids: Sequence[str]) -> None:
         """Take in that these decisions ended their episodes: feedback that is in the journal says so."""
@@ -198,7 +198,7 @@ class Sessions:
             self._ended.pop(decision_id, None)
 
     def __repr__(self) -> str:
-        return f"<Sessions {len(self._moments)} of at most {self._limit}>"
+        return f"<Sessions {len(self._states)} of at most {self._limit}>"
 
 
 def _cautious(history: History, latest: History) -> History:

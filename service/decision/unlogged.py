@@ -12,45 +12,45 @@ import msgspec
 
 from guards.errors import PolicyUnavailable
 from guards.records import History
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import decide
-from service.decision.sessions import Moment, Sessions
+from service.decision.sessions import Sessions, SessionState
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Decision, Loss, Refused, encode_record
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 
 
 class Unlogged:
     """What a process decided, and was told, that is in no log."""
 
-    def __init__(self, plane: Plane, sessions: Sessions) -> None:
+    def __init__(self, behaviour: Behaviour, sessions: Sessions) -> None:
         self.counts: Counter[str] = Counter()
         # What of it the log has still to be told.
         self._untold: Counter[str] = Counter()
-        self._plane = replace(plane, durability="none")
+        self._behaviour = replace(behaviour, durability="none")
         self._sessions = sessions
         self._places = 0
 
     def decide(
-        self, flight: Flight, answer: Answered | PolicyUnavailable, spread: Sequence[float | None] | None
+        self, batch: Batch, answer: ModelOutput | PolicyUnavailable, spread: Sequence[float | None] | None
     ) -> list[Decision | Refused]:
         """Decide a flight beside the log.
 
         What a session's history is after that nobody can work out from the log: it is not known, nor is its memory.
         """
         aside = msgspec.structs.replace(
-            flight, seq=self._places + 1, may_explore=False, spread=spread, memory=None, unlogged=True
+            batch, seq=self._places + 1, may_explore=False, spread=spread, memory=None, unlogged=True
         )
-        self._places += len(flight.rows)
-        records = decide(self._plane, aside, answer.head if isinstance(answer, Answered) else answer)
+        self._places += len(batch.rows)
+        records = decide(self._behaviour, aside, answer.head if isinstance(answer, ModelOutput) else answer)
         told = [
             msgspec.structs.replace(one, propensity_ok=False, why_not_ok=UNLOGGED) if isinstance(one, Decision) else one
             for one in records
         ]
-        for row, record in zip(flight.rows, told, strict=True):
+        for row, record in zip(batch.rows, told, strict=True):
             if isinstance(record, Decision) and row.entry is not None:
                 self.count(UNLOGGED)
-                after = Moment(
+                after = SessionState(
                     record.id, record.episode, History(known=False, since=row.now), None, row.timed, row.report
                 )
                 self._sessions.advance(row.session, row.entry, after)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 
-from service.decision.commit import Landing
+from service.decision.commit import Committer
 from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import Heartbeat, encode_record
@@ -16,9 +16,9 @@ _log = logging.getLogger(__name__)
 class Watch:
     """Looks after one journal."""
 
-    def __init__(self, journal: Journal, landing: Landing, *, now: Callable[[], float]) -> None:
+    def __init__(self, journal: Journal, committer: Committer, *, now: Callable[[], float]) -> None:
         self._journal = journal
-        self._landing = landing
+        self._committer = committer
         self._now = now
         self._said = ""
 
@@ -38,9 +38,9 @@ class Watch:
             journal.check()
             if journal.next_seq > before:
                 # What was lost is told, and nobody waits for that.
-                self._landing.harden()
-            if not self._landing.unlogged.is_told():
-                self._landing.tell(self._now())
+                self._committer.harden()
+            if not self._committer.unlogged.is_told():
+                self._committer.tell(self._now())
             elif journal.trouble and not journal.suspended:
                 # Nothing else tells whether there is room again.
                 self.beat()
@@ -60,13 +60,13 @@ class Watch:
         journal = self._journal
         ms = max(journal.last_ms, int(self._now() * 1000))
         journal.append([encode_record(Heartbeat(seq=journal.next_seq, ms=ms))], ms)
-        self._landing.harden()
+        self._committer.harden()
 
     def tell_rest(self) -> bool:
         """At the end: say what is not in the log, and sync all of it; whether that was done."""
         try:
-            if not self._landing.unlogged.is_told():
-                self._landing.tell(self._now())
+            if not self._committer.unlogged.is_told():
+                self._committer.tell(self._now())
             self._journal.sync()
         except JournalUnavailable as error:
             self._say(str(error))

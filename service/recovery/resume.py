@@ -11,21 +11,21 @@ from typing import Any
 
 import msgspec
 
-from service.api.idempotency import KEPT_S, Repeats
+from service.api.idempotency import KEPT_S, Idempotency
 from service.config import Config
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.sessions import Sessions
 from service.log.ids import Place
 from service.log.readback import Archive
 from service.recovery.lineage import Ancestor, Instant, Lineage
-from service.recovery.retained import Reader, Retained
+from service.recovery.retained import Reader, RetainedSessions
 from service.recovery.search import Search
 from service.versions.engine import Engine
 from service.versions.observations import Layout
 
 _log = logging.getLogger(__name__)
 # What running a policy may take that is too slow to be run while it serves.
-RELIVE_S = 1.0
+REPLAY_S = 1.0
 # So many sessions are worked out at once while it serves, and how long (s) it rests then.
 SETTLED, SETTLE_S = 8, 0.01
 
@@ -39,10 +39,10 @@ class Resumed:
     """
 
     sessions: Sessions
-    repeats: Repeats
+    idempotency: Idempotency
     lineage: Lineage
     own: Ancestor
-    retained: Retained
+    retained: RetainedSessions
     reader: Reader
     found: int = 0
     asked: int = 0
@@ -85,43 +85,43 @@ class Resumed:
 def resume(
     data: Path,
     config: Config,
-    plane: Plane,
+    behaviour: Behaviour,
     engine: Engine,
     place: Callable[[str], Place | None],
     began: Instant,
     clock: Callable[[], float] = time.monotonic,
 ) -> Resumed:
     """Find the last sessions of the processes before this one, which ``began`` now; ``place`` reads a decision's id."""
-    start, archive, own = clock(), Archive(), Ancestor.of(config, plane.schema, began)
-    lineage, sessions, repeats = Lineage(data), Sessions(config.limits.sessions), Repeats()
-    reader = Reader(plane, engine, Layout(plane.schema.observation), place, archive)
+    start, archive, own = clock(), Archive(), Ancestor.of(config, behaviour.schema, began)
+    lineage, sessions, idempotency = Lineage(data), Sessions(config.limits.sessions), Idempotency()
+    reader = Reader(behaviour, engine, Layout(behaviour.schema.observation), place, archive)
     search = Search(data / "journal", own, archive, place, limit=config.limits.sessions, clock=clock)
     why, index = search.through(lineage, reader.know), search.index
-    retained = Retained(reader, {session: refs for session, refs in index.found.items() if refs})
+    retained = RetainedSessions(reader, {session: refs for session, refs in index.found.items() if refs})
     # The oldest first, as they were told and asked for. What is asked for again is looked up then: most are not.
     sessions.take_over(retained, index.ended[::-1])
     for one in reversed(index.asked):
         recall = partial(reader.decision, one.ref)
-        repeats.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
-    resumed = Resumed(sessions, repeats, lineage, own, retained, reader, len(retained), len(index.asked))
+        idempotency.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
+    resumed = Resumed(sessions, idempotency, lineage, own, retained, reader, len(retained), len(index.asked))
     resumed.records, resumed.seconds, resumed.why = search.records, clock() - start, why
     if search.records or why:
         _log.info("resumed %d sessions from %d records in %.2f s", len(retained), search.records, resumed.seconds)
     if why:
         _log.warning("%s: the history of sessions whose last decision was before that is not known", why)
     if engine.initial and not engine.inline:
-        _relive(resumed, clock)
+        _replay(resumed, clock)
     return resumed
 
 
-def _relive(resumed: Resumed, clock: Callable[[], float]) -> None:
+def _replay(resumed: Resumed, clock: Callable[[], float]) -> None:
     """Have a policy that is too slow to be run while it serves run now for what it remembers, the last sessions first.
 
     Those that there is no time for have lost it, and say so when they are continued.
     """
-    until, more = clock() + RELIVE_S, True
+    until, more = clock() + REPLAY_S, True
     while more and clock() < until:
         more = resumed.retained.build(SETTLED)
-    resumed.reader.relives = False
+    resumed.reader.replays = False
     if more:
         _log.warning("there was no time to run the policy for what it remembers of all sessions")

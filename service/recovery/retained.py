@@ -15,10 +15,10 @@ import numpy as np
 
 from guards.baselines import KEPT
 from guards.records import Context, History
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.histories import continued
-from service.decision.recurrent import relived
-from service.decision.sessions import Memory, Moment
+from service.decision.recurrent import replayed_states
+from service.decision.sessions import RecurrentState, SessionState
 from service.log.ids import Place
 from service.log.readback import Archive
 from service.log.records import Decision, decode_record, unlisted
@@ -73,16 +73,21 @@ class Reader:
     """
 
     def __init__(
-        self, plane: Plane, engine: Engine, layout: Layout, place: Callable[[str], Place | None], archive: Archive
+        self,
+        behaviour: Behaviour,
+        engine: Engine,
+        layout: Layout,
+        place: Callable[[str], Place | None],
+        archive: Archive,
     ) -> None:
         """``place`` reads a decision's id: where it stands in whose log."""
-        self._plane = plane
+        self._behaviour = behaviour
         self._engine = engine
         self._layout = layout
         self._place = place
         self._archive = archive
         self._kin: dict[str, Kin] = {}
-        self.relives = True
+        self.replays = True
         self.memories_lost = self.unreadable = 0
 
     def know(self, kin: Kin) -> None:
@@ -94,18 +99,18 @@ class Reader:
         made = self._made(ref)
         return None if made is None else made.record
 
-    def moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
+    def states(self, sessions: Sequence[Refs]) -> list[tuple[SessionState, ...]]:
         """The last moments of some sessions, oldest first; none of one whose last decision cannot be read any more."""
         try:
-            return self._moments(sessions)
+            return self._states(sessions)
         except Exception:  # noqa: BLE001 - whatever a log has in it, whoever asks is answered
             if len(sessions) > 1:
-                return [self.moments([refs])[0] for refs in sessions]
+                return [self.states([refs])[0] for refs in sessions]
             _log.exception("a session cannot be worked out from the log: its history is not known")
             self.unreadable += 1
             return [()]
 
-    def _moments(self, sessions: Sequence[Refs]) -> list[tuple[Moment, ...]]:
+    def _states(self, sessions: Sequence[Refs]) -> list[tuple[SessionState, ...]]:
         found: list[list[_Made]] = []
         for refs in sessions:
             made: list[_Made] = []
@@ -136,24 +141,24 @@ class Reader:
             return None
         return _Made(record, self._kin[place.writer])
 
-    def _after(self, made: Sequence[_Made]) -> list[Moment]:
+    def _after(self, made: Sequence[_Made]) -> list[SessionState]:
         """The session of each decision, right after it."""
         if not made:
             return []
         there, records = self._context(made), [one.record for one in made]
-        histories = continued(self._plane, there, records)
-        memories: dict[int, Memory] = {}
+        histories = continued(self._behaviour, there, records)
+        memories: dict[int, RecurrentState] = {}
         if self._engine.initial:
-            memories = relived(records, there.observation, self._engine) if self.relives else {}
+            memories = replayed_states(records, there.observation, self._engine) if self.replays else {}
             self.memories_lost += sum(one.memory is not None and i not in memories for i, one in enumerate(records))
         return [
-            Moment(one.record.id, one.record.episode, histories[i], memories.get(i), one.timed)
+            SessionState(one.record.id, one.record.episode, histories[i], memories.get(i), one.timed)
             for i, one in enumerate(made)
         ]
 
     def _context(self, made: Sequence[_Made]) -> Context:
         """What the guards saw of each, by the clock of this process."""
-        names, dtype = self._plane.schema.facts, self._layout.dtype.name
+        names, dtype = self._behaviour.schema.facts, self._layout.dtype.name
         facts = [[(one.record.facts or {}).get(name, np.nan) for name in names] for one in made]
         return Context(
             observation=self._layout.rows([unlisted(one.record.observation, dtype) for one in made]),
@@ -167,31 +172,31 @@ class Reader:
         """The history that a decision was made by, by the clock of this process."""
         history = made.record.state
         if made.ahead:
-            return self._plane.shield.shifted(history, made.ahead)
+            return self._behaviour.shield.shifted(history, made.ahead)
         if KEPT in history.kept and not made.kin.same_baseline:
             return replace(history, kept={name: one for name, one in history.kept.items() if name != KEPT})
         return history
 
 
-class Retained:
+class RetainedSessions:
     """Sessions of processes before this one, the one used last first; built when asked for, and in idle moments."""
 
     def __init__(self, reader: Reader, found: dict[str, Refs]) -> None:
         self._reader = reader
         self._refs = found  # the one used last first
         self._waiting = [*reversed(found)]  # the one used last at the end
-        self._built: dict[str, tuple[Moment, ...]] = {}
+        self._built: dict[str, tuple[SessionState, ...]] = {}
 
     def __len__(self) -> int:
         return len(self._refs) + len(self._built)
 
-    def take(self, session: str) -> tuple[Moment, ...]:
+    def take(self, session: str) -> tuple[SessionState, ...]:
         """Take the last moments of a session, oldest first, out of it; none where it has none."""
         built = self._built.pop(session, None)
         if built is not None:
             return built
         refs = self._refs.pop(session, None)
-        return () if refs is None else self._reader.moments([refs])[0]
+        return () if refs is None else self._reader.states([refs])[0]
 
     def drop(self, session: str | None = None) -> None:
         """Forget a session, if it is there; without a name the one used longest ago."""
@@ -209,10 +214,10 @@ class Retained:
             session = self._waiting.pop()
             if (refs := self._refs.pop(session, None)) is not None:
                 batch[session] = refs
-        for session, moments in zip(batch, self._reader.moments([*batch.values()]), strict=True):
-            if moments:
-                self._built[session] = moments
+        for session, states in zip(batch, self._reader.states([*batch.values()]), strict=True):
+            if states:
+                self._built[session] = states
         return bool(self._waiting)
 
     def __repr__(self) -> str:
-        return f"<Retained {len(self._built)} sessions, and {len(self._refs)} to be read>"
+        return f"<RetainedSessions {len(self._built)} sessions, and {len(self._refs)} to be read>"

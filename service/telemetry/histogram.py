@@ -13,7 +13,7 @@ _SCALE = 1.0 / math.log(_GROWTH)
 _BUCKETS = 1100  # up to about 2,900 s
 
 
-class Sketch:
+class Histogram:
     """Counts of durations in microseconds."""
 
     __slots__ = ("_counts", "count", "total_us")
@@ -53,4 +53,4 @@ class Sketch:
         return found
 
     def __repr__(self) -> str:
-        return f"<Sketch of {self.count}, median {self.quantile_us(0.5)} µs>"
+        return f"<Histogram of {self.count}, median {self.quantile_us(0.5)} µs>"

@@ -14,7 +14,7 @@ from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from guards.records import Action
 
 
-class Mix(Protocol):
+class ActionStats(Protocol):
     """The executed actions of a space."""
 
     def label(self, action: int | None) -> str:
@@ -27,7 +27,7 @@ class Mix(Protocol):
         """The mix, given how many decisions have each label."""
 
 
-class DiscreteMix:
+class DiscreteActionStats:
     """How often each action was done: the labels are their names."""
 
     def __init__(self, space: Discrete) -> None:
@@ -44,7 +44,7 @@ class DiscreteMix:
         return {name: labels.get(name, 0) for name in self._names}
 
 
-class MultiDiscreteMix:
+class MultiDiscreteActionStats:
     """How often each choice of each factor was made."""
 
     def __init__(self, space: MultiDiscrete) -> None:
@@ -63,7 +63,7 @@ class MultiDiscreteMix:
         return {name: self._counts[name] for names in self._names for name in names}
 
 
-class BoxMix:
+class BoxActionStats:
     """The least, the mean and the most of each number."""
 
     def __init__(self, space: Box) -> None:
@@ -91,8 +91,8 @@ class BoxMix:
         return {name: {"min": least, "mean": mean, "max": most} for name, least, mean, most in rows}
 
 
-def mix_of(space: ActionSpace) -> Mix:
+def action_stats_of(space: ActionSpace) -> ActionStats:
     """The mix of a space, of which nothing was done yet."""
     if isinstance(space, Discrete):
-        return DiscreteMix(space)
-    return MultiDiscreteMix(space) if isinstance(space, MultiDiscrete) else BoxMix(space)
+        return DiscreteActionStats(space)
+    return MultiDiscreteActionStats(space) if isinstance(space, MultiDiscrete) else BoxActionStats(space)

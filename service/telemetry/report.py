@@ -3,24 +3,24 @@
 from collections import Counter, defaultdict
 from typing import Any
 
-from service.telemetry.stats import STAGES, Cell, Tally
+from service.telemetry.stats import STAGES, Cell, Stats
 
 QUANTILES = {"p50": 0.50, "p95": 0.95, "p99": 0.99}
 
 
-def report(tally: Tally) -> dict[str, Any]:
+def report(stats: Stats) -> dict[str, Any]:
     """What was decided since the process started: latencies in milliseconds, shares of decisions."""
-    tally.catch_up()
-    cells = {Cell(*labels): count for labels, count in tally.decisions.items()}
+    stats.catch_up()
+    cells = {Cell(*labels): count for labels, count in stats.decisions.items()}
     total = sum(cells.values())
     fallbacks: Counter[str] = Counter()
     sources: Counter[str] = Counter()
-    mix: Counter[str] = Counter()
+    action_stats: Counter[str] = Counter()
     not_ok: Counter[str] = Counter()
     explored = 0
     for cell, count in cells.items():
         sources[cell.source] += count
-        mix[tally.mix.label(cell.action)] += count
+        action_stats[stats.action_stats.label(cell.action)] += count
         explored += count * cell.explored
         if cell.reason is not None:
             fallbacks[cell.reason] += count
@@ -28,24 +28,24 @@ def report(tally: Tally) -> dict[str, Any]:
             not_ok[cell.why_not_ok] += count
     return {
         "decisions": total,
-        "mean_batch": round(total / tally.flights, 3) if tally.flights else None,
-        "latency_ms": _latency(tally),
-        "safety_violations": _violations(tally),
-        "late_answers": dict(tally.late),
+        "mean_batch": round(total / stats.batches, 3) if stats.batches else None,
+        "latency_ms": _latency(stats),
+        "safety_violations": _violations(stats),
+        "late_answers": dict(stats.late),
         "fallbacks": dict(fallbacks),
         "sources": dict(sources),
-        "actions": tally.mix.told(mix),
+        "actions": stats.action_stats.told(action_stats),
         "exploration_rate": explored / total if total else None,
         "propensity_not_ok": {
             "share": sum(not_ok.values()) / total if total else None,
             "by_reason": dict(not_ok),
-            "action_space": tally.action_space,
+            "action_space": stats.action_space,
             "strata": _strata(cells),
         },
-        "not_replayable": tally.not_replayable,
-        "out_of_range": dict(tally.out_of_range),
-        "feedback": dict(tally.feedback),
-        "refused": dict(tally.refused),
+        "not_replayable": stats.not_replayable,
+        "out_of_range": dict(stats.out_of_range),
+        "feedback": dict(stats.feedback),
+        "refused": dict(stats.refused),
     }
 
 
@@ -75,26 +75,26 @@ def _strata(cells: dict[Cell, int]) -> list[dict[str, Any]]:
     ]
 
 
-def _latency(tally: Tally) -> dict[str, dict[str, dict[str, float | None]]]:
+def _latency(stats: Stats) -> dict[str, dict[str, dict[str, float | None]]]:
     """By version and stage: quantiles in milliseconds, each within 1 %."""
-    versions = sorted({version for _, version in tally.stages})
+    versions = sorted({version for _, version in stats.stages})
     return {
         version: {
             stage: {
-                name: None if (us := tally.stages[stage, version].quantile_us(q)) is None else round(us / 1000, 4)
+                name: None if (us := stats.stages[stage, version].quantile_us(q)) is None else round(us / 1000, 4)
                 for name, q in QUANTILES.items()
             }
             for stage in STAGES
-            if (stage, version) in tally.stages
+            if (stage, version) in stats.stages
         }
         for version in versions
     }
 
 
-def _violations(tally: Tally) -> dict[str, Any]:
+def _violations(stats: Stats) -> dict[str, Any]:
     """Proposals that were prevented, what was executed all the same, and what warnings and audits report."""
     by_verdict: dict[str, Counter[str]] = {"prevented": Counter(), "executed": Counter(), "reported": Counter()}
-    for (constraint, verdict), count in tally.violations.items():
+    for (constraint, verdict), count in stats.violations.items():
         by_verdict[verdict][constraint] += count
     return {
         verdict: {"total": sum(counts.values()), "by_constraint": dict(counts)}

@@ -8,11 +8,11 @@ import numpy as np
 
 from export.spec import Dict, Discrete, Fields
 from guards.records import Schema
-from service.decision.commit import Landed
+from service.decision.commit import Committed
 from service.errors import RequestRefused
 from service.log.records import Decision, DecisionSource
-from service.telemetry.histogram import Sketch
-from service.telemetry.mix import mix_of
+from service.telemetry.histogram import Histogram
+from service.telemetry.mix import action_stats_of
 
 STAGES = ("wait", "infer", "decide", "journal", "total")
 
@@ -41,7 +41,7 @@ _labels_but_action = attrgetter(*(name for name in Cell._fields if name != "acti
 _BACKLOG = 32
 
 
-class Tally:
+class Stats:
     """Everything that is counted in a data plane; read it after ``catch_up``."""
 
     def __init__(self, schema: Schema) -> None:
@@ -52,20 +52,20 @@ class Tally:
         self.late: Counter[str] = Counter()
         self.out_of_range: Counter[str] = Counter()
         self.not_replayable = 0
-        self.flights = 0
-        self.stages: defaultdict[tuple[str, str], Sketch] = defaultdict(Sketch)
-        self.mix = mix_of(schema.action)
+        self.batches = 0
+        self.stages: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
+        self.action_stats = action_stats_of(schema.action)
         self.action_space = schema.action.kind
         self._listed = isinstance(schema.action, Discrete)
         self._low, self._high, self._names = _bounds(schema)
         # Of a Dict, named numbers are some of a row's only.
         named = isinstance(schema.observation, Fields)
         self._columns = slice(None) if named else list(schema.columns.values())
-        self._backlog: list[tuple[Landed, float]] = []
+        self._backlog: list[tuple[Committed, float]] = []
 
-    def landed(self, landed: Landed, now: float) -> None:
+    def committed(self, committed: Committed, now: float) -> None:
         """Count a flight whose answers are on their way, soon; ``now`` in seconds, monotonic."""
-        self._backlog.append((landed, now))
+        self._backlog.append((committed, now))
         if len(self._backlog) >= _BACKLOG:
             self.catch_up()
 
@@ -80,18 +80,18 @@ class Tally:
     def catch_up(self) -> None:
         """Count what has landed since the last time."""
         backlog, self._backlog = self._backlog, []
-        self.flights += len(backlog)
-        by_version: defaultdict[str, list[tuple[Landed, float]]] = defaultdict(list)
-        for landed, now in backlog:
-            by_version[landed.version].append((landed, now))
-        for version, flights in by_version.items():
-            self._count(version, flights)
+        self.batches += len(backlog)
+        by_version: defaultdict[str, list[tuple[Committed, float]]] = defaultdict(list)
+        for committed, now in backlog:
+            by_version[committed.version].append((committed, now))
+        for version, batches in by_version.items():
+            self._count(version, batches)
         if self._names and backlog:
-            self._count_strays(np.concatenate([landed.observation for landed, _ in backlog]))
+            self._count_strays(np.concatenate([committed.observation for committed, _ in backlog]))
 
-    def _count(self, version: str, flights: list[tuple[Landed, float]]) -> None:
+    def _count(self, version: str, batches: list[tuple[Committed, float]]) -> None:
         """Count flights of one version."""
-        records = [record for landed, _ in flights for record in landed.records]
+        records = [record for committed, _ in batches for record in committed.records]
         is_made = np.array([type(record) is Decision for record in records], dtype=np.bool_)
         made = [record for record in records if isinstance(record, Decision)]
         if len(made) < len(records):
@@ -100,22 +100,24 @@ class Tally:
             self.decisions.update(map(_labels, made))
         elif made:
             self.decisions.update((*labels[:4], None, *labels[4:]) for labels in map(_labels_but_action, made))
-            self.mix.count([record.action for record in made])
+            self.action_stats.count([record.action for record in made])
         # What is empty where there was something is too large to be logged.
         self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
-        self.feedback.update("late" if told.late else "accepted" for landed, _ in flights for told in landed.feedback)
-        counts = [len(landed.records) for landed, _ in flights]
-        arrived = np.array([request.arrived for landed, _ in flights for request in landed.requests])
+        self.feedback.update(
+            "late" if told.late else "accepted" for committed, _ in batches for told in committed.feedback
+        )
+        counts = [len(committed.records) for committed, _ in batches]
+        arrived = np.array([request.arrived for committed, _ in batches for request in committed.requests])
         for stage, ends in (
-            ("total", [now for _, now in flights]),
-            ("wait", [landed.departed for landed, _ in flights]),
+            ("total", [now for _, now in batches]),
+            ("wait", [committed.infer_began for committed, _ in batches]),
         ):
             self.stages[stage, version].add_all((np.repeat(ends, counts) - arrived)[is_made] * 1e6)
         for stage, us in (
-            ("infer", [landed.infer_us for landed, _ in flights]),
-            ("decide", [landed.decide_us for landed, _ in flights]),
-            ("journal", [landed.journal_us for landed, _ in flights]),
+            ("infer", [committed.infer_us for committed, _ in batches]),
+            ("decide", [committed.decide_us for committed, _ in batches]),
+            ("journal", [committed.journal_us for committed, _ in batches]),
         ):
             self.stages[stage, version].add_all(np.repeat(us, counts)[is_made])
 
@@ -128,7 +130,7 @@ class Tally:
                 self.out_of_range[name] += count
 
     def __repr__(self) -> str:
-        return f"<Tally {self.decisions.total()} decisions in {self.flights} flights, {len(self._backlog)} to count>"
+        return f"<Stats {self.decisions.total()} decisions in {self.batches} batches, {len(self._backlog)} to count>"
 
 
 def _bounds(schema: Schema) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from guards.errors import PolicyUnavailable
 _log = logging.getLogger(__name__)
 _REASONS = {reason.__name__: reason for reason in PolicyUnavailable.__subclasses__()}
 # Why the policy did not decide each row of a flight; None where it did.
-Fates = Sequence[str | None]
+Reasons = Sequence[str | None]
 
 
 class _Standing:
@@ -37,16 +37,16 @@ class Breakers:
         """Whether callers may have the version's answers."""
         return self._all[version].state.phase == "closed"
 
-    def answered(self, version: str, fates: Fates, now: float) -> None:
+    def answered(self, version: str, reasons: Reasons, now: float) -> None:
         """Take in what came of a flight of callers."""
         one = self._all[version]
-        if one.state.phase == "closed" and now - one.state.at < self._patience and not any(fates):
-            one.untold += bool(fates)
+        if one.state.phase == "closed" and now - one.state.at < self._patience and not any(reasons):
+            one.untold += bool(reasons)
             return
         if one.untold:
             self._step(version, Event(good=1, flights=one.untold), now)
             one.untold = 0
-        self._step(version, _event("answered", fates), now)
+        self._step(version, _event("answered", reasons), now)
 
     def waited(self, version: str, now: float) -> bool:
         """Let time pass while it is open; whether a probe is due now."""
@@ -61,9 +61,9 @@ class Breakers:
         """Take in that a probe is on its way."""
         self._step(version, Event("probe_sent"), now)
 
-    def probed(self, version: str, fates: Fates, now: float) -> None:
+    def probed(self, version: str, reasons: Reasons, now: float) -> None:
         """Take in what came of a probe."""
-        self._step(version, _event("probed", fates), now)
+        self._step(version, _event("probed", reasons), now)
 
     def told(self, now: float) -> dict[str, dict[str, Any]]:
         """Where each stands: for people."""
@@ -103,7 +103,7 @@ class Breakers:
         return f"<Breakers {shown}>"
 
 
-def _event(kind: Any, fates: Fates) -> Event:
+def _event(kind: Any, reasons: Reasons) -> Event:
     """What a breaker has to know of a flight."""
-    why = {i: _REASONS[reason]() for i, reason in enumerate(fates) if reason is not None}
-    return event_of(kind, len(fates), why)
+    why = {i: _REASONS[reason]() for i, reason in enumerate(reasons) if reason is not None}
+    return event_of(kind, len(reasons), why)

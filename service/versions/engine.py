@@ -19,7 +19,7 @@ from export.spec.errors import ArtefactError
 from export.spec.signature import PublicKey, check_signature
 from guards.errors import InferenceFailed
 from guards.records import Booleans, Schema
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.observations import Layout
 
 INLINE_BUDGET_S = 0.001
@@ -60,7 +60,7 @@ class Run:
 
     def __init__(self, engine: "Engine", inputs: Inputs) -> None:
         self._options = ort.RunOptions()
-        self.future: Future[Answered] = engine.pool.submit(engine.run, inputs, self._options)
+        self.future: Future[ModelOutput] = engine.pool.submit(engine.run, inputs, self._options)
 
     def terminate(self) -> None:
         """Stop it: nobody waits for its answer."""
@@ -121,36 +121,38 @@ class Engine:
             inputs.update(zip(self._memory, memory, strict=True))
         return inputs
 
-    def infer(self, inputs: Inputs) -> Answered:
+    def infer(self, inputs: Inputs) -> ModelOutput:
         """The answer for a batch, now; raises InferenceFailed."""
         count = len(next(iter(inputs.values())))
         if count <= self.chunk:
             return self.run(inputs, None)
         starts = range(0, count, self.chunk)
-        return Answered.joined([self.run(_part(inputs, at, at + self.chunk), None) for at in starts])
+        return ModelOutput.joined([self.run(_part(inputs, at, at + self.chunk), None) for at in starts])
 
-    def start(self, inputs: Inputs, done: Callable[["Future[Answered]"], None]) -> Run:
+    def start(self, inputs: Inputs, done: Callable[["Future[ModelOutput]"], None]) -> Run:
         """Begin a run on the pool; ``done`` is called on a thread of the pool."""
         run = Run(self, inputs)
         run.future.add_done_callback(done)
         return run
 
-    def run(self, inputs: Inputs, options: ort.RunOptions | None) -> Answered:
+    def run(self, inputs: Inputs, options: ort.RunOptions | None) -> ModelOutput:
         """Run the graph; raises InferenceFailed."""
         try:
             outputs: list[np.ndarray] = self._run(self._outputs, inputs, options)
         except Exception as error:
             raise InferenceFailed(_first_line(error)) from error
-        return Answered(outputs[0]) if len(outputs) == 1 else Answered.of(outputs, self._heads, self.manifest.spread)
+        return (
+            ModelOutput(outputs[0]) if len(outputs) == 1 else ModelOutput.of(outputs, self._heads, self.manifest.spread)
+        )
 
-    def golden(self, rows: int) -> tuple[np.ndarray, Inputs, Answered]:
+    def golden(self, rows: int) -> tuple[np.ndarray, Inputs, ModelOutput]:
         """So many rows of observations, inputs and answers that the file itself says belong together."""
         told = self.manifest.golden
         inputs, outputs = (
             {name: np.resize(one.array(), (rows, *one.shape[1:])) for name, one in tensors.items()}
             for tensors in (told.inputs, told.outputs)
         )
-        answered = Answered.of([outputs[name] for name in self._outputs], self._heads, self.manifest.spread)
+        answered = ModelOutput.of([outputs[name] for name in self._outputs], self._heads, self.manifest.spread)
         return self._layout.joined(inputs), inputs, answered
 
     def _verify(self, options: ort.RunOptions) -> None:

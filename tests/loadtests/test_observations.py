@@ -10,7 +10,7 @@ import pytest
 from export.spec import Array, Discrete, Field, Fields
 from guards.records import Schema
 from loadtests.observations import act_body, observation
-from service.api.schemas import Wire
+from service.api.schemas import Codec
 
 SPACES: dict[str, Fields | Array] = {
     "bounded": Fields(fields=(Field(name="cpu", low=0, high=1), Field(name="queue", low=0))),
@@ -37,10 +37,10 @@ def told(space: Fields | Array, facts: tuple[str, ...] = ()) -> dict[str, Any]:
 @pytest.mark.parametrize("name", SPACES)
 def test_bodies_are_taken_by_the_services_own_decoder(name: str, listed: bool) -> None:
     """Every body made up for a space decodes as ``/act`` decodes it, in both forms of an observation."""
-    wire = Wire(Schema(SPACES[name], Discrete(names=("stay", "go")), ("stock",)))
+    codec = Codec(Schema(SPACES[name], Discrete(names=("stay", "go")), ("stock",)))
     policy, rng = told(SPACES[name], ("stock",)), seeded(3)
 
-    acts: list[Any] = [wire.decode_act(json.dumps(act_body(policy, f"s{i}", rng, listed=listed))) for i in range(200)]
+    acts: list[Any] = [codec.decode_act(json.dumps(act_body(policy, f"s{i}", rng, listed=listed))) for i in range(200)]
 
     assert [act.session for act in acts] == [f"s{i}" for i in range(200)]
     assert all(0 <= act.facts["stock"] <= 1 for act in acts)

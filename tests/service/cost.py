@@ -22,17 +22,17 @@ from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import History
 from service.decision.decide import decide
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.server import collect_seldom
 from tests.artefacts import linear
-from tests.fakes import NOW, asked, flight_of, plane_of, schema_of
+from tests.fakes import NOW, asked, batch_of, behaviour_of, schema_of
 from tests.in_process import serving
 from tests.service.served_cost import served
 
 ROWS, ROUNDS, REPEATS = 16, 15, 20
 COUNTS = (0, 10, 100)
 FIELDS, SEEN = ("f0", "f1", "f2", "f3"), (5.0, 1.0, 2.0, 0.5)
-PAST = Moment(
+PAST = SessionState(
     "before", "episode", History(True, NOW - 99, 5, 1, NOW - 9, {1: NOW - 30.0}, {"budget 0": (NOW - 9, 1.0)})
 )
 
@@ -54,10 +54,10 @@ def constraints(count: int) -> list[AnyConstraint]:
 def deciding(count: int, actions: int) -> Callable[[], object]:
     """``decide`` for a flight."""
     schema = schema_of(FIELDS, [f"a{i}" for i in range(actions)])
-    plane = plane_of(constraints(count), schema=schema)
-    flight = flight_of([asked(observation=SEEN, entry=PAST)] * ROWS)
+    behaviour = behaviour_of(constraints(count), schema=schema)
+    batch = batch_of([asked(observation=SEEN, entry=PAST)] * ROWS)
     head = np.random.default_rng(0).normal(size=(ROWS, actions)).astype(np.float32)
-    return lambda: decide(plane, flight, head)
+    return lambda: decide(behaviour, batch, head)
 
 
 @contextmanager
@@ -75,10 +75,10 @@ def answering(count: int, actions: int, runner: asyncio.Runner) -> Iterator[Call
     }
     with TemporaryDirectory() as folder, serving(Path(folder), artefact, **settings) as served:
 
-        async def flight() -> None:
+        async def batch() -> None:
             await asyncio.gather(*[served.act(f"s{i}", list(SEEN)) for i in range(ROWS)])
 
-        yield lambda: runner.run(flight())
+        yield lambda: runner.run(batch())
 
 
 def cpu(works: Sequence[Callable[[], object]]) -> list[float]:

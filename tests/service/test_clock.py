@@ -128,7 +128,7 @@ async def test_f99_all_records_go_by_it(tmp_path: Path) -> None:
     with serving(tmp_path, None, hands.clock(), rewards={"wait_seconds": 1.0}) as served:
         hands.wall -= 3600
         hands.passed += 5
-        async with served.plane.alive():
+        async with served.application.alive():
             records = await seen(lambda: found if len(found := served.records()) > 1 else None)
 
     assert [type(record) for record in records] == [Writer, Heartbeat]
@@ -143,8 +143,8 @@ async def test_f90_a_clock_that_was_set_is_said_once_and_shown(
     with serving(tmp_path, None, hands.clock()) as served:
         for step in (3600.0, 0.2, -7200.0):
             hands.wall += step
-            served.plane.heed_clock()
-            served.plane.heed_clock()
+            served.application.heed_clock()
+            served.application.heed_clock()
         text = (await served.get("/metrics")).body.decode()
 
     said = [record.getMessage() for record in caplog.records if "the clock was set" in record.getMessage()]

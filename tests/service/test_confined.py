@@ -17,11 +17,11 @@ from guards.records import Floats, History
 from guards.shield import Shield, Violation
 from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision, Refused
-from tests.acting import BOUNDED, acting_plane
-from tests.fakes import NOW, asked, flight_of
+from tests.acting import BOUNDED, acting_behaviour
+from tests.fakes import NOW, asked, batch_of
 
 BATCH = 2000
 LINE = Box(fields=(Field(name="n", low=-2, high=3),))
@@ -42,13 +42,15 @@ def decided(
     history: History | None = None,
 ) -> list[Decision]:
     """Decisions of one state."""
-    plane = acting_plane(
+    behaviour = acting_behaviour(
         space, explorer or Normal(), squash=squash, key=Key(1, b"confined" * 4), constraints=list(constraints)
     )
-    entry = Moment(None, None, history or History(known=True, since=NOW), None)
+    entry = SessionState(None, None, history or History(known=True, since=NOW), None)
     rows = [asked(entry=entry, now=NOW)] * min(n, BATCH)
     heads = np.tile(np.array(head, dtype=np.float32), (len(rows), 1))
-    records = [record for at in range(0, n, len(rows)) for record in decide(plane, flight_of(rows, seq=1 + at), heads)]
+    records = [
+        record for at in range(0, n, len(rows)) for record in decide(behaviour, batch_of(rows, seq=1 + at), heads)
+    ]
     made = [record for record in records if isinstance(record, Decision)]
     assert len(made) == len(records) == n
     return made
@@ -105,7 +107,7 @@ class TestBounds:
     def test_a_rate_limit_is_a_pair_of_bounds(self, squash: Squash) -> None:
         """In the measure too: with no time gone by there is one number left, whose mass is 1."""
         limit = RateLimit(name="r", of="n", per_second=0.25)
-        shield = Shield([limit], acting_plane(LINE).schema)
+        shield = Shield([limit], acting_behaviour(LINE).schema)
 
         def after(seconds: float) -> list[Decision]:
             history = shield.advanced(History(known=True, since=NOW - 9), (0.5,), NOW - seconds)
@@ -209,9 +211,11 @@ class TestHalfSpaces:
 
     def test_rows_that_may_not_explore_have_not_beside_rows_that_may(self) -> None:
         """Each has its own draw."""
-        plane = acting_plane(LINE, Normal(), constraints=[Linear(name="s", coefficients={"n": 1.0}, at_most=1.0)])
+        behaviour = acting_behaviour(
+            LINE, Normal(), constraints=[Linear(name="s", coefficients={"n": 1.0}, at_most=1.0)]
+        )
         rows = [asked(explore=i % 2 == 0) for i in range(100)]
-        made = decide(plane, flight_of(rows), np.tile(np.array([0.0, 0.3], dtype=np.float32), (100, 1)))
+        made = decide(behaviour, batch_of(rows), np.tile(np.array([0.0, 0.3], dtype=np.float32), (100, 1)))
 
         assert [isinstance(d, Decision) and d.explored for d in made] == [row.explore for row in rows]
 
@@ -239,8 +243,10 @@ class TestLadder:
         self, constraints: list[AnyConstraint], action: tuple[float, float], last: tuple[float, float] | None = None
     ) -> Decision | Refused:
         """What comes of a policy that wants (2, 10) and a baseline that wants something else."""
-        plane = acting_plane(BOUNDED, Greedy(), Constant(action=action, last_resort=last), constraints=constraints)
-        (record,) = decide(plane, flight_of([asked()]), np.array([[2.0, 10.0, 0.0, 0.0]], dtype=np.float32))
+        behaviour = acting_behaviour(
+            BOUNDED, Greedy(), Constant(action=action, last_resort=last), constraints=constraints
+        )
+        (record,) = decide(behaviour, batch_of([asked()]), np.array([[2.0, 10.0, 0.0, 0.0]], dtype=np.float32))
         return record
 
     def test_a_rule_refuses_and_does_not_move(self) -> None:
@@ -263,10 +269,10 @@ class TestLadder:
 
     def test_a_projected_baseline_is_not_ok_either(self) -> None:
         """Even where the policy's own failure is a function of what is seen."""
-        plane = acting_plane(BOUNDED, Greedy(), Constant(action=(2.0, 5.0)), constraints=[SUM])
+        behaviour = acting_behaviour(BOUNDED, Greedy(), Constant(action=(2.0, 5.0)), constraints=[SUM])
         head = np.array([[math.nan, 1.0, 0.0, 0.0]], dtype=np.float32)
 
-        (d,) = decide(plane, flight_of([asked()]), head)
+        (d,) = decide(behaviour, batch_of([asked()]), head)
 
         assert isinstance(d, Decision)
         assert (d.source, d.reason, d.propensity_ok, d.why_not_ok) == ("baseline", "InvalidOutput", False, "Projected")
@@ -282,7 +288,7 @@ class TestLadder:
     )
     def test_where_nothing_is_left_the_last_resort_leaves(self, nowhere: list[AnyConstraint]) -> None:
         """Or nothing; it is not moved, and counts as executed against what it breaks."""
-        plane = acting_plane(
+        behaviour = acting_behaviour(
             BOUNDED,
             Normal(),
             Constant(action=(0.0, 0.0), last_resort=(1.0, 1.0)),
@@ -291,7 +297,7 @@ class TestLadder:
         )
         head = np.array([[0.0, 1.0, 1.0, 1.0]] * 2, dtype=np.float32)
 
-        first, _ = decide(plane, flight_of([asked()] * 2), head)
+        first, _ = decide(behaviour, batch_of([asked()] * 2), head)
 
         assert isinstance(first, Decision)
         assert (first.source, first.reason, first.propensity_ok) == ("last_resort", "NoSafeAction", True)

@@ -69,13 +69,13 @@ async def test_the_older_policy_answers_where_the_policy_cannot(served: Serving)
 
 async def test_it_is_said_which_version_that_is(served: Serving) -> None:
     """In the writer's first record, by the digest of its file; to people without a path of this machine."""
-    writer, trusted = served.records()[0], served.plane.trusted
+    writer, trusted = served.records()[0], served.application.trusted
     assert isinstance(writer, Writer)
     assert trusted is not None
     told, report = (await served.get("/policy")).json(), (await served.get("/report")).json()
 
-    assert trusted.digest != served.plane.engine.digest
-    assert writer.versions == {"demo-1": served.plane.engine.digest, "demo-0": trusted.digest}
+    assert trusted.digest != served.application.engine.digest
+    assert writer.versions == {"demo-1": served.application.engine.digest, "demo-0": trusted.digest}
     assert report["baseline"] == {"kind": "policy", "version": "demo-0", "digest": trusted.digest}
     assert told["baseline"] == {"kind": "policy", "last_resort": None, "version": "demo-0", "digest": trusted.digest}
 
@@ -102,12 +102,12 @@ def test_its_path_is_from_the_configuration_s_folder_and_bears_on_nothing(tmp_pa
         (folder / "policy.toml").write_text(text)
         config = Config.read(folder / "policy.toml")
         digests.append(config.digest)
-        plane = assemble(config, folder / "data")
-        plane.engine.pool.shutdown(wait=False, cancel_futures=True)
-        plane.journal.close()
+        application = assemble(config, folder / "data")
+        application.engine.pool.shutdown(wait=False, cancel_futures=True)
+        application.journal.close()
         assert isinstance(config.baseline, Policy)
         assert config.baseline.path == str(folder / "older.onnx")
-        assert plane.trusted is not None
+        assert application.trusted is not None
         assert "older" not in config.text()
 
     assert digests[0] == digests[1]
@@ -278,7 +278,7 @@ async def test_a_field_that_means_the_same_number_fits(tmp_path: Path, older: by
 def test_one_that_reads_less_precisely_fits(tmp_path: Path) -> None:
     """What is observed as float64 may be read as float32."""
     with serving(tmp_path, reading("float64"), **trusting(tmp_path, artefacts.demo())) as served:
-        assert served.plane.trusted is not None
+        assert served.application.trusted is not None
 
 
 def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -319,13 +319,13 @@ def test_where_signatures_are_required_it_needs_one_too(tmp_path: Path) -> None:
     )
     (tmp_path / "older.onnx.sig").write_bytes(sign(OLDER, private))
     with serving(tmp_path, **told, require_signature=required) as served:
-        assert served.plane.trusted is not None
+        assert served.application.trusted is not None
 
 
 def test_other_baselines_load_nothing(tmp_path: Path) -> None:
     """There is nothing to run."""
     with serving(tmp_path) as served:
-        plane = served.plane
+        application = served.application
 
-        assert load_baseline(plane.config, Schema.of(plane.engine.manifest), plane.engine) is None
-        assert plane.trusted is None
+        assert load_baseline(application.config, Schema.of(application.engine.manifest), application.engine) is None
+        assert application.trusted is None

@@ -29,8 +29,8 @@ async def test_a_session_that_wanders_breaks_nothing(tmp_path: Path, kinds: tupl
     settings: dict[str, Any] = {"constraints": constraints, "guard_clock": "observed_at"}
     with ExitStack() as stack:
         served = [stack.enter_context(serving(tmp_path / name, **settings)) for name in processes]
-        plane = served[0].plane
-        walk = Walk(served, plane.config.constraints, plane.schema, len(constraints) + len(kinds))
+        application = served[0].application
+        walk = Walk(served, application.config.constraints, application.schema, len(constraints) + len(kinds))
         await walk.go(steps)
         decisions = [decision for one in served for decision in one.decisions()]
 

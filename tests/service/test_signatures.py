@@ -50,10 +50,10 @@ def folder(tmp_path: Path) -> Path:
 
 def started(folder: Path) -> Engine:
     """What a service with the configuration in the folder would serve."""
-    plane = assemble(Config.read(folder / "policy.toml"), folder / "data")
-    plane.engine.pool.shutdown(wait=False, cancel_futures=True)
-    plane.journal.close()
-    return plane.engine
+    application = assemble(Config.read(folder / "policy.toml"), folder / "data")
+    application.engine.pool.shutdown(wait=False, cancel_futures=True)
+    application.journal.close()
+    return application.engine
 
 
 def test_what_is_signed_is_served(folder: Path) -> None:

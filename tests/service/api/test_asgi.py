@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import service.api.asgi
-from service.api.asgi import Edge
+from service.api.asgi import ActMiddleware
 from service.errors import RequestRefused
 from tests.in_process import JSON, Headers, Serving, asking, refusals, serving
 
@@ -150,7 +150,7 @@ async def test_a_body_that_does_not_come_is_not_waited_for(
     served: Serving, path: str, pieces: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever stops sending, before the first byte or after it, is told so once the time is over."""
-    monkeypatch.setattr(service.edge, "RECEIVE_DEADLINE_S", 0.05)
+    monkeypatch.setattr(service.api.asgi, "RECEIVE_DEADLINE_S", 0.05)
 
     async with asyncio.timeout(1):
         reply = await served.call("POST", path, pieces=pieces, ends="stalls")
@@ -205,8 +205,8 @@ async def test_an_error_that_may_pass_says_when_to_try_again() -> None:
             assert arrived <= time.monotonic()
             raise RequestRefused("no")
 
-    edge = Edge(served, Refusing(), body_bytes=100)  # type: ignore[arg-type]  # fakes
-    reply = await Serving.call(_Around(edge), "POST", "/act", b"{}")
+    asgi = ActMiddleware(served, Refusing(), body_bytes=100)  # type: ignore[arg-type]  # fakes
+    reply = await Serving.call(_Around(asgi), "POST", "/act", b"{}")
 
     assert (reply.status, reply.headers["retry-after"]) == (503, "1")
 
@@ -214,7 +214,7 @@ async def test_an_error_that_may_pass_says_when_to_try_again() -> None:
 class _Around(Serving):
     """An app that is no data plane."""
 
-    def __init__(self, app: Edge) -> None:
+    def __init__(self, app: ActMiddleware) -> None:
         self.app = app
 
 
@@ -231,8 +231,8 @@ async def test_what_is_not_http_is_the_app_s() -> None:
     async def send(_: object) -> None:
         return
 
-    edge = Edge(app, None, body_bytes=1)  # type: ignore[arg-type]  # neither is asked
+    asgi = ActMiddleware(app, None, body_bytes=1)  # type: ignore[arg-type]  # neither is asked
     for scope in ({"type": "lifespan"}, {"type": "websocket", "path": "/act"}):
-        await edge(scope, receive, send)
+        await asgi(scope, receive, send)
 
     assert seen == ["lifespan", "websocket"]

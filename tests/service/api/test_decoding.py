@@ -11,8 +11,8 @@ import pytest
 
 from export.spec import Discrete
 from guards.records import Schema
-from service.api.decoding import Intake
-from service.api.schemas import Wire
+from service.api.decoding import RequestDecoder
+from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
 from service.decision.requests import Outcome, Request
@@ -245,14 +245,14 @@ class Clocks:
         self.wall = NOW
 
 
-def intake_of(clocks: Clocks, **settings: object) -> Intake:
+def decoder_of(clocks: Clocks, **settings: object) -> RequestDecoder:
     """An intake by these clocks."""
     config = Config.model_validate(
         {"name": "n", "policy": "p.onnx", "baseline": {"kind": "constant", "action": "hold"}, **settings}
     )
     keyring = Keyring({1: KEY})
     now = Clock(lambda: clocks.wall, lambda: clocks.monotonic).now
-    return Intake(Wire(SCHEMA), config, keyring, clock=lambda: clocks.monotonic, now=now)
+    return RequestDecoder(Codec(SCHEMA), config, keyring, clock=lambda: clocks.monotonic, now=now)
 
 
 class Nobody:
@@ -265,17 +265,17 @@ class Nobody:
         raise AssertionError(outcome)
 
 
-def read(intake: Intake, body: bytes, arrived: float = 50.0) -> Request:
+def read(decoder: RequestDecoder, body: bytes, arrived: float = 50.0) -> Request:
     """The request in a body; nobody waits for its answer."""
-    return intake.request(body, Nobody(), arrived)
+    return decoder.request(body, Nobody(), arrived)
 
 
 async def test_a_request_knows_when_it_came_and_until_when_it_waits() -> None:
     """The deadline is the configuration's or the caller's, on the monotonic clock, from its first byte on."""
     clocks = Clocks()
-    intake = intake_of(clocks, limits={"deadline_ms": 40})
+    decoder = decoder_of(clocks, limits={"deadline_ms": 40})
 
-    plain, hurried = read(intake, told(), 49.99), read(intake, told(deadline_ms=3.5))
+    plain, hurried = read(decoder, told(), 49.99), read(decoder, told(deadline_ms=3.5))
 
     assert (plain.at, plain.now, plain.arrived, plain.read) == (NOW, NOW, 49.99, 50.0)
     assert math.isclose(plain.deadline, 50.03)
@@ -296,12 +296,12 @@ async def test_a_request_knows_when_it_came_and_until_when_it_waits() -> None:
 async def test_f99_requests_are_as_far_apart_as_it_took(walls: tuple[float, ...]) -> None:
     """Whatever the wall clock says: no cooldown is cut short, and none lasts until the clock is past where it was."""
     clocks = Clocks()
-    intake = intake_of(clocks)
+    decoder = decoder_of(clocks)
     times = []
 
     for wall in walls:
         clocks.wall = wall
-        times.append(read(intake, told()).at)
+        times.append(read(decoder, told()).at)
         clocks.monotonic += 1.0
 
     assert times == [NOW, NOW + 1, NOW + 2, NOW + 3]
@@ -312,12 +312,12 @@ async def test_f99_requests_are_as_far_apart_as_it_took(walls: tuple[float, ...]
 async def test_f90_feedback_is_late_by_what_has_passed(step: float, passed: float, late: bool) -> None:
     """A wait of 60 s is neither over nor longer because the clock was set."""
     clocks = Clocks()
-    intake = intake_of(clocks, rewards={"wait_seconds": 60})
-    outcome = json.dumps({"decision_id": token(int(read(intake, told()).at * 1000)), "reward": 1.0}).encode()
+    decoder = decoder_of(clocks, rewards={"wait_seconds": 60})
+    outcome = json.dumps({"decision_id": token(int(read(decoder, told()).at * 1000)), "reward": 1.0}).encode()
 
     clocks.wall += step
     clocks.monotonic += passed
-    heard = intake.feedback(outcome)
+    heard = decoder.feedback(outcome)
 
     assert heard is not None
     assert (heard.late, heard.at) == (late, NOW + passed)
@@ -326,17 +326,17 @@ async def test_f90_feedback_is_late_by_what_has_passed(step: float, passed: floa
 @pytest.mark.parametrize(("clock", "now"), [("service", NOW), ("observed_at", 5.0)])
 async def test_the_guards_go_by_the_clock_that_is_configured(clock: str, now: float) -> None:
     """``observed_at`` is the guards' time only where the configuration trusts the caller with it."""
-    intake = intake_of(Clocks(), guard_clock=clock)
+    decoder = decoder_of(Clocks(), guard_clock=clock)
 
-    assert read(intake, told(observed_at=5)).now == now
-    assert read(intake, told(observed_at=5)).observed_at == 5.0
-    assert read(intake, told()).now == NOW
+    assert read(decoder, told(observed_at=5)).now == now
+    assert read(decoder, told(observed_at=5)).observed_at == 5.0
+    assert read(decoder, told()).now == NOW
 
 
 async def test_what_is_not_said_is_told_apart_from_null() -> None:
     """``previous`` left out continues what is remembered, null begins an episode, an id continues that decision."""
-    intake = intake_of(Clocks())
-    requests = [read(intake, body) for body in (told(), told(previous=None), told(previous=token()))]
+    decoder = decoder_of(Clocks())
+    requests = [read(decoder, body) for body in (told(), told(previous=None), told(previous=token()))]
 
     assert [request.begins for request in requests] == [False, True, False]
     assert [request.previous for request in requests] == [None, None, token()]
@@ -355,30 +355,30 @@ async def test_a_mask_is_truths_in_order_or_names_in_any(
     allowed: list[bool | str] | None, mask: list[bool] | None
 ) -> None:
     """Both spellings of ``allowed`` mean the same; null is no mask."""
-    assert read(intake_of(Clocks()), told(allowed=allowed)).mask == mask
+    assert read(decoder_of(Clocks()), told(allowed=allowed)).mask == mask
 
 
 async def test_options_are_what_the_caller_chose() -> None:
     """What was left at its default is not written down."""
-    intake = intake_of(Clocks())
+    decoder = decoder_of(Clocks())
 
-    assert read(intake, told(explore=True)).options is None
-    assert read(intake, told(explore=False, request_id="r")).options == {"request_id": "r", "explore": False}
+    assert read(decoder, told(explore=True)).options is None
+    assert read(decoder, told(explore=False, request_id="r")).options == {"request_id": "r", "explore": False}
 
 
 async def test_feedback_is_late_once_the_wait_is_over() -> None:
     """What comes after ``wait_seconds`` is taken and said to be late."""
-    intake = intake_of(Clocks(), rewards={"wait_seconds": 10})
+    decoder = decoder_of(Clocks(), rewards={"wait_seconds": 10})
     items = [{"decision_id": token(ms=int((NOW - ago) * 1000)), "reward": 1.5} for ago in (9, 11)]
 
-    taken = [intake.feedback(json.dumps(item).encode()) for item in items]
+    taken = [decoder.feedback(json.dumps(item).encode()) for item in items]
 
     assert [told is not None and told.late for told in taken] == [False, True]
 
 
 def test_feedback_of_another_deployment_is_forged() -> None:
     """A decision that no key of ours signed gives None."""
-    assert intake_of(Clocks()).feedback(json.dumps({"decision_id": OTHERS, "reward": 1}).encode()) is None
+    assert decoder_of(Clocks()).feedback(json.dumps({"decision_id": OTHERS, "reward": 1}).encode()) is None
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_feedback_of_another_deployment_is_forged() -> None:
 def test_feedback_has_to_say_something_of_a_decision(item: dict[str, object], path: str) -> None:
     """Feedback without a decision, without an outcome, or with one that does not fit."""
     with pytest.raises(DoesNotFit) as refused:
-        intake_of(Clocks()).feedback(json.dumps(item).encode())
+        decoder_of(Clocks()).feedback(json.dumps(item).encode())
 
     assert refused.value.path == path
 
@@ -411,7 +411,7 @@ def test_feedback_is_written_in_the_schema_s_order_and_numbers() -> None:
         "activated": False,
     }
 
-    taken = intake_of(Clocks()).feedback(json.dumps(item).encode())
+    taken = decoder_of(Clocks()).feedback(json.dumps(item).encode())
 
     assert taken is not None
     assert (taken.decision_id, taken.at, taken.reward, taken.next_observation) == (token(), NOW, 2.0, [1.0, 2.0, 3.0])
@@ -421,15 +421,15 @@ def test_feedback_is_written_in_the_schema_s_order_and_numbers() -> None:
 @pytest.mark.parametrize("raised", [UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), RecursionError()])
 async def test_whatever_a_decoder_raises_is_a_refusal(raised: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """A decoder may fail in ways of its own; none of them comes through."""
-    intake = intake_of(Clocks())
+    decoder = decoder_of(Clocks())
 
     def fail(_: Any) -> Any:
         raise raised
 
-    monkeypatch.setattr(intake._wire, "decode_act", fail)
+    monkeypatch.setattr(decoder._codec, "decode_act", fail)
 
     with pytest.raises(NotJson):
-        read(intake, b"{}")
+        read(decoder, b"{}")
 
 
 def test_a_refusal_is_an_error_with_a_code_of_its_own() -> None:

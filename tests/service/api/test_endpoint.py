@@ -138,8 +138,8 @@ async def test_a_decision_of_one_s_own_is_none_however_long_ago(served: Serving)
     for _ in range(9):
         whole(await served.act("a"))
         whole(await served.act("b"))
-    key = served.plane.keyring.current
-    elsewhere = key.token(body_of(body_prefix(key, b"another!"), served.plane.journal.last_ms, 2, "stable"))
+    key = served.application.keyring.current
+    elsewhere = key.token(body_of(body_prefix(key, b"another!"), served.application.journal.last_ms, 2, "stable"))
     told = [await served.act("a", previous=previous, feedback={"reward": 1}) for previous in (first, elsewhere)]
 
     assert [reply.status for reply in told] == [200, 200]
@@ -168,9 +168,9 @@ async def test_an_answer_that_leaves_late_says_so(tmp_path: Path, durability: st
             told |= {"deadline_ms": 1e-9}
         if again:
             assert "late" not in whole(await served.act("s", BUSY, **told))
-        served.plane.desk._clock = lambda: time.monotonic() + 2.0
+        served.application.endpoint._clock = lambda: time.monotonic() + 2.0
         late = whole(await served.act("s", BUSY, **told))
-        served.plane.desk._clock = time.monotonic
+        served.application.endpoint._clock = time.monotonic
         fine = whole(await served.act("s", BUSY, deadline_ms=60_000))
         report = (await served.get("/report")).json()
 
@@ -286,7 +286,7 @@ async def test_a_request_id_holds_for_a_minute(tmp_path: Path) -> None:
     clock = iter((0.0, 0.0, 59.9, 59.9, 60.1, 60.1))
     with serving(tmp_path) as served:
         # Each request reads it twice: to find earlier ones, and to see whether its answer is late.
-        served.plane.edge._desk._clock = lambda: next(clock)
+        served.application.asgi._endpoint._clock = lambda: next(clock)
         replies = [await served.act(request_id="r") for _ in range(3)]
         first, again, anew = (whole(reply)["decision_id"] for reply in replies)
 
@@ -312,7 +312,7 @@ async def test_a_decision_that_was_not_made_is_not_remembered(served: Serving, m
         raise OSError(28, f"No space left for {len(data)} bytes")
 
     with monkeypatch.context() as broken:
-        broken.setattr(served.plane.journal, "_write", full)
+        broken.setattr(served.application.journal, "_write", full)
         refused = await served.act(request_id="r")
     again = await served.act(request_id="r")
 

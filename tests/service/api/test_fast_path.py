@@ -23,7 +23,7 @@ BODY = json.dumps(asking("s", explore=False)).encode()
 async def listening(served: Serving) -> AsyncIterator[int]:
     """The data plane under the real server, on any free port."""
     with socket.create_server(("127.0.0.1", 0)) as opened:
-        server = server_of(served.plane, opened)
+        server = server_of(served.application, opened)
         task = asyncio.create_task(server.serve(sockets=[opened]))
         while not server.started:  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(0.005)
@@ -173,7 +173,7 @@ async def test_a_chunked_body_over_the_cap_is_cut_off(tmp_path: Path) -> None:
 
 async def test_a_body_that_does_not_come_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that stops sending gets 408, and its connection ends."""
-    monkeypatch.setattr(service.protocol, "RECEIVE_DEADLINE_S", 0.05)
+    monkeypatch.setattr(service.api.fast_path, "RECEIVE_DEADLINE_S", 0.05)
     with serving(tmp_path) as served:
         async with listening(served) as port:
             (reply,) = replies(await talk(port, post(BODY)[:-10]))
@@ -188,7 +188,7 @@ async def test_a_deadline_counts_from_the_first_byte(tmp_path: Path, way: str) -
     path, told = (b"/act/batch", {"requests": [row, row]}) if way == "a batch" else (b"/act", row)
     whole = post(json.dumps(told).encode(), path=path + (b"?x=1" if way == "through ASGI" else b""))
     with serving(tmp_path) as served, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(served.plane.engine, "infer", _never)
+        patch.setattr(served.application.engine, "infer", _never)
         async with listening(served) as port:
             (reply,) = replies(await talk(port, whole[:9], whole[9:-5], b"", b"", b"", whole[-5:]))
         report = (await served.get("/report")).json()
@@ -225,13 +225,13 @@ async def test_pipelined_requests_count_from_the_read_that_brought_them(tmp_path
     kept = (b"content-type: application/json", b"content-length: %d")
     slow, hurried = (json.dumps(asking(name, deadline_ms=ms)).encode() for name, ms in (("a", 9_000), ("b", 20)))
     with serving(tmp_path) as served, pytest.MonkeyPatch.context() as patch:
-        infer = served.plane.engine.infer
+        infer = served.application.engine.infer
 
         def slowed(inputs: Any) -> Any:
             time.sleep(0.05)
             return infer(inputs)
 
-        patch.setattr(served.plane.engine, "infer", slowed)
+        patch.setattr(served.application.engine, "infer", slowed)
         async with listening(served) as port:
             found = replies(await talk(port, post(slow, kept[0], kept[1] % len(slow)) + post(hurried)))
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.api.decoding import Intake
+from service.api.decoding import RequestDecoder
 from service.decision.requests import Outcome
 from service.errors import RequestRefused
 from service.log.ids import Key, body_of, body_prefix
@@ -141,27 +141,27 @@ def test_a_million_mutated_bodies_are_requests_or_refusals(tmp_path: Path, bodie
     """Whatever bytes come, the decoder gives a request that is whole or an error that echoes nothing."""
     keep_key(tmp_path)
     with serving(tmp_path, **SETTINGS) as served:
-        intake: Intake = served.plane.desk._intake
-        decode, nobody = intake.request, Nobody()
-        fates: Counter[str] = Counter()
+        decoder: RequestDecoder = served.application.endpoint._decoder
+        decode, nobody = decoder.request, Nobody()
+        outcomes: Counter[str] = Counter()
         for seed in SEEDS:
             for body in mutated(seed, bodies // len(SEEDS)):
                 try:
                     request = decode(body, nobody, 0.0)
                 except RequestRefused as error:
-                    fates[error.code] += 1
+                    outcomes[error.code] += 1
                     wrong = MARK in error.message or MARK in error.path
                 except BaseException as error:
                     error.add_note(f"seed {seed}, body {body!r}")
                     raise
                 else:
-                    fates["request"] += 1
+                    outcomes["request"] += 1
                     wrong = len(request.observation) != 3
                 assert not wrong, (seed, body)
 
-        print(f"{bodies} bodies: {dict(fates)}")  # noqa: T201 - what the fuzz reached
-        assert fates.total() == bodies
-        assert min(fates["request"], fates["not_json"], fates["does_not_fit"]) > bodies // 50
+        print(f"{bodies} bodies: {dict(outcomes)}")  # noqa: T201 - what the fuzz reached
+        assert outcomes.total() == bodies
+        assert min(outcomes["request"], outcomes["not_json"], outcomes["does_not_fit"]) > bodies // 50
 
 
 DECIDED = re.compile(rb'"decision_id":"([^"]+)"')
@@ -213,22 +213,22 @@ async def test_twenty_thousand_requests_meet_no_fault(tmp_path: Path) -> None:
     keep_key(tmp_path)
     with serving(tmp_path, **SETTINGS) as served:
         served.permit()
-        asked, fates, answered = list(requests(seed, REQUESTS)), Counter[int](), set[bytes]()
+        asked, outcomes, answered = list(requests(seed, REQUESTS)), Counter[int](), set[bytes]()
         for at in range(0, len(asked), together):
             group = asked[at : at + together]
             replies = await asyncio.gather(*(_sent(served, *one) for one in group))
             for one, reply in zip(group, replies, strict=True):
-                fates[reply.status] += 1
+                outcomes[reply.status] += 1
                 assert reply.status < 500, (seed, one, reply)
                 assert reply.status < 400 or MARK.encode() not in reply.body, (seed, one, reply)
                 answered.update(DECIDED.findall(reply.body) if one[1].startswith("/act") else ())
         records = served.records()
         made = [record for record in records if isinstance(record, Decision)]
 
-        print(f"{REQUESTS} requests: {dict(sorted(fates.items()))}, {len(made)} decisions")  # noqa: T201
+        print(f"{REQUESTS} requests: {dict(sorted(outcomes.items()))}, {len(made)} decisions")  # noqa: T201
         assert [record.seq for record in records] == list(range(1, len(records) + 1))
         assert answered == {record.id.encode() for record in made}
-        assert fates[200] > REQUESTS // 4
+        assert outcomes[200] > REQUESTS // 4
         assert {record.source for record in made} == {"policy", "baseline", "last_resort"}
 
 

@@ -53,7 +53,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 @pytest.fixture(scope="module")
 def page(served: Serving) -> dict[str, Any]:
     """The page as it is served."""
-    app: Any = served.plane.edge._app
+    app: Any = served.application.asgi._app
     told: dict[str, Any] = app.openapi()
     return told
 

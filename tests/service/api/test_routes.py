@@ -33,7 +33,7 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 
 def aged(served: Serving, seconds: float) -> str:
     """The id of a decision that this deployment made some time ago."""
-    key, ms = served.plane.keyring.current, int((served.plane.journal.last_ms / 1000 - seconds) * 1000)
+    key, ms = served.application.keyring.current, int((served.application.journal.last_ms / 1000 - seconds) * 1000)
     return key.token(body_of(body_prefix(key, b"earlier!"), ms, 7, "stable"))
 
 
@@ -67,7 +67,7 @@ async def test_each_row_of_a_batch_has_its_own_verdict_in_order(served: Serving)
     assert [one.get("action_name") for one in told] == ["scale_up", None, "hold", None, "hold"]
     assert [one["error"]["path"] for one in told if "error" in one] == ["$.requests[1]", "$.requests[3]"]
     assert [record.session for record in served.decisions()] == ["a", "c", "d"]
-    assert served.plane.tally.refused == {"does_not_fit": 2}
+    assert served.application.stats.refused == {"does_not_fit": 2}
 
 
 @pytest.mark.parametrize("rows", [[], [asking()]])
@@ -158,7 +158,7 @@ async def test_rows_of_a_batch_are_decided_together(served: Serving) -> None:
     report = (await served.get("/report")).json()
 
     assert report["mean_batch"] == 50
-    assert served.plane.tally.flights == 3
+    assert served.application.stats.batches == 3
 
 
 async def test_feedback_is_one_or_many(served: Serving) -> None:
@@ -255,8 +255,8 @@ async def test_of_mixed_feedback_what_is_good_is_taken(served: Serving) -> None:
 async def test_rows_of_a_batch_are_late_when_the_batch_leaves(served: Serving) -> None:
     """A row may be decided in time and leave with the others after its own deadline: then it says so, and it alone."""
     rows = [asking("hurried", deadline_ms=1_000), asking("patient", deadline_ms=50_000), asking("bad", deadline_ms=0)]
-    desk = served.plane.desk
-    desk._clock = lambda: time.monotonic() + 20
+    endpoint = served.application.endpoint
+    endpoint._clock = lambda: time.monotonic() + 20
     reply = await served.post("/act/batch", {"requests": rows})
     hurried, patient, bad = reply.json()["decisions"]
     report = (await served.get("/report")).json()
@@ -282,13 +282,13 @@ async def test_feedback_that_cannot_be_kept_is_a_503(served: Serving, monkeypatc
     """A journal that cannot be written takes no feedback; later it does, in sequence."""
     token = await decided(served)
     with monkeypatch.context() as broken:
-        broken.setattr(served.plane.journal, "_write", full)
+        broken.setattr(served.application.journal, "_write", full)
         refused = await served.post("/feedback", {"decision_id": token, "reward": 1})
     await fed(served, {"decision_id": token, "reward": 2})
 
     assert (refused.status, refused.error["code"], refused.headers["retry-after"]) == (503, "journal_unavailable", "1")
     assert [(told.reward, told.seq) for told in served.feedback()] == [(2.0, 3)]
-    assert served.plane.tally.feedback == {"accepted": 1}
+    assert served.application.stats.feedback == {"accepted": 1}
 
 
 @pytest.mark.parametrize("path", ["/report", "/metrics", "/policy", "/live", "/ready", "/openapi.json"])
@@ -370,7 +370,7 @@ async def test_the_process_lives_and_is_ready(served: Serving) -> None:
     live, ready = await served.get("/live"), await served.get("/ready")
     served.permit()
     permitted = await served.get("/ready")
-    served.plane.stopping = True
+    served.application.stopping = True
     stopping = await served.get("/ready")
 
     assert live.json() == {"live": True}
@@ -390,9 +390,9 @@ async def test_the_policy_is_described_by_name(tmp_path: Path) -> None:
 
         assert [field["name"] for field in told["observation"]["fields"]] == list(SEEN)
         assert (told["actions"], told["facts"]) == (["scale_down", "hold", "scale_up"], ["price"])
-        assert (told["name"], told["version"], told["digest"]) == ("demo", "demo-1", served.plane.engine.digest)
+        assert (told["name"], told["version"], told["digest"]) == ("demo", "demo-1", served.application.engine.digest)
         assert told["constraints"] == [{**rule, "mode": "deny", "on_error": "deny"}]
-        assert told["config_digest"] == served.plane.config.digest
+        assert told["config_digest"] == served.application.config.digest
 
 
 @pytest.mark.parametrize(
@@ -423,7 +423,7 @@ async def test_metrics_are_read_in_both_formats(tmp_path: Path, accept: str, par
         assert {s.labels["code"]: s.value for s in families["actd_refused"].samples} == {"not_json": 1}
         assert {s.labels["field"] for s in families["actd_out_of_range"].samples} == {"cpu", "queue"}
         assert families["actd_violations"].samples[0].value == 3
-        assert families["actd_journal_seq"].samples[0].value == served.plane.journal.next_seq - 1
+        assert families["actd_journal_seq"].samples[0].value == served.application.journal.next_seq - 1
 
 
 async def test_the_report_counts_what_the_journal_has(tmp_path: Path) -> None:
@@ -448,14 +448,14 @@ async def test_the_report_counts_what_the_journal_has(tmp_path: Path) -> None:
         assert report["safety_violations"]["prevented"] == {"total": prevented, "by_constraint": {"allowed": prevented}}
         assert report["refused"] == {"does_not_fit": 1}
         assert set(report["latency_ms"]["demo-1"]) == {"wait", "infer", "decide", "journal", "total"}
-        assert report["writer"] == served.plane.journal.writer.hex()
+        assert report["writer"] == served.application.journal.writer.hex()
 
 
 async def test_a_decision_that_could_not_be_journalled_is_counted(
     served: Serving, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The refusals that people have to see are in the report under their code, from every call that had them."""
-    monkeypatch.setattr(served.plane.journal, "_write", full)
+    monkeypatch.setattr(served.application.journal, "_write", full)
     single = await served.act()
     batch = await served.post("/act/batch", {"requests": [asking("a"), asking("b")]})
     report = (await served.get("/report")).json()
@@ -477,22 +477,22 @@ async def test_nothing_to_tell_yet_is_no_fault(served: Serving, path: str) -> No
 
 async def test_the_route_behind_the_edge_answers_alike(served: Serving) -> None:
     """Whoever mounts the app without the edge has the same ``/act``."""
-    app = served.plane.edge._app
+    app = served.application.asgi._app
     fine = await call(app, "POST", "/act", json.dumps(asking("s", BUSY)).encode())
     refused = await call(app, "POST", "/act", b"{}")
 
     assert fine.json()["decision_id"] == served.decisions()[0].id
     assert (refused.status, refusals(refused, MARK)["code"]) == (422, "does_not_fit")
-    assert served.plane.tally.refused == {"does_not_fit": 1}
+    assert served.application.stats.refused == {"does_not_fit": 1}
 
 
 async def test_its_life_begins_and_ends(tmp_path: Path) -> None:
     """While it lives it reads the agent's page; when it ends it says that it is not ready, and nothing is lost."""
     with serving(tmp_path) as served:
-        async with served.plane.alive():
+        async with served.application.alive():
             await served.act()
-            ready = served.plane.ready()["ready"]
+            ready = served.application.ready()["ready"]
 
         assert ready
-        assert not served.plane.ready()["ready"]
+        assert not served.application.ready()["ready"]
         assert isinstance(served.records()[-1], Decision)

@@ -10,7 +10,7 @@ import pytest
 
 from export.spec import Array, Dict, Discrete, Entry, Field, Fields, ObservationSpace
 from guards.records import Schema
-from service.api.schemas import FLOAT32_MAX, Answer, FeedbackResult, Wire
+from service.api.schemas import FLOAT32_MAX, Answer, Codec, FeedbackResult
 from service.errors import DoesNotFit
 from service.versions.observations import INTEGER_MAX
 from tests import ports
@@ -18,9 +18,9 @@ from tests import ports
 TOKEN = "A" * 52
 
 
-def wire_of(space: ObservationSpace, actions: tuple[str, ...] = ("stay", "go")) -> Wire:
+def codec_of(space: ObservationSpace, actions: tuple[str, ...] = ("stay", "go")) -> Codec:
     """The wire of a schema with this observation."""
-    return Wire(Schema(observation=space, action=Discrete(names=actions), facts=("price",)))
+    return Codec(Schema(observation=space, action=Discrete(names=actions), facts=("price",)))
 
 
 def fields(*names: str, dtype: str = "float32", low: float | None = None, high: float | None = None) -> Fields:
@@ -30,19 +30,19 @@ def fields(*names: str, dtype: str = "float32", low: float | None = None, high: 
     )
 
 
-def seen(wire: Wire, observation: object) -> list[Any]:
+def seen(codec: Codec, observation: object) -> list[Any]:
     """An observation as it comes out of the decoder, in the schema's order."""
-    act: Any = wire.decode_act(json.dumps({"session": "s", "observation": observation}).encode())
-    row = wire.numbers(act.observation)
+    act: Any = codec.decode_act(json.dumps({"session": "s", "observation": observation}).encode())
+    row = codec.numbers(act.observation)
     return row.tolist() if isinstance(row, np.ndarray) else list(row)
 
 
 def test_a_named_observation_comes_out_in_the_order_of_the_schema() -> None:
     """The order of an object's fields is nobody's concern."""
-    wire = wire_of(fields("b", "a", "c"))
+    codec = codec_of(fields("b", "a", "c"))
 
-    assert seen(wire, {"a": 1, "c": 2, "b": 3}) == [3, 1, 2]
-    assert seen(wire, [3, 1, 2]) == [3, 1, 2]
+    assert seen(codec, {"a": 1, "c": 2, "b": 3}) == [3, 1, 2]
+    assert seen(codec, [3, 1, 2]) == [3, 1, 2]
 
 
 @pytest.mark.parametrize("shape", ["fields", "array", "bytes", "Dict"])
@@ -55,20 +55,20 @@ def test_an_integer_may_be_written_with_a_point(shape: str) -> None:
         "bytes": Array(shape=(2,), dtype="uint8"),
         "Dict": Dict(entries=(Entry(key="k", space=whole),)),
     }
-    wire = wire_of(spaces[shape])
+    codec = codec_of(spaces[shape])
     put: Any = (lambda row: {"k": row}) if shape == "Dict" else lambda row: row
 
-    assert [seen(wire, put(row)) for row in ([3.0, 4], [3, 4.0], [-0.0, 1e0])] == [[3, 4], [3, 4], [0, 1]]
+    assert [seen(codec, put(row)) for row in ([3.0, 4], [3, 4.0], [-0.0, 1e0])] == [[3, 4], [3, 4], [0, 1]]
     for bad, place in (([3.5, 4], 0), ([3, 1e300], 1), ([3, 256.0], 1), ([-1.0, 0], 0), ([True, 0], 0)):
         with pytest.raises(msgspec.ValidationError, match=rf"\[{place}\]"):
-            seen(wire, put(bad))
+            seen(codec, put(bad))
 
 
 def test_field_names_that_are_keywords_of_a_language_are_fine() -> None:
     """A field may be called what a struct could not."""
-    wire = wire_of(fields("class", "f1", "f0", "self", "__init__"))
+    codec = codec_of(fields("class", "f1", "f0", "self", "__init__"))
 
-    assert seen(wire, {"class": 0, "f1": 1, "f0": 2, "self": 3, "__init__": 4}) == [0, 1, 2, 3, 4]
+    assert seen(codec, {"class": 0, "f1": 1, "f0": 2, "self": 3, "__init__": 4}) == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_field_names_that_are_keywords_of_a_language_are_fine() -> None:
 def test_an_observation_of_another_size_is_refused(given: object) -> None:
     """Too few numbers, too many, a field that is missing or not known, and what is no collection."""
     with pytest.raises(msgspec.ValidationError):
-        seen(wire_of(fields("a", "b", "c")), given)
+        seen(codec_of(fields("a", "b", "c")), given)
 
 
 @pytest.mark.parametrize(
@@ -91,25 +91,25 @@ def test_an_observation_of_another_size_is_refused(given: object) -> None:
 )
 def test_numbers_fit_the_dtype_of_the_network(dtype: str, fine: list[Any], wrong: list[Any]) -> None:
     """A number that the network's dtype cannot hold is refused, in a list and by name."""
-    wire = wire_of(fields("a", "b", dtype=dtype))
+    codec = codec_of(fields("a", "b", dtype=dtype))
 
     for number in fine:
-        assert seen(wire, [number, number]) == seen(wire, {"a": number, "b": number}) == [number, number]
+        assert seen(codec, [number, number]) == seen(codec, {"a": number, "b": number}) == [number, number]
     for number in wrong:
         for observation in ([0, number], {"a": 0, "b": number}):
             with pytest.raises(msgspec.ValidationError):
-                seen(wire, observation)
+                seen(codec, observation)
 
 
 def test_floats_may_stray_from_their_bounds_and_indices_may_not() -> None:
     """A measurement out of range is answered; an index out of range names a row that does not exist."""
     measured, indexed = fields("x", low=0, high=1), fields("x", dtype="int64", low=0, high=3)
 
-    assert seen(wire_of(measured), [7]) == [7]
-    assert seen(wire_of(indexed), [3]) == [3]
+    assert seen(codec_of(measured), [7]) == [7]
+    assert seen(codec_of(indexed), [3]) == [3]
     for observation in ([4], [-1], {"x": 4}):
         with pytest.raises(msgspec.ValidationError):
-            seen(wire_of(indexed), observation)
+            seen(codec_of(indexed), observation)
 
 
 SINGLE: dict[str, tuple[ObservationSpace, object, object, object]] = {
@@ -125,11 +125,11 @@ SINGLE: dict[str, tuple[ObservationSpace, object, object, object]] = {
 def test_an_observation_of_one_number_may_be_that_number(name: str) -> None:
     """Where the schema has one number, it stands alone as well as in its brackets or by its name: all are one row."""
     space, alone, listed, row = SINGLE[name]
-    wire = wire_of(space)
+    codec = codec_of(space)
 
-    assert seen(wire, alone) == seen(wire, listed) == row
-    outcome: Any = wire.decode_outcome(json.dumps({"next_observation": alone, "final_observation": listed}).encode())
-    assert list(wire.numbers(outcome.next_observation)) == list(wire.numbers(outcome.final_observation))
+    assert seen(codec, alone) == seen(codec, listed) == row
+    outcome: Any = codec.decode_outcome(json.dumps({"next_observation": alone, "final_observation": listed}).encode())
+    assert list(codec.numbers(outcome.next_observation)) == list(codec.numbers(outcome.final_observation))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_number_alone_is_held_to_the_same_type_and_only_stands_for_one(
 ) -> None:
     """Bounds and width hold for it too; more numbers than one, or the parts of a Dict, are no number."""
     with pytest.raises(msgspec.ValidationError, match=r"\$\.observation"):
-        seen(wire_of(space), wrong)
+        seen(codec_of(space), wrong)
 
 
 @pytest.mark.parametrize("given", [[3, 1], {"a": 3, "b": 1}])
@@ -163,7 +163,7 @@ def test_integer_fields_may_have_bounds_of_their_own(given: object) -> None:
     """Indices into tables of different sizes are all right together."""
     space = Fields(fields=(Field(name="a", low=0, high=3), Field(name="b", low=0, high=1)), dtype="int64")
 
-    assert seen(wire_of(space), given) == [3, 1]
+    assert seen(codec_of(space), given) == [3, 1]
 
 
 def test_a_named_integer_is_held_to_its_own_bounds() -> None:
@@ -171,18 +171,18 @@ def test_a_named_integer_is_held_to_its_own_bounds() -> None:
     space = Fields(fields=(Field(name="a", low=0, high=3), Field(name="b", low=0, high=1)), dtype="int64")
 
     with pytest.raises(msgspec.ValidationError, match=r"\$\.observation\.b"):
-        seen(wire_of(space), {"a": 0, "b": 2})
+        seen(codec_of(space), {"a": 0, "b": 2})
 
 
 def test_an_array_is_nested_as_deep_as_its_shape() -> None:
     """An image is a list of lists, each of its own length."""
-    wire = wire_of(Array(shape=(2, 3), dtype="uint8"))
+    codec = codec_of(Array(shape=(2, 3), dtype="uint8"))
 
-    assert seen(wire, [[0, 1, 2], [3, 4, 255]]) == [[0, 1, 2], [3, 4, 255]]
+    assert seen(codec, [[0, 1, 2], [3, 4, 255]]) == [[0, 1, 2], [3, 4, 255]]
     wrongs: list[object] = [[0] * 6, [[0, 1, 2]], [[0, 1], [2, 3], [4, 5]], [[0, 1, 2], [3, 4, 256]], [[[0]]], {}]
     for wrong in wrongs:
         with pytest.raises(msgspec.ValidationError):
-            seen(wire, wrong)
+            seen(codec, wrong)
 
 
 def base64_of(numbers: object, dtype: str) -> str:
@@ -193,11 +193,11 @@ def base64_of(numbers: object, dtype: str) -> str:
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float64", "int64"])
 def test_an_array_is_kept_in_its_own_dtype(dtype: str) -> None:
     """Told as lists or as base64, it is the same array."""
-    wire = wire_of(Array.model_validate({"shape": (2, 3), "dtype": dtype}))
+    codec = codec_of(Array.model_validate({"shape": (2, 3), "dtype": dtype}))
     numbers = [[0, 1, 2], [3, 4, 5]]
     for told in (numbers, base64_of(numbers, dtype)):
-        act: Any = wire.decode_act(json.dumps({"session": "s", "observation": told}).encode())
-        row = wire.numbers(act.observation)
+        act: Any = codec.decode_act(json.dumps({"session": "s", "observation": told}).encode())
+        row = codec.numbers(act.observation)
 
         assert isinstance(row, np.ndarray)
         assert (row.dtype, row.tolist()) == (np.dtype(dtype), numbers)
@@ -212,10 +212,10 @@ def test_an_array_is_kept_in_its_own_dtype(dtype: str) -> None:
 )
 def test_base64_of_another_array_is_refused(told: object) -> None:
     """By the decoder or right after it, with its place."""
-    wire = wire_of(Array(shape=(2, 3), dtype="uint8"))
+    codec = codec_of(Array(shape=(2, 3), dtype="uint8"))
 
     with pytest.raises((msgspec.ValidationError, DoesNotFit)) as error:
-        seen(wire, told)
+        seen(codec, told)
 
     if isinstance(error.value, DoesNotFit):
         assert error.value.path == "$.observation"
@@ -226,10 +226,10 @@ def test_base64_of_another_array_is_refused(told: object) -> None:
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_what_is_no_number_is_refused_in_base64_too(number: float, dtype: str) -> None:
     """JSON cannot say it, but bytes can."""
-    wire = wire_of(Array.model_validate({"shape": (2,), "dtype": dtype}))
+    codec = codec_of(Array.model_validate({"shape": (2,), "dtype": dtype}))
 
     with pytest.raises(DoesNotFit, match="NaN or infinity"):
-        seen(wire, base64_of([1.0, number], dtype))
+        seen(codec, base64_of([1.0, number], dtype))
 
 
 LIDAR, ZONE = [0.5, -1e200], [3]
@@ -251,7 +251,7 @@ def test_parts_become_one_row_in_the_order_of_the_space(changed: dict[str, objec
     told = {**LISTED, **changed}
 
     for order in (list(told), list(reversed(told))):
-        assert seen(wire_of(ports.PARTS), {key: told[key] for key in order}) == ROW
+        assert seen(codec_of(ports.PARTS), {key: told[key] for key in order}) == ROW
 
 
 @pytest.mark.parametrize(
@@ -273,10 +273,10 @@ def test_parts_become_one_row_in_the_order_of_the_space(changed: dict[str, objec
 )
 def test_a_part_that_does_not_fit_is_named(changed: dict[str, object], path: str) -> None:
     """The refusal says which of them it is."""
-    wire = wire_of(ports.PARTS)
+    codec = codec_of(ports.PARTS)
 
     with pytest.raises((msgspec.ValidationError, DoesNotFit)) as error:
-        seen(wire, {**LISTED, **changed})
+        seen(codec, {**LISTED, **changed})
 
     assert error.value.path == path if isinstance(error.value, DoesNotFit) else f"`{path}`" in str(error.value)
 
@@ -285,7 +285,7 @@ def test_a_part_that_does_not_fit_is_named(changed: dict[str, object], path: str
 def test_what_is_not_all_of_the_parts_is_refused(told: object) -> None:
     """One too many, some that are missing, or a flat row."""
     with pytest.raises(msgspec.ValidationError):
-        seen(wire_of(ports.PARTS), told)
+        seen(codec_of(ports.PARTS), told)
 
 
 @pytest.mark.parametrize("session", ["a", "~!/x:y", "x" * 128])
@@ -293,7 +293,7 @@ def test_a_session_is_printable_ascii_without_spaces(session: str) -> None:
     """What is printable, up to 128 characters, names a session."""
     body = json.dumps({"session": session, "observation": [0]}).encode()
 
-    act: Any = wire_of(fields("x")).decode_act(body)
+    act: Any = codec_of(fields("x")).decode_act(body)
 
     assert act.session == session
 
@@ -306,7 +306,7 @@ def test_other_sessions_are_refused(session: object) -> None:
     body = json.dumps({"session": session, "observation": [0]}).encode()
 
     with pytest.raises(msgspec.ValidationError):
-        wire_of(fields("x")).decode_act(body)
+        codec_of(fields("x")).decode_act(body)
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_other_sessions_are_refused(session: object) -> None:
 def test_every_field_is_taken(told: dict[str, object]) -> None:
     """Each field of a request, in each of its forms."""
     body = json.dumps({"session": "s", "observation": [0], **told}).encode()
-    act = wire_of(fields("x")).decode_act(body)
+    act = codec_of(fields("x")).decode_act(body)
 
     assert all(getattr(act, name) is not msgspec.UNSET for name in told)
 
@@ -388,7 +388,7 @@ def test_every_field_has_a_type(told: dict[str, object]) -> None:
     body = json.dumps({"session": "s", "observation": [0], **told}).encode()
 
     with pytest.raises(msgspec.ValidationError):
-        wire_of(fields("x")).decode_act(body)
+        codec_of(fields("x")).decode_act(body)
 
 
 @pytest.mark.parametrize("missing", ["session", "observation"])
@@ -397,7 +397,7 @@ def test_what_is_required_is_named_where_it_is_missing(missing: str) -> None:
     told = {name: value for name, value in {"session": "s", "observation": [0]}.items() if name != missing}
 
     with pytest.raises(msgspec.ValidationError, match=f"`{missing}`"):
-        wire_of(fields("x")).decode_act(json.dumps(told).encode())
+        codec_of(fields("x")).decode_act(json.dumps(told).encode())
 
 
 def test_answers_leave_out_what_there_is_nothing_to_say_of() -> None:

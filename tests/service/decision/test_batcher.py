@@ -12,21 +12,21 @@ import pytest
 from export.spec import Field, Fields, Memory
 from guards.breaker import Breaker
 from guards.errors import InferenceFailed
-from service.decision.batcher import Turn
-from service.decision.commit import Landed, Landing
+from service.decision.batcher import Batcher
+from service.decision.commit import Committed, Committer
 from service.decision.requests import Outcome, Request
 from service.decision.sessions import Sessions
 from service.errors import DoesNotFit, InternalFault, NotDurable
 from service.log.journal import Journal
 from service.log.records import Decision, Feedback
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.breakers import Breakers
 from service.versions.engine import Inputs, rows_of
 from service.versions.lease import Lease
 from service.versions.observations import Layout
 from service.versions.router import Assignment, Router
 from tests import artefacts, ports
-from tests.fakes import SCHEMA, FakeEngine, asked, manifest_of, plane_of
+from tests.fakes import SCHEMA, FakeEngine, asked, behaviour_of, manifest_of
 from tests.in_process import Serving, serving
 
 HEAD = (0.0, 5.0, 1.0, 0.0, 0.0, 0.0)
@@ -52,24 +52,24 @@ class Table:
     def __init__(
         self, folder: Path, breaker: Breaker | None = None, *, deadline_s: float = 0.0, **engines: Any
     ) -> None:
-        self.journal, self.sessions, self.landed = Journal(folder), Sessions(100), list[Landed]()
+        self.journal, self.sessions, self.committed = Journal(folder), Sessions(100), list[Committed]()
         self.now = 0.0
-        clock, observe = lambda: self.now, self.landed.append
-        self.landing = Landing(
-            plane_of(), self.journal, self.sessions, Lease(), observe, deadline_s=deadline_s, clock=clock
+        clock, observe = lambda: self.now, self.committed.append
+        self.committer = Committer(
+            behaviour_of(), self.journal, self.sessions, Lease(), observe, deadline_s=deadline_s, clock=clock
         )
         self.engine = FakeEngine(HEAD)
         known: dict[str, Any] = {"fast": self.engine, **engines}
         layout = Layout(SCHEMA.observation)
         self.breakers = Breakers(breaker or Breaker(), known, lambda: 0.0, self.now)
         router = ByName("fast")
-        self.turn = Turn(router, known, self.sessions, self.landing, layout, self.breakers, clock=clock)
+        self.batcher = Batcher(router, known, self.sessions, self.committer, layout, self.breakers, clock=clock)
 
     def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
         """Ask for a decision in a session."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         told = {"begins": False, "arrived": self.now, "deadline": self.now + 60.0, "entry": None, **changed}
-        self.turn.submit(asked(session=session, answer=answer, **told))
+        self.batcher.submit(asked(session=session, answer=answer, **told))
         return answer
 
 
@@ -88,17 +88,17 @@ async def decided(*answers: "asyncio.Future[Outcome]") -> list[Decision]:
     return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
 
 
-async def test_what_comes_together_is_one_flight(table: Table) -> None:
+async def test_what_comes_together_is_one_batch(table: Table) -> None:
     """One inference and one landing for all rows of a turn of the loop."""
     records = await decided(*(table.submit(f"fast {i}") for i in range(5)))
 
     assert table.engine.batches == [5]
     assert [record.seq for record in records] == [1, 2, 3, 4, 5]
-    assert len(table.landed) == 1
-    assert repr(table.turn) == "<Turn 0 pending, 0 sessions in flight, <Flights 0 on the pool>>"
+    assert len(table.committed) == 1
+    assert repr(table.batcher) == "<Batcher 0 pending, 0 sessions wait for a run, <Runs 0 on the pool>>"
 
 
-async def test_a_session_has_one_row_in_a_wave(table: Table) -> None:
+async def test_a_session_has_one_row_in_a_batch(table: Table) -> None:
     """Its second row sees the first, its third the second; other sessions do not wait for them."""
     records = await decided(*(table.submit(f"fast {name}") for name in "aabacb"))
     a = [record for record in records if record.session == "fast a"]
@@ -177,7 +177,7 @@ async def test_feedback_of_nothing_before_is_refused_alone(table: Table) -> None
     assert outcomes[0].path == "$.feedback"
     assert isinstance(outcomes[1], Decision)
     assert isinstance(after[0], Decision)
-    assert table.landed[1].feedback[0].decision_id == outcomes[1].id
+    assert table.committed[1].feedback[0].decision_id == outcomes[1].id
 
 
 class Held:
@@ -198,9 +198,9 @@ class Held:
         return self
 
     @property
-    def future(self) -> "asyncio.Future[Answered]":
-        ended: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        ended.set_result(Answered(np.array([HEAD] * self.rows, dtype=np.float32)))
+    def future(self) -> "asyncio.Future[ModelOutput]":
+        ended: asyncio.Future[ModelOutput] = asyncio.get_running_loop().create_future()
+        ended.set_result(ModelOutput(np.array([HEAD] * self.rows, dtype=np.float32)))
         return ended
 
     def end(self) -> None:
@@ -291,8 +291,8 @@ async def test_a_version_that_keeps_failing_is_not_asked_until_its_probes_are_go
     # Two flights fail; a rest of 2 s; a bad probe at 2 s; a rest of 4 s; good ones at 8 and 9 s.
     assert asked_of == [1, 2, 2, 3, 3, 3, 4, 5, 6]
     assert reasons == ["InferenceFailed"] * 4 + ["BreakerOpen"] * 12 + [None] * 2
-    assert len(table.landed) == 9
-    assert [record.seq for landed in table.landed for record in landed.records] == list(range(1, 19))
+    assert len(table.committed) == 9
+    assert [record.seq for committed in table.committed for record in committed.records] == list(range(1, 19))
     assert table.breakers.openings()["fast"] == 2
 
 
@@ -319,7 +319,7 @@ async def test_one_slow_run_is_one_fault(tmp_path: Path) -> None:
     table.journal.close()
 
     assert [record.reason for record in records] == ["DeadlineExceeded"] * 4
-    assert len(table.landed) == 4
+    assert len(table.committed) == 4
     assert table.breakers.closed("slow")
     assert held.terminated == 1
 
@@ -397,7 +397,7 @@ async def test_a_caller_who_waits_longer_may_have_the_answer(tmp_path: Path) -> 
 async def test_the_service_s_own_deadline_is_what_a_version_may_take(tmp_path: Path) -> None:
     """As ``limits.deadline_ms`` has it."""
     with serving(tmp_path, limits={"deadline_ms": 60_000.0}, breaker={"consecutive": 1}) as served:
-        engine = served.plane.engine
+        engine = served.application.engine
         plain = engine.infer
 
         def slow(inputs: Inputs) -> Any:
@@ -495,7 +495,7 @@ async def test_a_slow_version_is_probed_on_the_pool(tmp_path: Path) -> None:
     assert runs == [0, 1, 1]
     assert reasons == ["BreakerOpen"] * 4
     assert closed
-    assert len(table.landed) == 4
+    assert len(table.committed) == 4
 
 
 async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> None:
@@ -508,10 +508,10 @@ async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> 
 
         failing = [await reason("a", -1.0, previous=None) for _ in range(2)]
         unknown = []
-        while served.plane.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+        while served.application.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
             unknown.append(await reason("b", 1.0))
         unknown.append(await reason("b", 1.0))
-        still = served.plane.breakers.told(time.monotonic())["demo-1"]["phase"]
+        still = served.application.breakers.told(time.monotonic())["demo-1"]["phase"]
         known = await reason("c", 1.0, previous=None)
         after = [await reason("b", 1.0), await reason("b", 1.0, previous=None), await reason("c", 1.0)]
 
@@ -541,9 +541,9 @@ class Run:
     def __init__(self, engine: Recalling, inputs: Inputs, done: Any) -> None:
         engine.dones.append(done)
         self.steps, self.terminate = inputs["memory.steps.in"], lambda: None
-        self.future: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
+        self.future: asyncio.Future[ModelOutput] = asyncio.get_running_loop().create_future()
         heads = np.array([HEAD] * len(self.steps), dtype=np.float32)
-        self.future.set_result(Answered(heads, None, (self.steps + np.float32(1),)))
+        self.future.set_result(ModelOutput(heads, None, (self.steps + np.float32(1),)))
 
 
 class Probing(Table):

@@ -14,7 +14,7 @@ import pytest
 
 from guards.constraints import Cooldown
 from guards.errors import InferenceFailed, PolicyUnavailable
-from service.decision.commit import Landed, Landing
+from service.decision.commit import Committed, Committer
 from service.decision.explore.explorers import EpsilonGreedy
 from service.decision.requests import Request
 from service.decision.sessions import Sessions
@@ -23,10 +23,10 @@ from service.log.durable import DurableJournal
 from service.log.ids import Keyring
 from service.log.journal import Journal, JournalUnavailable, read_segment, segments
 from service.log.records import AnyRecord, Decision, Feedback, Loss
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from service.versions.lease import Lease, Page
 from service.versions.router import Assignment
-from tests.fakes import KEY, NOW, Answer, FakeEngine, asked, plane_of
+from tests.fakes import KEY, NOW, Answer, FakeEngine, asked, behaviour_of
 from tests.in_process import Serving, asking, serving
 
 STABLE = Assignment(track="stable", probability=1.0, version="fake-1")
@@ -64,10 +64,10 @@ class Field:
         self.disk, self.sessions, self.lease = Disk(), Sessions(100), Lease()
         kind = Journal if sync is None else DurableJournal
         self.journal = kind(folder, write=self.disk.write, sync=sync)
-        self.observed: list[Landed] = []
-        self.plane = replace(plane_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
-        self.landing = Landing(
-            self.plane,
+        self.observed: list[Committed] = []
+        self.behaviour = replace(behaviour_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
+        self.committer = Committer(
+            self.behaviour,
             self.journal,
             self.sessions,
             self.lease,
@@ -75,11 +75,11 @@ class Field:
             unlogged=unlogged,
         )
 
-    def land(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
+    def commit(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
         """Land these rows; what each was told, or None as long as it was told nothing."""
-        told = Answered(np.array([HEAD] * len(requests), dtype=np.float32)) if why is None else why
+        told = ModelOutput(np.array([HEAD] * len(requests), dtype=np.float32)) if why is None else why
         observation = np.array([request.observation for request in requests])
-        self.landing.land(list(requests), STABLE, FakeEngine(HEAD), observation, told, 10.0)  # type: ignore[arg-type]  # a fake
+        self.committer.commit(list(requests), STABLE, FakeEngine(HEAD), observation, told, 10.0)  # type: ignore[arg-type]  # a fake
         return [outcome_of(request) for request in requests]
 
     def records(self) -> list[AnyRecord | None]:
@@ -121,16 +121,16 @@ def test_the_record_is_on_disk_before_the_answer_leaves(field: Field) -> None:
             super().set_result(outcome)
             found.append(outcome in field.records())
 
-    field.land(*(asked(session=session, answer=Looking()) for session in "ab"))
+    field.commit(*(asked(session=session, answer=Looking()) for session in "ab"))
 
     assert found == [True, True]
 
 
-def test_a_flight_is_one_write_of_contiguous_records(field: Field) -> None:
+def test_a_batch_is_one_write_of_contiguous_records(field: Field) -> None:
     """Feedback that came along stands before the decisions, and every number follows the one before."""
     first, second = rows("a", feedback=TOLD), rows("b", "c")
-    field.land(*first, *second)
-    field.land(*rows("d"))
+    field.commit(*first, *second)
+    field.commit(*rows("d"))
     kinds = [type(record).__name__ for record in field.records()]
 
     assert kinds == ["Feedback", "Decision", "Decision", "Decision", "Decision"]
@@ -142,13 +142,13 @@ def test_a_flight_is_one_write_of_contiguous_records(field: Field) -> None:
 @pytest.mark.parametrize("room", [0, 1, 700])
 def test_what_cannot_be_written_was_not_decided(field: Field, room: int) -> None:
     """Nothing half-written stays, no session moves on, the sequence stands, and the next flight goes on from there."""
-    field.land(*rows("a"))
+    field.commit(*rows("a"))
     before = field.bytes()
     field.disk.room = room
-    failed = field.land(*rows("a", begins=False), *rows("b"))
+    failed = field.commit(*rows("a", begins=False), *rows("b"))
     kept, sessions = field.bytes(), len(field.sessions)
     field.disk.room = 2**30
-    again = field.land(*rows("a", begins=False), *rows("b", feedback=TOLD))
+    again = field.commit(*rows("a", begins=False), *rows("b", feedback=TOLD))
 
     assert [type(outcome) for outcome in failed] == [NotDurable, NotDurable]
     assert (kept, sessions) == (before, 1)
@@ -159,31 +159,31 @@ def test_what_cannot_be_written_was_not_decided(field: Field, room: int) -> None
 
 def test_whole_records_that_reached_the_disk_are_decisions(field: Field) -> None:
     """Others may have read them: they are answered and remembered, and only the rest was not decided."""
-    field.land(*rows("a"))
+    field.commit(*rows("a"))
     field.disk.room = len(field.bytes()) * 3 // 2
-    outcomes = field.land(*rows("b", "c"))
+    outcomes = field.commit(*rows("b", "c"))
     field.disk.room = 2**30
-    (later,) = field.land(*rows("b", entry=field.sessions.remembered("b", NOW)))
+    (later,) = field.commit(*rows("b", entry=field.sessions.remembered("b", NOW)))
 
     assert [type(outcome) for outcome in outcomes] == [Decision, NotDurable]
     assert [record for record in field.records() if isinstance(record, Decision)][1:] == [outcomes[0], later]
     assert [record.seq for record in field.records() if record is not None] == [1, 2, 3]
     assert later.previous == outcomes[0].id
-    assert [len(landed.records) for landed in field.observed] == [1, 1, 1]
+    assert [len(committed.records) for committed in field.observed] == [1, 1, 1]
 
 
 def test_a_refusal_for_want_of_disk_does_not_tell_where_it_is(field: Field) -> None:
     """Paths of the machine are for its log, not for callers."""
     field.disk.room = 0
 
-    (failed,) = field.land(*rows("a"))
+    (failed,) = field.commit(*rows("a"))
 
     assert str(field.journal.folder.parent) not in failed.message
 
 
 def test_a_journalled_decision_is_the_session_s_history(field: Field) -> None:
     """The next row continues it, with the use of the action that is tracked."""
-    (first,) = field.land(*rows("a", begins=True))
+    (first,) = field.commit(*rows("a", begins=True))
     entry = field.sessions.remembered("a", NOW + 1)
 
     assert (entry.decision_id, entry.history.action, entry.history.step) == (first.id, 1, 1)
@@ -197,8 +197,8 @@ def test_a_fault_of_ours_leaves_nobody_waiting(tmp_path: Path, caplog: pytest.Lo
         raise ZeroDivisionError
 
     field = Field(tmp_path, baseline=broken)
-    outcomes = field.land(*rows("a", "b"), why=InferenceFailed())
-    fine = field.land(*rows("a"))
+    outcomes = field.commit(*rows("a", "b"), why=InferenceFailed())
+    fine = field.commit(*rows("a"))
     field.journal.close()
 
     assert [type(outcome) for outcome in outcomes] == [InternalFault, InternalFault]
@@ -212,13 +212,13 @@ def test_whoever_counts_cannot_take_an_answer_back(tmp_path: Path, caplog: pytes
     """A fault in the tally comes after the answers."""
     field = Field(tmp_path)
 
-    def fault(_: Landed) -> None:
+    def fault(_: Committed) -> None:
         raise ZeroDivisionError
 
-    landing = Landing(field.plane, field.journal, field.sessions, field.lease, fault)
+    committer = Committer(field.behaviour, field.journal, field.sessions, field.lease, fault)
     request = rows("a")[0]
-    head = Answered(np.array([HEAD], dtype=np.float32))
-    landing.land([request], STABLE, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
+    head = ModelOutput(np.array([HEAD], dtype=np.float32))
+    committer.commit([request], STABLE, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
     field.journal.close()
 
     assert isinstance(outcome_of(request), Decision)
@@ -229,7 +229,7 @@ def test_who_has_gone_is_decided_and_logged_but_not_told(field: Field) -> None:
     """The decision was made: it is in the journal."""
     gone = Answer()
     gone.set_result(InternalFault("gone"))
-    field.land(asked(answer=gone))
+    field.commit(asked(answer=gone))
 
     assert isinstance(gone.outcome, InternalFault)
     assert isinstance(field.records()[0], Decision)
@@ -237,19 +237,19 @@ def test_who_has_gone_is_decided_and_logged_but_not_told(field: Field) -> None:
 
 async def test_the_journal_s_time_does_not_run_backwards(field: Field) -> None:
     """A row with an earlier time of day is written with the last one's."""
-    field.land(*rows("a", at=NOW + 5))
-    field.land(*rows("b", at=NOW))
-    await field.landing.note([TOLD], NOW - 5)
+    field.commit(*rows("a", at=NOW + 5))
+    field.commit(*rows("b", at=NOW))
+    await field.committer.note([TOLD], NOW - 5)
 
     assert [record.ms for record in field.records() if record is not None] == [int(NOW + 5) * 1000] * 3
 
 
 async def test_feedback_alone_is_journalled_in_sequence(field: Field) -> None:
     """Several at once are one write; where it fails, nobody is told that it was taken."""
-    await field.landing.note([TOLD, replace_id(TOLD, "E")], NOW)
+    await field.committer.note([TOLD, replace_id(TOLD, "E")], NOW)
     field.disk.room = 0
     with pytest.raises(JournalUnavailable):
-        await field.landing.note([TOLD], NOW)
+        await field.committer.note([TOLD], NOW)
 
     assert [(record.seq, getattr(record, "decision_id", "")) for record in field.records() if record is not None] == [
         (1, "D"),
@@ -267,9 +267,9 @@ def replace_id(told: Feedback, decision_id: str, *, terminated: bool = False) ->
 def test_exploration_and_generation_are_those_of_the_lease(field: Field) -> None:
     """What the record says is what was allowed as it was decided."""
     field.lease.see(Page(generation=1, heartbeat=1), float("inf"))
-    (before,) = field.land(*rows("a"))
+    (before,) = field.commit(*rows("a"))
     field.lease.see(Page(generation=9, heartbeat=2), float("inf"))
-    (after,) = field.land(*rows("b"))
+    (after,) = field.commit(*rows("b"))
 
     assert (before.generation, after.generation) == (1, 9)
 
@@ -355,17 +355,17 @@ async def test_on_disk_means_synced_before_the_answer(tmp_path: Path) -> None:
     """What lands while a sync runs is synced with the next one, all together."""
     field, syncs = durable(tmp_path)
     first, second, third = waiting("a"), waiting("b"), waiting("c")
-    field.land(*first)
+    field.commit(*first)
     await asyncio.to_thread(syncs.begun.wait, 20)
-    field.land(*second)
-    field.land(*third)
+    field.commit(*second)
+    field.commit(*third)
     before = told(first + second + third)
     syncs.go_on.set()
     await answered(first[0])
     after_one = told(first + second + third)
     syncs.go_on.set()
     await answered(third[0])
-    await field.landing.settled()
+    await field.committer.settled()
     field.journal.close()
 
     assert before == ["NoneType"] * 3
@@ -381,16 +381,16 @@ async def test_f28_a_sync_that_fails_once_is_made_good_in_another_file(tmp_path:
     field, syncs = durable(tmp_path)
     first, second = waiting("a"), waiting("b")
     syncs.fails = 1
-    field.land(*first)
+    field.commit(*first)
     await asyncio.to_thread(syncs.begun.wait, 20)
-    field.land(*second)
+    field.commit(*second)
     syncs.go_on.set()
     await asyncio.to_thread(syncs.begun.wait, 20)
     before = told(first + second)
     syncs.go_on.set()
     await answered(first[0])
     await answered(second[0])
-    await field.landing.settled()
+    await field.committer.settled()
     made = [record for record in field.records() if isinstance(record, Decision)]
     field.journal.close()
 
@@ -403,29 +403,29 @@ async def test_f28_what_cannot_be_synced_was_not_made(tmp_path: Path) -> None:
     """It is refused, it is in no file, and its session is where it was before: what comes next continues that."""
     field, syncs = durable(tmp_path)
     first, second, beside = waiting("a"), waiting("a"), waiting("b")
-    field.land(*first)
+    field.commit(*first)
     syncs.go_on.set()
     await answered(first[0])
     known = field.sessions.remembered("a", NOW)
     syncs.fails = 2
     second[0].entry = known
-    field.land(*second)
+    field.commit(*second)
     await asyncio.to_thread(syncs.begun.wait, 20)
-    field.land(*beside)
+    field.commit(*beside)
     syncs.go_on.set()
     await asyncio.to_thread(syncs.begun.wait, 20)
     syncs.go_on.set()
     await answered(second[0])
     await answered(beside[0])
     records = [record for record in field.records() if record is not None]
-    (refused,) = field.land(*waiting("c"))
+    (refused,) = field.commit(*waiting("c"))
     resume(field)
     third = waiting("a")
     third[0].entry = field.sessions.remembered("a", NOW)
-    field.land(*third)
+    field.commit(*third)
     syncs.go_on.set()
     await answered(third[0])
-    await field.landing.settled()
+    await field.committer.settled()
     field.journal.close()
 
     assert told(first + second + beside + third) == ["Decision", "NotDurable", "NotDurable", "Decision"]
@@ -441,18 +441,18 @@ async def test_f28_who_was_about_to_go_on_from_it_is_refused_too(tmp_path: Path)
     field, syncs = durable(tmp_path)
     first, second, beside = waiting("a"), waiting("a"), waiting("b")
     syncs.fails = 2
-    field.land(*first)
+    field.commit(*first)
     second[0].entry = field.sessions.remembered("a", NOW)
     for _ in range(2):
         await asyncio.to_thread(syncs.begun.wait, 20)
         syncs.go_on.set()
     await answered(first[0])
     resume(field)
-    field.land(*second, *beside)
-    field.land(second[0])
+    field.commit(*second, *beside)
+    field.commit(second[0])
     syncs.go_on.set()
     await answered(beside[0])
-    await field.landing.settled()
+    await field.committer.settled()
     field.journal.close()
 
     assert told(first + second + beside) == ["NotDurable", "NotDurable", "Decision"]
@@ -463,12 +463,12 @@ async def test_f28_feedback_that_cannot_be_synced_was_not_taken(tmp_path: Path) 
     """Whoever told it hears so, and the episode that it ended goes on."""
     field, syncs = durable(tmp_path)
     first = waiting("a")
-    field.land(*first)
+    field.commit(*first)
     syncs.go_on.set()
     await answered(first[0])
     ended = replace_id(TOLD, outcome_of(first[0]).id, terminated=True)
     syncs.fails = 2
-    noted = asyncio.create_task(field.landing.note([ended], NOW))
+    noted = asyncio.create_task(field.committer.note([ended], NOW))
     during = []
     for _ in range(2):
         await asyncio.to_thread(syncs.begun.wait, 20)
@@ -487,8 +487,8 @@ async def test_settled_waits_for_the_last_sync(tmp_path: Path) -> None:
     """Whoever stops the process loses no answer on the way."""
     field, syncs = durable(tmp_path)
     requests = waiting("a")
-    field.land(*requests)
-    settled = asyncio.create_task(field.landing.settled())
+    field.commit(*requests)
+    settled = asyncio.create_task(field.committer.settled())
     await asyncio.to_thread(syncs.begun.wait, 20)
     early = settled.done()
     syncs.go_on.set()
@@ -552,7 +552,7 @@ class TestUnlogged:
         """Whatever the lease says: no exploration, a propensity of 1 that does not count, an id beside the log."""
         field = serving_on
         field.disk.room = 0
-        outcomes = field.land(*rows("a", "b", "c"))
+        outcomes = field.commit(*rows("a", "b", "c"))
         keyring = Keyring({1: KEY})
 
         assert [(one.action, one.propensity, one.propensity_ok, one.why_not_ok) for one in outcomes] == [
@@ -560,33 +560,33 @@ class TestUnlogged:
         ] * 3
         assert {one.durability for one in outcomes} == {"none"}
         assert all(keyring.place(one.id).unlogged for one in outcomes)  # type: ignore[union-attr]  # they are ours
-        assert len({one.id for one in outcomes} | {one.id for one in field.land(*rows("a", "b"))}) == 5
+        assert len({one.id for one in outcomes} | {one.id for one in field.commit(*rows("a", "b"))}) == 5
         assert field.records() == []
-        assert field.landing.unlogged.counts == {"unlogged": 5}
+        assert field.committer.unlogged.counts == {"unlogged": 5}
 
     def test_only_the_rows_that_did_not_fit_are_not_logged(self, serving_on: Field) -> None:
         """Wherever the disk was full in a flight, whole records are decisions in the log and the rest is beside it."""
         field = serving_on
-        field.land(*rows("z"))
+        field.commit(*rows("z"))
         size = len(field.bytes())
         field.disk.room = size * 3 // 2
-        outcomes = field.land(*rows("a", "b", "c"))
+        outcomes = field.commit(*rows("a", "b", "c"))
 
         assert [one.durability for one in outcomes] == ["journal", "none", "none"]
         assert [record for record in field.records() if isinstance(record, Decision)][1:] == outcomes[:1]
-        assert field.landing.unlogged.counts == {"unlogged": 2}
+        assert field.committer.unlogged.counts == {"unlogged": 2}
 
     def test_the_session_goes_on_with_a_history_that_is_not_known(self, serving_on: Field) -> None:
         """What comes next continues the decision, and every constraint is in its worst state."""
         field = serving_on
-        field.land(*rows("a"))
+        field.commit(*rows("a"))
         known = field.sessions.remembered("a", NOW)
         field.disk.room = 0
-        (unlogged,) = field.land(*rows("a", entry=known))
+        (unlogged,) = field.commit(*rows("a", entry=known))
         after = field.sessions.remembered("a", NOW)
         stepped_back = field.sessions.following("a", str(known.decision_id), NOW)
         field.disk.room = 2**30
-        (later,) = field.land(*rows("a", entry=after))
+        (later,) = field.commit(*rows("a", entry=after))
 
         assert (known.history.known, after.history.known, stepped_back.history.known) == (True, False, False)
         assert (later.previous, later.step, later.durability) == (unlogged.id, None, "journal")
@@ -595,7 +595,7 @@ class TestUnlogged:
         """A recurrent policy falls back until an episode starts, since nothing says what it carried."""
         field = serving_on
         field.disk.room = 0
-        field.land(*rows("a"))
+        field.commit(*rows("a"))
         after = field.sessions.remembered("a", NOW)
 
         assert (after.memory, after.starts) == (None, False)
@@ -604,30 +604,30 @@ class TestUnlogged:
         """How many decisions it does not have, and how much feedback that came along."""
         field = serving_on
         field.disk.room = 0
-        field.land(*rows("a", feedback=TOLD), *rows("b"))
-        field.land(*rows("c"))
+        field.commit(*rows("a", feedback=TOLD), *rows("b"))
+        field.commit(*rows("c"))
         for _ in range(3):
             with pytest.raises(JournalUnavailable):
-                field.landing.tell(NOW)
+                field.committer.tell(NOW)
         field.disk.room = 2**30
-        field.landing.tell(NOW)
-        field.land(*rows("d"))
+        field.committer.tell(NOW)
+        field.commit(*rows("d"))
         losses = [record for record in field.records() if isinstance(record, Loss)]
 
         assert [(loss.cause, loss.count, loss.first) for loss in losses] == [
             ("unlogged", 3, 0),
             ("unlogged_feedback", 1, 0),
         ]
-        assert field.landing.unlogged.is_told()
-        assert field.landing.unlogged.counts == {"unlogged": 3, "unlogged_feedback": 1}
+        assert field.committer.unlogged.is_told()
+        assert field.committer.unlogged.counts == {"unlogged": 3, "unlogged_feedback": 1}
 
     def test_they_are_counted_with_the_others(self, serving_on: Field) -> None:
         """They were answered: the report has them, as decisions whose propensity is not ok."""
         field = serving_on
         field.disk.room = 0
-        outcomes = field.land(*rows("a", "b"))
+        outcomes = field.commit(*rows("a", "b"))
 
-        assert [list(landed.records) for landed in field.observed] == [outcomes]
+        assert [list(committed.records) for committed in field.observed] == [outcomes]
 
     def test_a_canary_does_not_serve_on(self, serving_on: Field) -> None:
         """Only stable does."""
@@ -635,17 +635,17 @@ class TestUnlogged:
         field.disk.room = 0
         (request,) = rows("a")
         canary = Assignment(track="canary", probability=1.0, version="fake-1")
-        head = Answered(np.array([HEAD], dtype=np.float32))
-        field.landing.land([request], canary, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
+        head = ModelOutput(np.array([HEAD], dtype=np.float32))
+        field.committer.commit([request], canary, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
 
         assert isinstance(outcome_of(request), NotDurable)
 
     def test_what_is_not_safe_is_not_done_without_a_log_either(self, tmp_path: Path) -> None:
         """The guard goes by the history that there is."""
         field = Field(tmp_path, unlogged="serve")
-        (first,) = field.land(*rows("a"))
+        (first,) = field.commit(*rows("a"))
         field.disk.room = 0
-        (second,) = field.land(*rows("a", entry=field.sessions.remembered("a", NOW + 1), at=NOW + 1, now=NOW + 1))
+        (second,) = field.commit(*rows("a", entry=field.sessions.remembered("a", NOW + 1), at=NOW + 1, now=NOW + 1))
         field.journal.close()
 
         assert (first.action, second.durability) == (1, "none")

@@ -15,14 +15,14 @@ from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSw
 from guards.histories import Budget
 from guards.records import History
 from guards.shield import Violation
-from service.decision.batch import Flight, Plane
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import decide, weights_of
 from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Keyring, public_id
 from service.log.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
-from tests.acting import BOUNDED, SWITCHES, acting_plane
-from tests.fakes import KEY, NOW, WRITER, Fickle, asked, flight_of, manifest_of, plane_of, schema_of
+from tests.acting import BOUNDED, SWITCHES, acting_behaviour
+from tests.fakes import KEY, NOW, WRITER, Fickle, asked, batch_of, behaviour_of, manifest_of, schema_of
 
 # The ranking is up, jump, down, rest, drop, hold.
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
@@ -31,17 +31,17 @@ FREE = Box(fields=tuple(Field(name=f"n{i}") for i in range(8)))
 NOTHING = Rule(name="nothing", forbid="True")
 
 
-def decided(plane: Plane, flight: Flight, head: np.ndarray | PolicyUnavailable) -> list[Decision]:
+def decided(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision]:
     """Decide a flight in which every row is answered."""
-    records = decide(plane, flight, head)
+    records = decide(behaviour, batch, head)
     assert all(isinstance(record, Decision) for record in records)
     return [record for record in records if isinstance(record, Decision)]
 
 
-def one(plane: Plane, head: "np.ndarray | PolicyUnavailable" = HEAD, **changes: Any) -> Decision:
+def one(behaviour: Behaviour, head: "np.ndarray | PolicyUnavailable" = HEAD, **changes: Any) -> Decision:
     """Decide a single request."""
     heads = head if isinstance(head, PolicyUnavailable) else head[None, :]
-    return decided(plane, flight_of([asked(**changes)]), heads)[0]
+    return decided(behaviour, batch_of([asked(**changes)]), heads)[0]
 
 
 class TestPolicy:
@@ -49,7 +49,7 @@ class TestPolicy:
 
     def test_the_best_action_is_done(self) -> None:
         """By a greedy policy without constraints: as proposed, with certainty, and nothing to report."""
-        decision = one(plane_of())
+        decision = one(behaviour_of())
 
         assert (decision.proposed, decision.action, decision.propensity) == (1, 1, 1.0)
         assert (decision.source, decision.reason, decision.violations) == ("policy", None, [])
@@ -67,11 +67,11 @@ class TestPolicy:
             explore=False,
             at=NOW + 0.5,
             observed_at=NOW - 0.25,
-            entry=Moment("the one before", "its first", history),
+            entry=SessionState("the one before", "its first", history),
         )
-        flight = flight_of([row], seq=12, track="canary", track_probability=0.1)
+        batch = batch_of([row], seq=12, track="canary", track_probability=0.1)
 
-        (decision,) = decided(plane_of(), flight, HEAD[None, :])
+        (decision,) = decided(behaviour_of(), batch, HEAD[None, :])
 
         assert (decision.seq, decision.ms, decision.v) == (12, int(NOW * 1000), 1)
         assert (decision.session, decision.episode, decision.step) == ("loop 7", "its first", 4)
@@ -89,9 +89,9 @@ class TestPolicy:
 
     def test_its_id_names_its_place(self) -> None:
         """Key, writer, time, sequence and track, row by row."""
-        flight = flight_of([asked(), asked()], seq=12, track="canary")
+        batch = batch_of([asked(), asked()], seq=12, track="canary")
 
-        decisions = decided(plane_of(), flight, np.stack([HEAD] * 2))
+        decisions = decided(behaviour_of(), batch, np.stack([HEAD] * 2))
 
         places = [Keyring({1: KEY}).place(decision.id) for decision in decisions]
         assert [(place.writer, place.seq, place.track) for place in places if place] == [
@@ -101,7 +101,10 @@ class TestPolicy:
 
     def test_the_first_decision_names_its_episode(self) -> None:
         """By its own id, without the part that proves it; the episode of one that continues elsewhere is not known."""
-        first, lost = one(plane_of()), one(plane_of(), entry=Moment("elsewhere", None, History(known=False, since=NOW)))
+        first, lost = (
+            one(behaviour_of()),
+            one(behaviour_of(), entry=SessionState("elsewhere", None, History(known=False, since=NOW))),
+        )
 
         assert (first.episode, first.step) == (public_id(first.id), 0)
         assert (lost.episode, lost.step, lost.previous) == (None, None, "elsewhere")
@@ -110,7 +113,7 @@ class TestPolicy:
         """Every constraint that denies the proposal is named, nobody who only warns."""
         warns = Rule(name="warns", forbid="action == 'up'", mode="warn")
 
-        decision = one(plane_of([NO_UP, warns]), mask=[True, False, True, True, True, True])
+        decision = one(behaviour_of([NO_UP, warns]), mask=[True, False, True, True, True, True])
 
         assert (decision.proposed, decision.action, decision.propensity) == (1, 3, 1.0)
         assert decision.violations == [Violation("allowed", "prevented"), Violation("no up", "prevented")]
@@ -120,7 +123,7 @@ class TestPolicy:
         """The action stays."""
         told = Rule(name="told", forbid="action == 'up'", mode=mode)
 
-        decisions = decided(plane_of([told]), flight_of([asked()] * 2), np.stack([HEAD, HEAD[::-1]]))
+        decisions = decided(behaviour_of([told]), batch_of([asked()] * 2), np.stack([HEAD, HEAD[::-1]]))
 
         assert [decision.action for decision in decisions] == [1, 4]
         assert [decision.violations for decision in decisions] == [[Violation("told", "reported", mode)], []]
@@ -129,7 +132,7 @@ class TestPolicy:
         """A request without a mask may do everything."""
         rows = [asked(), asked(mask=[False, False, False, False, False, True])]
 
-        masked = decided(plane_of(), flight_of(rows), np.stack([HEAD] * 2))
+        masked = decided(behaviour_of(), batch_of(rows), np.stack([HEAD] * 2))
 
         assert [decision.action for decision in masked] == [1, 5]
         assert [decision.mask for decision in masked] == [None, rows[1].mask]
@@ -137,10 +140,10 @@ class TestPolicy:
 
     def test_a_mask_may_be_required(self) -> None:
         """Whoever gives none is answered by the baseline, under the same constraints, and it is said why."""
-        plane = replace(plane_of([NO_UP]), mask_required=True)
+        behaviour = replace(behaviour_of([NO_UP]), mask_required=True)
         rows = [asked(), asked(mask=[True] * 6)]
 
-        bare, masked = decided(plane, flight_of(rows), np.stack([HEAD] * 2))
+        bare, masked = decided(behaviour, batch_of(rows), np.stack([HEAD] * 2))
 
         assert [(d.action, d.source, d.reason) for d in (bare, masked)] == [
             (0, "baseline", "MaskMissing"),
@@ -151,7 +154,7 @@ class TestPolicy:
     def test_an_answer_of_another_length_is_none(self) -> None:
         """Too few numbers, too many, too few rows: the baseline answers all of the flight."""
         for shape in ((2, 5), (2, 7), (1, 6), (2, 6, 1), (2,)):
-            decisions = decided(plane_of(), flight_of([asked()] * 2), np.zeros(shape, dtype=np.float32))
+            decisions = decided(behaviour_of(), batch_of([asked()] * 2), np.zeros(shape, dtype=np.float32))
 
             assert [(d.source, d.reason, d.head) for d in decisions] == [("baseline", "InvalidOutput", None)] * 2
 
@@ -160,17 +163,19 @@ class TestPolicy:
         rule = Rule(name="r", forbid="action == 'up' and price > budget")
         told = ({"price": 1, "budget": 2}, {"price": 2, "budget": 1}, {"price": 1}, None)
 
-        decisions = decided(plane_of([rule]), flight_of([asked(facts=facts) for facts in told]), np.stack([HEAD] * 4))
+        decisions = decided(
+            behaviour_of([rule]), batch_of([asked(facts=facts) for facts in told]), np.stack([HEAD] * 4)
+        )
 
         assert [decision.action for decision in decisions] == [1, 3, 3, 3]
 
     def test_a_cooldown_goes_by_the_history_of_its_own_row(self) -> None:
         """And by the request's own time."""
         cooldown = Cooldown(name="c", actions=("up",), seconds=60)
-        used = Moment("b", "e", History(known=True, since=NOW, used={1: NOW}))
+        used = SessionState("b", "e", History(known=True, since=NOW, used={1: NOW}))
         rows = [asked(entry=used, now=NOW + 59), asked(entry=used, now=NOW + 60), asked()]
 
-        decisions = decided(plane_of([cooldown]), flight_of(rows), np.stack([HEAD] * 3))
+        decisions = decided(behaviour_of([cooldown]), batch_of(rows), np.stack([HEAD] * 3))
 
         assert [decision.action for decision in decisions] == [3, 1, 1]
 
@@ -178,11 +183,11 @@ class TestPolicy:
 class TestExploring:
     """Who may explore, and what is said of those who may not."""
 
-    PLANE = plane_of(explorer=EpsilonGreedy(epsilon=1.0))
+    BEHAVIOUR = behaviour_of(explorer=EpsilonGreedy(epsilon=1.0))
 
     def test_it_explores_with_a_lease_and_leave(self) -> None:
         """With the explorer of the configuration, and its propensity."""
-        decisions = decided(self.PLANE, flight_of([asked()] * 50), np.stack([HEAD] * 50))
+        decisions = decided(self.BEHAVIOUR, batch_of([asked()] * 50), np.stack([HEAD] * 50))
 
         assert len({decision.action for decision in decisions}) == 6
         assert {decision.explorer for decision in decisions} == {"epsilon_greedy"}
@@ -195,7 +200,7 @@ class TestExploring:
         """And says so: such rows carry no support."""
         rows = [asked(explore=leave)] * 50
 
-        decisions = decided(self.PLANE, flight_of(rows, may_explore=lease), np.stack([HEAD] * 50))
+        decisions = decided(self.BEHAVIOUR, batch_of(rows, may_explore=lease), np.stack([HEAD] * 50))
 
         assert {(d.action, d.explorer, d.propensity, d.explored) for d in decisions} == {(1, "greedy", 1.0, False)}
 
@@ -203,7 +208,7 @@ class TestExploring:
         """Each goes by its own."""
         rows = [asked(explore=bool(i % 2)) for i in range(50)]
 
-        decisions = decided(self.PLANE, flight_of(rows), np.stack([HEAD] * 50))
+        decisions = decided(self.BEHAVIOUR, batch_of(rows), np.stack([HEAD] * 50))
 
         assert {d.explorer for d in decisions[1::2]} == {"epsilon_greedy"}
         assert {(d.action, d.explorer, d.propensity) for d in decisions[::2]} == {(1, "greedy", 1.0)}
@@ -212,7 +217,7 @@ class TestExploring:
     def test_two_rows_alike_are_drawn_independently(self) -> None:
         """The draw is made from the id, and no two are the same."""
         first, second = (
-            [d.action for d in decided(self.PLANE, flight_of([asked()] * 50, seq=seq), np.stack([HEAD] * 50))]
+            [d.action for d in decided(self.BEHAVIOUR, batch_of([asked()] * 50, seq=seq), np.stack([HEAD] * 50))]
             for seq in (1, 51)
         )
 
@@ -220,9 +225,9 @@ class TestExploring:
 
     def test_a_decision_is_drawn_alike_in_any_batch(self) -> None:
         """Its place in the log decides, not its place in the batch."""
-        together = decided(self.PLANE, flight_of([asked()] * 50), np.stack([HEAD] * 50))
+        together = decided(self.BEHAVIOUR, batch_of([asked()] * 50), np.stack([HEAD] * 50))
 
-        alone = [decided(self.PLANE, flight_of([asked()], seq=seq), HEAD[None, :])[0] for seq in range(1, 51)]
+        alone = [decided(self.BEHAVIOUR, batch_of([asked()], seq=seq), HEAD[None, :])[0] for seq in range(1, 51)]
 
         assert alone == together
 
@@ -235,7 +240,7 @@ class TestFallback:
     @pytest.mark.parametrize("why", [DeadlineExceeded, InferenceFailed, BreakerOpen])
     def test_a_cause_outside_makes_the_propensity_not_ok(self, why: type[PolicyUnavailable]) -> None:
         """Which path was taken is no function of what was observed."""
-        decision = one(plane_of(baseline=self.REST), why())
+        decision = one(behaviour_of(baseline=self.REST), why())
 
         assert (decision.source, decision.reason) == ("baseline", why.__name__)
         assert (decision.propensity, decision.propensity_ok, decision.why_not_ok) == (1.0, False, why.__name__)
@@ -243,7 +248,7 @@ class TestFallback:
 
     def test_a_cause_in_the_state_leaves_the_propensity_ok(self) -> None:
         """The path is known, and what the baseline does on it is certain."""
-        decision = one(plane_of(baseline=self.REST), KillSwitch())
+        decision = one(behaviour_of(baseline=self.REST), KillSwitch())
 
         assert (decision.source, decision.reason) == ("baseline", "KillSwitch")
         assert (decision.propensity, decision.propensity_ok, decision.why_not_ok) == (1.0, True, None)
@@ -254,7 +259,7 @@ class TestFallback:
         heads = np.stack([HEAD] * 3)
         heads[1, 4] = bad
 
-        decisions = decided(plane_of(baseline=self.REST), flight_of([asked()] * 3), heads)
+        decisions = decided(behaviour_of(baseline=self.REST), batch_of([asked()] * 3), heads)
 
         assert [d.action for d in decisions] == [1, 4, 1]
         assert [d.source for d in decisions] == ["policy", "baseline", "policy"]
@@ -265,28 +270,28 @@ class TestFallback:
 
     def test_the_rows_that_are_left_draw_as_if_they_were_alone(self) -> None:
         """What fails beside them changes neither their numbers nor their actions."""
-        plane = plane_of([Rule(name="r", forbid="action == 'jump'")], explorer=EpsilonGreedy(epsilon=0.9))
+        behaviour = behaviour_of([Rule(name="r", forbid="action == 'jump'")], explorer=EpsilonGreedy(epsilon=0.9))
         rows = [asked(mask=[True] * 5 + [i % 3 > 0], explore=i % 5 > 0) for i in range(60)]
         heads = np.stack([HEAD] * 60)
-        whole = decided(plane, flight_of(rows), heads)
+        whole = decided(behaviour, batch_of(rows), heads)
         heads[::4] = np.nan
 
-        part = decided(plane, flight_of(rows), heads)
+        part = decided(behaviour, batch_of(rows), heads)
 
         assert {d.reason for d in part[::4]} == {"InvalidOutput"}
         assert [d for i, d in enumerate(part) if i % 4] == [d for i, d in enumerate(whole) if i % 4]
 
     def test_rows_that_are_all_invalid_leave_nothing_to_draw(self) -> None:
         """Every row is the baseline's."""
-        decisions = decided(plane_of(baseline=self.REST), flight_of([asked()] * 2), np.full((2, 6), np.nan))
+        decisions = decided(behaviour_of(baseline=self.REST), batch_of([asked()] * 2), np.full((2, 6), np.nan))
 
         assert [(d.source, d.action, d.reason) for d in decisions] == [("baseline", 4, "InvalidOutput")] * 2
 
     def test_what_explored_before_the_check_failed_did_not_explore(self) -> None:
         """The record is of what was done instead: the baseline's, with certainty."""
-        plane = plane_of([Fickle(name="f", action=5)], explorer=EpsilonGreedy(epsilon=1.0), baseline=self.REST)
+        behaviour = behaviour_of([Fickle(name="f", action=5)], explorer=EpsilonGreedy(epsilon=1.0), baseline=self.REST)
 
-        decisions = decided(plane, flight_of([asked()] * 50), np.stack([HEAD] * 50))
+        decisions = decided(behaviour, batch_of([asked()] * 50), np.stack([HEAD] * 50))
 
         failed = [d for d in decisions if d.reason == "CheckFailed"]
         assert 0 < len(failed) < 50
@@ -301,7 +306,9 @@ class TestFallback:
         heads = np.stack([HEAD, HEAD, HEAD[::-1]])
         heads[0] = np.nan
 
-        decisions = decided(plane_of([Fickle(name="f", action=1)], baseline=self.REST), flight_of([asked()] * 3), heads)
+        decisions = decided(
+            behaviour_of([Fickle(name="f", action=1)], baseline=self.REST), batch_of([asked()] * 3), heads
+        )
 
         assert [d.reason for d in decisions] == ["InvalidOutput", "CheckFailed", None]
 
@@ -310,7 +317,7 @@ class TestFallback:
         baseline = Rules(rules=(When(when="load > 1", action="up"),), otherwise="drop")
         rows = [asked(observation=(load, 0.0, 3.0)) for load in (0.5, 1.5)]
 
-        decisions = decided(plane_of(baseline=baseline), flight_of(rows), KillSwitch())
+        decisions = decided(behaviour_of(baseline=baseline), batch_of(rows), KillSwitch())
 
         assert [(d.action, d.source, d.violations) for d in decisions] == [(5, "baseline", []), (1, "baseline", [])]
 
@@ -322,7 +329,7 @@ class TestLastResort:
 
     def test_an_allowed_last_resort_is_done(self) -> None:
         """The baseline's proposal was prevented."""
-        decision = one(plane_of([NO_UP], baseline=self.UP), KillSwitch())
+        decision = one(behaviour_of([NO_UP], baseline=self.UP), KillSwitch())
 
         assert (decision.proposed, decision.action, decision.source) == (1, 4, "last_resort")
         assert (decision.propensity, decision.propensity_ok) == (1.0, True)
@@ -332,7 +339,7 @@ class TestLastResort:
         """It is an executed violation of every constraint against it."""
         told = Rule(name="told", forbid="action == 'rest'", mode="audit")
 
-        decision = one(plane_of([NOTHING, told], baseline=self.UP))
+        decision = one(behaviour_of([NOTHING, told], baseline=self.UP))
 
         assert (decision.proposed, decision.action, decision.source) == (1, 4, "last_resort")
         assert (decision.reason, decision.propensity_ok) == ("NoSafeAction", True)
@@ -345,7 +352,7 @@ class TestLastResort:
 
     def test_a_last_resort_that_is_the_refused_proposal_is_counted(self) -> None:
         """It was executed against the constraint that refused it."""
-        decision = one(plane_of([NOTHING], baseline=Constant(action="rest", last_resort="rest")))
+        decision = one(behaviour_of([NOTHING], baseline=Constant(action="rest", last_resort="rest")))
 
         assert (decision.proposed, decision.action, decision.source) == (4, 4, "last_resort")
         assert decision.violations == [Violation("nothing", "executed")]
@@ -354,7 +361,7 @@ class TestLastResort:
         """Nothing was proposed, so nothing was prevented."""
         baseline = Rules(rules=(When(when="budget > 1", action="up"),), otherwise="up", last_resort="rest")
 
-        decision = one(plane_of(baseline=baseline), KillSwitch())
+        decision = one(behaviour_of(baseline=baseline), KillSwitch())
 
         assert (decision.proposed, decision.action, decision.source) == (None, 4, "last_resort")
         assert decision.violations == []
@@ -362,7 +369,7 @@ class TestLastResort:
     def test_a_proposal_that_only_the_check_refuses_is_not_done(self) -> None:
         """The baseline has to pass both, as the policy has."""
         (decision,) = decided(
-            plane_of([Fickle(name="f", action=1)], baseline=self.UP), flight_of([asked()]), KillSwitch()
+            behaviour_of([Fickle(name="f", action=1)], baseline=self.UP), batch_of([asked()]), KillSwitch()
         )
 
         assert (decision.proposed, decision.action, decision.source) == (1, 4, "last_resort")
@@ -376,7 +383,7 @@ class TestRefused:
         rows = [asked(session="a"), asked(session="b", mask=[False, True, True, True, True, True]), asked(session="c")]
         baseline = Constant(action="hold")
 
-        records = decide(plane_of([NO_UP], baseline=baseline), flight_of(rows, seq=5), KillSwitch())
+        records = decide(behaviour_of([NO_UP], baseline=baseline), batch_of(rows, seq=5), KillSwitch())
 
         assert [type(record) for record in records] == [Decision, Refused, Decision]
         assert records[1] == Refused(
@@ -394,7 +401,7 @@ class TestRefused:
         warns: list[Constraint] = [NOTHING, Rule(name="warns", forbid="True", mode="warn")]
         baseline = Rules(rules=(When(when="price > 1", action="up"),), otherwise="up")
 
-        (refused,) = decide(plane_of(warns, baseline=baseline), flight_of([asked()]), HEAD[None, :])
+        (refused,) = decide(behaviour_of(warns, baseline=baseline), batch_of([asked()]), HEAD[None, :])
 
         assert isinstance(refused, Refused)
         assert (refused.reason, refused.violations) == ("NoSafeAction", [])
@@ -412,7 +419,7 @@ class TestOtherSpaces:
         """What was proposed is on the record, with its cause."""
         rows = [asked(), asked(mask=list(self.MASK))]
 
-        free, masked = decided(acting_plane(SWITCHES), flight_of(rows), np.stack([self.CHOICES] * 2))
+        free, masked = decided(acting_behaviour(SWITCHES), batch_of(rows), np.stack([self.CHOICES] * 2))
 
         assert (free.proposed, free.action, free.violations) == ((0, 2, 0), (0, 2, 0), [])
         assert (masked.proposed, masked.action) == ((0, 2, 0), (1, 2, 0))
@@ -423,17 +430,17 @@ class TestOtherSpaces:
     def test_rows_beside_an_invalid_one_are_drawn_as_if_alone(self) -> None:
         """Choices and numbers, with their measures and what no number can say."""
         narrow = np.array([0.5] * 8 + [1e-44] * 8, dtype=np.float32)
-        for plane, head in (
-            (acting_plane(SWITCHES, EpsilonGreedy(epsilon=0.5)), self.CHOICES),
-            (acting_plane(BOUNDED, Normal()), self.NUMBERS),
-            (acting_plane(BOUNDED, Normal(), squash="tanh"), self.NUMBERS),
-            (acting_plane(FREE, Normal()), narrow),
+        for behaviour, head in (
+            (acting_behaviour(SWITCHES, EpsilonGreedy(epsilon=0.5)), self.CHOICES),
+            (acting_behaviour(BOUNDED, Normal()), self.NUMBERS),
+            (acting_behaviour(BOUNDED, Normal(), squash="tanh"), self.NUMBERS),
+            (acting_behaviour(FREE, Normal()), narrow),
         ):
             heads, rows = np.stack([head] * 20), [asked(explore=i % 5 > 0) for i in range(20)]
-            whole = decided(plane, flight_of(rows), heads)
+            whole = decided(behaviour, batch_of(rows), heads)
             heads[::4] = np.nan
 
-            part = decided(plane, flight_of(rows), heads)
+            part = decided(behaviour, batch_of(rows), heads)
 
             assert {d.reason for d in part[::4]} == {"InvalidOutput"}
             assert {(d.propensity, d.propensity_ok, d.measure) for d in part[::4]} == {(1.0, True, "mass")}
@@ -446,10 +453,10 @@ class TestOtherSpaces:
         first, other = ((1, 1, 1), (0, 0, 0)) if space is SWITCHES else ((1.0, 1.0), (0.0, 0.0))
         rules = (When(when="price > 1", action=first),)
         rows = [asked(facts={"price": 2.0}), asked(facts={"price": 0.5}), asked()]
-        flight = flight_of(rows)
+        batch = batch_of(rows)
         for resort in (other, None):
             baseline = Rules(rules=rules, otherwise=other, last_resort=resort)
-            told = decide(acting_plane(space, None, baseline, facts=("price",)), flight, KillSwitch())
+            told = decide(acting_behaviour(space, None, baseline, facts=("price",)), batch, KillSwitch())
 
             assert [r.action for r in told[:2] if isinstance(r, Decision)] == [first, other]
             last = told[2]
@@ -460,19 +467,19 @@ class TestOtherSpaces:
 
     def test_a_proposal_that_was_drawn_stays_on_the_record(self) -> None:
         """A row whose check failed has the baseline's proposal and the last resort's action, and they differ."""
-        plane = plane_of(
+        behaviour = behaviour_of(
             [Fickle(name="f", action=1)], explorer=Softmax(), baseline=Constant(action="up", last_resort="rest")
         )
 
-        made = decided(plane, flight_of([asked()] * 8), np.stack([HEAD * 9] * 8))
+        made = decided(behaviour, batch_of([asked()] * 8), np.stack([HEAD * 9] * 8))
 
         assert {(d.proposed, d.action, d.source) for d in made} == {(1, 4, "last_resort")}
 
     def test_a_long_action_has_its_own_numbers(self) -> None:
         """More than one hash gives, one for each number."""
-        plane = acting_plane(FREE, Normal())
+        behaviour = acting_behaviour(FREE, Normal())
 
-        (decision,) = decided(plane, flight_of([asked()]), np.array([[0.0] * 8 + [1.0] * 8]))
+        (decision,) = decided(behaviour, batch_of([asked()]), np.array([[0.0] * 8 + [1.0] * 8]))
 
         assert isinstance(decision.action, tuple)
         assert len(set(decision.action)) == 8
@@ -489,7 +496,7 @@ class TestWide:
         mask = [i % 2 == 0 for i in range(n)]
         rows = [asked(observation=head[0], mask=mask, explore=True) for _ in range(2)]
 
-        decisions = decided(plane_of(schema=schema, explorer=Greedy()), flight_of(rows), head)
+        decisions = decided(behaviour_of(schema=schema, explorer=Greedy()), batch_of(rows), head)
 
         for decision, scores in zip(decisions, head, strict=True):
             assert decision.mask is not None
@@ -507,7 +514,7 @@ class TestWide:
         schema = schema_of(["f"], [f"a{i}" for i in range(n)])
 
         (decision,) = decided(
-            plane_of(schema=schema), flight_of([asked(observation=(1.0,))]), np.arange(n, dtype=np.float32)[None, :]
+            behaviour_of(schema=schema), batch_of([asked(observation=(1.0,))]), np.arange(n, dtype=np.float32)[None, :]
         )
 
         assert decision.action == n - 1
@@ -525,17 +532,17 @@ class TestDoubts:
     )
     CLOSE = np.array([0, 5, 4.75, 3, 1, 0], dtype=np.float32)
 
-    def plane(self, **told: Any) -> Plane:
+    def behaviour(self, **told: Any) -> Behaviour:
         """A plane that doubts answers of an ensemble with values of about 10, and holds where it does."""
-        return plane_of(self.SOME, manifest=manifest_of(spread=True, scale=2.0), **told)
+        return behaviour_of(self.SOME, manifest=manifest_of(spread=True, scale=2.0), **told)
 
     def test_a_row_in_doubt_is_the_baselines_alone(self) -> None:
         """With its reason, the first of several; who only warns or audits says so and changes nothing."""
         rows = [asked(observed_at=at) for at in (NOW, NOW, NOW, NOW - 9, None)]
         heads = np.stack([HEAD, self.CLOSE, HEAD, HEAD, HEAD])
-        flight = flight_of(rows, spread=[0.1, 9.0, 9.0, 0.1, None])
+        batch = batch_of(rows, spread=[0.1, 9.0, 9.0, 0.1, None])
 
-        decisions = decided(self.plane(), flight, heads)
+        decisions = decided(self.behaviour(), batch, heads)
 
         assert [(d.action, d.source, d.reason) for d in decisions] == [
             (1, "policy", None),
@@ -557,9 +564,9 @@ class TestDoubts:
 
     def test_what_a_clock_doubts_is_not_identified(self) -> None:
         """How long a request took is no function of what it says."""
-        plane = plane_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
+        behaviour = behaviour_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
 
-        decision = one(plane, observed_at=NOW - 1.9995)
+        decision = one(behaviour, observed_at=NOW - 1.9995)
 
         assert (decision.reason, decision.propensity_ok, decision.why_not_ok) == (
             "StaleObservation",
@@ -569,20 +576,20 @@ class TestDoubts:
 
     def test_the_time_it_took_to_decide_counts(self) -> None:
         """An observation goes on growing old while its request waits and the network runs."""
-        plane = plane_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
+        behaviour = behaviour_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
         rows = [asked(observed_at=NOW - 1.0, read=read) for read in (10.0, 9.1, 8.9)]
 
-        decisions = decided(plane, flight_of(rows, departed=10.0, infer_us=50_000), np.stack([HEAD] * 3))
+        decisions = decided(behaviour, batch_of(rows, infer_began=10.0, infer_us=50_000), np.stack([HEAD] * 3))
 
         assert [d.reason for d in decisions] == [None, None, "StaleObservation"]
 
     def test_other_reasons_come_first(self) -> None:
         """Of an answer that is none there is nothing to doubt, nor where nothing may be chosen."""
         nan, none = np.full(6, np.nan), [False] * 6
-        flight = flight_of([asked(), asked(mask=none)], spread=[9.0, 9.0])
+        batch = batch_of([asked(), asked(mask=none)], spread=[9.0, 9.0])
 
         records = decide(
-            self.plane(baseline=Constant(action="hold", last_resort="hold")), flight, np.stack([nan, HEAD])
+            self.behaviour(baseline=Constant(action="hold", last_resort="hold")), batch, np.stack([nan, HEAD])
         )
 
         assert [(r.reason, [v.constraint for v in r.violations]) for r in records if isinstance(r, Decision)] == [
@@ -592,7 +599,7 @@ class TestDoubts:
 
     def test_without_an_answer_nothing_is_doubted(self) -> None:
         """The baseline answers already."""
-        decision = one(self.plane(), InferenceFailed())
+        decision = one(self.behaviour(), InferenceFailed())
 
         assert (decision.reason, decision.violations) == ("InferenceFailed", [])
 
@@ -600,9 +607,9 @@ class TestDoubts:
         """What it proposes for a row in doubt may be forbidden too, and all of it is said."""
         rule = Rule(name="no hold", forbid="action == 'hold'")
         sure, baseline = Confidence(name="sure", at_least=1.0), Constant(action="hold", last_resort="drop")
-        plane = plane_of([sure, rule], baseline=baseline, manifest=manifest_of())
+        behaviour = behaviour_of([sure, rule], baseline=baseline, manifest=manifest_of())
 
-        decision = one(plane, self.CLOSE)
+        decision = one(behaviour, self.CLOSE)
 
         assert (decision.action, decision.source, decision.reason) == (5, "last_resort", "LowConfidence")
         assert decision.violations == [Violation("sure", "prevented"), Violation("no hold", "prevented")]
@@ -615,18 +622,18 @@ class TestWeights:
         """In a flight of which some rows are refused, each of the others counts by its own observation."""
         dear = Budget(name="dear", cost="load * 10", at_most=100, seconds=60)
         nothing = Rule(name="nothing", forbid="load > 0.5 and load < 0.6")
-        plane = plane_of([dear, nothing])
-        flight = flight_of([asked(observation=[load, 0.0, 3.0]) for load in (0.1, 0.55, 0.3)])
+        behaviour = behaviour_of([dear, nothing])
+        batch = batch_of([asked(observation=[load, 0.0, 3.0]) for load in (0.1, 0.55, 0.3)])
 
-        records = decide(plane, flight, np.stack([HEAD] * 3))
-        weights = weights_of(plane, flight, records)
+        records = decide(behaviour, batch, np.stack([HEAD] * 3))
+        weights = weights_of(behaviour, batch, records)
 
         assert [type(record) for record in records] == [Decision, Refused, Decision]
         assert {row: pytest.approx(told) for row, told in weights.items()} == {0: [1.0], 2: [3.0]}
 
-    def test_a_flight_without_decisions_counts_for_nothing(self) -> None:
+    def test_a_batch_without_decisions_counts_for_nothing(self) -> None:
         """Where nothing was executed, nothing is counted."""
-        plane = plane_of([Budget(name="dear", cost="1", at_most=100, seconds=60), NOTHING])
-        flight = flight_of([asked()])
+        behaviour = behaviour_of([Budget(name="dear", cost="1", at_most=100, seconds=60), NOTHING])
+        batch = batch_of([asked()])
 
-        assert weights_of(plane, flight, decide(plane, flight, HEAD[None])) == {}
+        assert weights_of(behaviour, batch, decide(behaviour, batch, HEAD[None])) == {}

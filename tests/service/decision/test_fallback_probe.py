@@ -12,28 +12,30 @@ from guards.baselines.simple import When
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Actions, Context
-from service.decision.batch import Plane
-from service.decision.commit import Landed
+from service.decision.batch import Behaviour
+from service.decision.commit import Committed
 from service.decision.decide import decide
-from service.decision.fallback_probe import EVERY, Rungs
+from service.decision.fallback_probe import EVERY, FallbackProbe
 from service.log.ids import Key
-from tests.fakes import asked, flight_of, plane_of
+from tests.fakes import asked, batch_of, behaviour_of
 
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
 BOTH = Constant(action="hold", last_resort="drop")
 
 
-def landed(plane: Plane, seq: int = 1, count: int = 1, head: PolicyUnavailable | None = None, **changes: Any) -> Landed:
+def committed(
+    behaviour: Behaviour, seq: int = 1, count: int = 1, head: PolicyUnavailable | None = None, **changes: Any
+) -> Committed:
     """A flight that has landed, from a place in the log on."""
     rows = [asked(**changes) for _ in range(count)]
-    flight = flight_of(rows, seq=seq)
-    return Landed(
+    batch = batch_of(rows, seq=seq)
+    return Committed(
         version="fake-1",
-        records=decide(plane, flight, head or np.tile(HEAD, (count, 1))),
+        records=decide(behaviour, batch, head or np.tile(HEAD, (count, 1))),
         requests=rows,
         feedback=[],
-        observation=flight.observation,
-        departed=10.0,
+        observation=batch.observation,
+        infer_began=10.0,
         infer_us=1,
         decide_us=1,
         journal_us=1,
@@ -42,20 +44,20 @@ def landed(plane: Plane, seq: int = 1, count: int = 1, head: PolicyUnavailable |
 
 def test_nothing_is_known_and_nothing_is_stale_before_the_first_decision() -> None:
     """Nobody waits for a rung that nobody needs."""
-    assert Rungs(plane_of(baseline=BOTH), 60).told(1000.0) == {
+    assert FallbackProbe(behaviour_of(baseline=BOTH), 60).told(1000.0) == {
         "baseline": {"last_success_s_ago": None, "stale": False},
         "last_resort": {"last_success_s_ago": None, "stale": False},
     }
-    assert list(Rungs(plane_of(), 60).told(0.0)) == ["baseline"]
+    assert list(FallbackProbe(behaviour_of(), 60).told(0.0)) == ["baseline"]
 
 
 def test_the_first_decision_tries_every_rung() -> None:
     """So that it is known from the start whether they work."""
-    plane = plane_of(baseline=BOTH)
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane), 100.0)
+    behaviour = behaviour_of(baseline=BOTH)
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour), 100.0)
 
-    assert rungs.told(101.5) == {
+    assert fallback_probe.told(101.5) == {
         "baseline": {"last_success_s_ago": 1.5, "stale": False},
         "last_resort": {"last_success_s_ago": 1.5, "stale": False},
     }
@@ -63,11 +65,11 @@ def test_the_first_decision_tries_every_rung() -> None:
 
 def test_one_place_of_every_thousand_is_drawn_by_the_key() -> None:
     """The same one every time, by whoever has the key, wherever the flights begin and end."""
-    rungs, again = Rungs(plane_of(), 60), Rungs(plane_of(), 60)
-    other = Rungs(plane_of(key=Key(1, b"other" * 8)), 60)
+    fallback_probe, again = FallbackProbe(behaviour_of(), 60), FallbackProbe(behaviour_of(), 60)
+    other = FallbackProbe(behaviour_of(key=Key(1, b"other" * 8)), 60)
     places = range(20 * EVERY)
 
-    drawn = [place for place in places if rungs.rows(place, 1)]
+    drawn = [place for place in places if fallback_probe.rows(place, 1)]
     together = [first + row for first in places[::64] for row in again.rows(first, 64)]
     others = [place for place in places if other.rows(place, 1)]
 
@@ -79,13 +81,13 @@ def test_one_place_of_every_thousand_is_drawn_by_the_key() -> None:
 
 def test_a_slow_loop_tries_them_by_the_clock() -> None:
     """Where one in a thousand is too seldom, half the time in which a rung grows stale is long enough."""
-    plane = plane_of()
-    rungs, asked_at = Rungs(plane, 60), []
-    (place,) = rungs.rows(0, EVERY)
+    behaviour = behaviour_of()
+    fallback_probe, asked_at = FallbackProbe(behaviour, 60), []
+    (place,) = fallback_probe.rows(0, EVERY)
     for second in range(0, 100, 7):
-        before = rungs.last_success["baseline"]
-        rungs.landed(landed(plane, seq=place + 1), float(second))
-        if rungs.last_success["baseline"] != before:
+        before = fallback_probe.last_success["baseline"]
+        fallback_probe.committed(committed(behaviour, seq=place + 1), float(second))
+        if fallback_probe.last_success["baseline"] != before:
             asked_at.append(second)
 
     assert asked_at == [0, 35, 70]
@@ -93,24 +95,24 @@ def test_a_slow_loop_tries_them_by_the_clock() -> None:
 
 def test_the_drawn_decision_tries_them_whenever_it_comes() -> None:
     """Also right after another try, and in a flight over the end of a thousand."""
-    plane, times = plane_of(), []
-    rungs = Rungs(plane, 60)
+    behaviour, times = behaviour_of(), []
+    fallback_probe = FallbackProbe(behaviour, 60)
     for i, first in enumerate(range(1, 5000, 24)):
-        rungs.landed(landed(plane, seq=first, count=24), i / 100)
-        times.append(rungs.last_success["baseline"])
+        fallback_probe.committed(committed(behaviour, seq=first, count=24), i / 100)
+        times.append(fallback_probe.last_success["baseline"])
     tried = [i for i, at in enumerate(times) if at == i / 100]
 
-    assert tried == sorted({0, *(row // 24 for row in rungs.rows(1, 4999))})
+    assert tried == sorted({0, *(row // 24 for row in fallback_probe.rows(1, 4999))})
 
 
 def test_a_rung_that_is_refused_had_no_success_and_grows_stale() -> None:
     """With its own context: what the baseline wants is forbidden here, the last resort is not."""
-    plane = plane_of([Rule(name="r", forbid="action == 'hold' and load > 1")], baseline=BOTH)
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane, observation=(0.5, 0, 0)), 0.0)
+    behaviour = behaviour_of([Rule(name="r", forbid="action == 'hold' and load > 1")], baseline=BOTH)
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour, observation=(0.5, 0, 0)), 0.0)
     for second in range(1, 80):
-        rungs.landed(landed(plane, seq=second + 1, observation=(2.0, 0, 0)), float(second))
-    told = rungs.told(80.0)
+        fallback_probe.committed(committed(behaviour, seq=second + 1, observation=(2.0, 0, 0)), float(second))
+    told = fallback_probe.told(80.0)
 
     assert told["baseline"] == {"last_success_s_ago": 80.0, "stale": True}
     assert told["last_resort"]["stale"] is False
@@ -118,50 +120,50 @@ def test_a_rung_that_is_refused_had_no_success_and_grows_stale() -> None:
 
 def test_a_rung_without_traffic_is_not_stale() -> None:
     """It is as good as when it was last tried."""
-    plane = plane_of()
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane), 0.0)
+    behaviour = behaviour_of()
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour), 0.0)
 
-    assert rungs.told(5000.0) == {"baseline": {"last_success_s_ago": 5000.0, "stale": False}}
+    assert fallback_probe.told(5000.0) == {"baseline": {"last_success_s_ago": 5000.0, "stale": False}}
 
 
 def test_a_live_fallback_is_a_success_too() -> None:
     """A policy that is off shows with every decision that its baseline works."""
-    plane = plane_of(baseline=BOTH)
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane), 0.0)
-    (place,) = rungs.rows(0, EVERY)
-    rungs.landed(landed(plane, seq=place + 1, head=InferenceFailed()), 5.0)
+    behaviour = behaviour_of(baseline=BOTH)
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour), 0.0)
+    (place,) = fallback_probe.rows(0, EVERY)
+    fallback_probe.committed(committed(behaviour, seq=place + 1, head=InferenceFailed()), 5.0)
 
-    assert rungs.last_success == {"baseline": 5.0, "last_resort": 0.0}
+    assert fallback_probe.last_success == {"baseline": 5.0, "last_resort": 0.0}
 
 
 def test_a_last_resort_that_a_constraint_forbade_is_no_success() -> None:
     """It left all the same, and is counted as an executed violation."""
-    plane = plane_of([Rule(name="r", forbid="True")], baseline=BOTH)
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane, head=InferenceFailed()), 0.0)
+    behaviour = behaviour_of([Rule(name="r", forbid="True")], baseline=BOTH)
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour, head=InferenceFailed()), 0.0)
 
-    assert rungs.last_success == {"baseline": None, "last_resort": None}
-    assert rungs.told(1.0)["baseline"] == {"last_success_s_ago": None, "stale": True}
+    assert fallback_probe.last_success == {"baseline": None, "last_resort": None}
+    assert fallback_probe.told(1.0)["baseline"] == {"last_success_s_ago": None, "stale": True}
 
 
-def test_a_flight_that_reached_no_journal_says_nothing() -> None:
+def test_a_batch_that_reached_no_journal_says_nothing() -> None:
     """Feedback may have, and lands alone."""
-    plane = plane_of()
-    rungs = Rungs(plane, 60)
-    rungs.landed(structs.replace(landed(plane), records=[], requests=[]), 0.0)
+    behaviour = behaviour_of()
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(structs.replace(committed(behaviour), records=[], requests=[]), 0.0)
 
-    assert rungs.last_success == {"baseline": None}
+    assert fallback_probe.last_success == {"baseline": None}
 
 
 def test_a_refused_request_is_traffic() -> None:
     """Nothing was left to do: the rungs below are what failed."""
-    plane = plane_of([Rule(name="r", forbid="True")])
-    rungs = Rungs(plane, 60)
-    rungs.landed(landed(plane), 0.0)
+    behaviour = behaviour_of([Rule(name="r", forbid="True")])
+    fallback_probe = FallbackProbe(behaviour, 60)
+    fallback_probe.committed(committed(behaviour), 0.0)
 
-    assert rungs.told(0.0) == {"baseline": {"last_success_s_ago": None, "stale": True}}
+    assert fallback_probe.told(0.0) == {"baseline": {"last_success_s_ago": None, "stale": True}}
 
 
 def test_a_fault_in_one_rung_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
@@ -174,25 +176,25 @@ def test_a_fault_in_one_rung_harms_nobody(caplog: pytest.LogCaptureFixture) -> N
 
             return propose
 
-    plane = plane_of(baseline=Broken(action="hold", last_resort="drop"))
-    rungs = Rungs(plane, 60)
+    behaviour = behaviour_of(baseline=Broken(action="hold", last_resort="drop"))
+    fallback_probe = FallbackProbe(behaviour, 60)
     with caplog.at_level(logging.ERROR):
-        rungs.landed(landed(plane), 0.0)
+        fallback_probe.committed(committed(behaviour), 0.0)
 
-    assert rungs.last_success == {"baseline": None, "last_resort": 0.0}
+    assert fallback_probe.last_success == {"baseline": None, "last_resort": 0.0}
     assert caplog.messages == ["the rung baseline was tried and has a fault"]
 
 
 def test_what_is_tried_sees_what_the_decision_saw() -> None:
     """Facts, mask and observation of the row that is drawn, and of no other."""
     rule = Rules(rules=(When(when="price > 2 and load > 1", action="up"),), otherwise="hold")
-    plane = plane_of([Rule(name="r", forbid="action == 'hold'")], baseline=rule)
-    rungs = Rungs(plane, 60)
-    (place,) = rungs.rows(0, EVERY)
-    rungs.landed(landed(plane, seq=1), 0.0)
-    before = rungs.last_success["baseline"]
-    told = landed(plane, seq=place, facts={"price": 3.0}, observation=(2.0, 0.0, 0.0))
-    rungs.landed(told, 1.0)
+    behaviour = behaviour_of([Rule(name="r", forbid="action == 'hold'")], baseline=rule)
+    fallback_probe = FallbackProbe(behaviour, 60)
+    (place,) = fallback_probe.rows(0, EVERY)
+    fallback_probe.committed(committed(behaviour, seq=1), 0.0)
+    before = fallback_probe.last_success["baseline"]
+    told = committed(behaviour, seq=place, facts={"price": 3.0}, observation=(2.0, 0.0, 0.0))
+    fallback_probe.committed(told, 1.0)
 
-    assert (before, rungs.last_success["baseline"]) == (None, 1.0)
-    assert "baseline" in repr(rungs)
+    assert (before, fallback_probe.last_success["baseline"]) == (None, 1.0)
+    assert "baseline" in repr(fallback_probe)

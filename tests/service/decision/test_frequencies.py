@@ -15,11 +15,11 @@ from guards.kinds import AnyConstraint
 from guards.records import History, Schema
 from service.decision.decide import decide
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import OBSERVATION, SWITCHES
-from tests.fakes import NOW, SCHEMA, asked, flight_of, plane_of
+from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of
 from tests.judge import Event, Judge, Session
 
 EXPLORERS: dict[str, Explorer] = {
@@ -73,7 +73,7 @@ def chance(explorer: Explorer, scores: Mapping[Any, float], action: Any) -> floa
 def frequencies(kind: str, space: str, draws: int) -> None:
     """Draw so often, and hold what was drawn against what was said of it, and against the judge."""
     schema, explorer, head, mask = SPACES[space], EXPLORERS[kind], HEADS[space], MASKS[space]
-    plane = plane_of(
+    behaviour = behaviour_of(
         CONSTRAINTS[space],
         schema=schema,
         explorer=explorer,
@@ -86,7 +86,7 @@ def frequencies(kind: str, space: str, draws: int) -> None:
         event = Event(at, action, named)
         budget = next(one for one in CONSTRAINTS[space] if isinstance(one, Budget))
         weights = [judge.value(budget.cost, session, event) if n == "budget" else 0.0 for n in keeping(space)]
-        history = plane.shield.advanced(history, action, at, weights)
+        history = behaviour.shield.advanced(history, action, at, weights)
         judge.did(session, at, named, action)
     parts: list[Any] = [head] if space == "discrete" else np.split(np.array(head), np.cumsum(SWITCHES.sizes)[:-1])
     scores = {
@@ -95,12 +95,12 @@ def frequencies(kind: str, space: str, draws: int) -> None:
         if not judge.unsafe(session, NOW, named, a) and permitted(a, mask)
     }
     assert 1 < len(scores) < len(whole(space)) - 1
-    rows = [asked(mask=mask, entry=Moment("before", "episode", history))] * BATCH
+    rows = [asked(mask=mask, entry=SessionState("before", "episode", history))] * BATCH
     heads = np.tile(np.array(head), (BATCH, 1))
     counts: Counter[Any] = Counter()
     propensities: dict[Any, float] = {}
     for batch in range(draws // BATCH):
-        for record in decide(plane, flight_of(rows, seq=1 + batch * BATCH), heads):
+        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert propensities.setdefault(record.action, record.propensity) == record.propensity
@@ -153,12 +153,12 @@ def test_without_a_masking_constraint_there_is_no_intervention(kind: str, space:
     reporting = [one.model_copy(update={"mode": "warn"}) for one in CONSTRAINTS[space]]
     constraints = [*reporting, Rule(name="never", forbid="load > 9")]
     baseline = Constant(action="hold" if space == "discrete" else (0, 0, 0))
-    plane = plane_of(constraints, schema=SPACES[space], explorer=EXPLORERS[kind], baseline=baseline)
+    behaviour = behaviour_of(constraints, schema=SPACES[space], explorer=EXPLORERS[kind], baseline=baseline)
     heads, reported = np.tile(np.array(HEADS[space]), (BATCH, 1)), 0
     history = History(known=False, since=NOW - 1)
     for batch in range(draws // BATCH):
-        rows = [asked(entry=Moment("before", "episode", history))] * BATCH
-        for record in decide(plane, flight_of(rows, seq=1 + batch * BATCH), heads):
+        rows = [asked(entry=SessionState("before", "episode", history))] * BATCH
+        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             assert record.proposed == record.action
             assert {violation.verdict for violation in record.violations} <= {"reported"}

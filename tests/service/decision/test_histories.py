@@ -13,8 +13,8 @@ from guards.errors import InferenceFailed
 from guards.histories import RateLimit
 from service.decision.decide import decide
 from service.decision.histories import advanced
-from tests.acting import acting_plane
-from tests.fakes import NOW, asked, flight_of
+from tests.acting import acting_behaviour
+from tests.fakes import NOW, asked, batch_of
 from tests.in_process import serving
 
 VALVE = Box(fields=(Field(name="valve", low=-2, high=2),))
@@ -25,9 +25,9 @@ HEADS = np.tile(np.array([0.25, 0.0], dtype=np.float32), (3, 1))
 
 def after(baseline: Baseline, head: Any, *constraints: Any, told: tuple[bool, ...] = (True, True, True)) -> Any:
     """The histories after a flight of three, of which some tell what the baseline goes by."""
-    plane = acting_plane(VALVE, baseline=baseline, facts=("fade",), constraints=list(constraints))
-    flight = flight_of([asked(session=f"s{i}", facts={"fade": 1.0} if one else None) for i, one in enumerate(told)])
-    return advanced(plane, flight, decide(plane, flight, head))
+    behaviour = acting_behaviour(VALVE, baseline=baseline, facts=("fade",), constraints=list(constraints))
+    batch = batch_of([asked(session=f"s{i}", facts={"fade": 1.0} if one else None) for i, one in enumerate(told)])
+    return advanced(behaviour, batch, decide(behaviour, batch, head))
 
 
 def test_what_a_controller_remembers_stands_beside_what_constraints_keep() -> None:

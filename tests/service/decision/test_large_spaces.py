@@ -23,11 +23,11 @@ from guards.shield import Shield, Violation
 from service.config import Config
 from service.decision.decide import decide
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring
 from service.log.records import Decision, Refused, decode_record, encode_record, unlisted
 from tests.acting import OBSERVATION, SWITCHES, factors
-from tests.fakes import KEY, NOW, asked, context_of, flight_of, manifest_of, plane_of
+from tests.fakes import KEY, NOW, asked, batch_of, behaviour_of, context_of, manifest_of
 from tests.in_process import serving
 from tests.judge import Judge, Session
 from tests.service.decision.test_recompute import Replay
@@ -124,11 +124,11 @@ class TestApart:
         """Every whole action has the same probability, which is logged with it."""
         said = []
         for constraints in (APART, [*APART, NEVER]):
-            plane = plane_of(
+            behaviour = behaviour_of(
                 constraints, schema=SMALL, explorer=EXPLORERS[kind], baseline=Constant(action=(0, 0, 0)), key=KEY
             )
-            rows = [asked(entry=Moment("before", "episode", pasts()[0]))] * BATCH
-            records = decide(plane, flight_of(rows), np.tile(np.array(HEAD), (BATCH, 1)))
+            rows = [asked(entry=SessionState("before", "episode", pasts()[0]))] * BATCH
+            records = decide(behaviour, batch_of(rows), np.tile(np.array(HEAD), (BATCH, 1)))
             decisions = [one for one in records if isinstance(one, Decision)]
             said.append({one.action: one.propensity for one in decisions})
             assert {one.source for one in decisions} == {"policy"}
@@ -145,11 +145,11 @@ class TestApart:
             Rule(name="told", forbid="valve == 'closed'", mode="audit"),
             Rule(name="lenient", forbid="fan > 0 and price > 1", on_error="allow"),
         ]
-        plane = plane_of(
+        behaviour = behaviour_of(
             constraints, schema=Schema(OBSERVATION, SWITCHES, ("price",)), baseline=Constant(action=(0,) * 3)
         )
 
-        (record,) = decide(plane, flight_of([asked()]), np.array([HEAD]))
+        (record,) = decide(behaviour, batch_of([asked()]), np.array([HEAD]))
 
         assert isinstance(record, Decision)
         assert (record.proposed, record.action) == ((1, 0, 2), (1, 0, 3))
@@ -236,13 +236,13 @@ class TestJoined:
     def test_what_only_reports_refuses_nothing(self, mode: Mode) -> None:
         """It is told of what was executed."""
         told = JOIN.model_copy(update={"mode": mode})
-        plane = plane_of([told], schema=LARGE, baseline=Constant(action=(0,) * 13))
+        behaviour = behaviour_of([told], schema=LARGE, baseline=Constant(action=(0,) * 13))
         head = np.array([[*HEAD, *[1.0, 0.0] * 10], [*HEAD[:7], 0.0, 0.9, *[1.0, 0.0] * 10]])
 
-        records = decide(plane, flight_of([asked()] * 2), head)
+        records = decide(behaviour, batch_of([asked()] * 2), head)
 
-        assert plane.shield.reports
-        assert not plane.shield.refuses
+        assert behaviour.shield.reports
+        assert not behaviour.shield.refuses
         assert [(r.source, r.propensity_ok, r.violations) for r in records if isinstance(r, Decision)] == [
             ("policy", True, [Violation("join", "reported", mode)]),
             ("policy", True, []),
@@ -250,9 +250,9 @@ class TestJoined:
 
     def test_a_refused_draw_is_the_baselines(self) -> None:
         """The reason is that of nothing left; who refused it is said. A certain draw makes it certain."""
-        plane = plane_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13))
+        behaviour = behaviour_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13))
 
-        (record,) = decide(plane, flight_of([asked()]), np.array([[*HEAD, *[1.0, 0.0] * 10]]))
+        (record,) = decide(behaviour, batch_of([asked()]), np.array([[*HEAD, *[1.0, 0.0] * 10]]))
 
         assert isinstance(record, Decision)
         assert (record.source, record.reason, record.action) == ("baseline", "NoSafeAction", (0,) * 13)
@@ -263,12 +263,12 @@ class TestJoined:
     def test_a_refused_baseline_is_the_last_resort(self, last: Action | None) -> None:
         """Which leaves although it is refused too, and is told; without one nothing leaves."""
         baseline = Constant(action=(0, 2, 0, *[0] * 10), last_resort=last if isinstance(last, tuple) else None)
-        plane = plane_of([JOIN], schema=LARGE, baseline=baseline, explorer=Softmax())
+        behaviour = behaviour_of([JOIN], schema=LARGE, baseline=baseline, explorer=Softmax())
         rows = [asked(explore=explore) for explore in (False, True)]
         mask = [False, True, True, False, False, False, False, True, False, *[True] * 20]
         head = np.array([[*HEAD, *[0.1, 0.0] * 10]] * 2)
 
-        records = decide(plane, flight_of([asked(mask=mask, explore=row.explore) for row in rows]), head)
+        records = decide(behaviour, batch_of([asked(mask=mask, explore=row.explore) for row in rows]), head)
 
         prevented = Violation("join", "prevented")
         if last is None:
@@ -282,11 +282,11 @@ class TestJoined:
 
     def test_a_row_that_the_policy_cannot_decide_has_no_draw(self) -> None:
         """Alone and beside others; whose baseline's action is certain."""
-        plane = plane_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13), explorer=Softmax())
+        behaviour = behaviour_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13), explorer=Softmax())
         broken, sound = [np.nan] * 29, [0.0, 9.0, 9.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, *[9.0, 0.0] * 10]
 
-        alone = decide(plane, flight_of([asked()]), np.array([broken]))
-        beside = decide(plane, flight_of([asked()] * 2), np.array([broken, sound]))
+        alone = decide(behaviour, batch_of([asked()]), np.array([broken]))
+        beside = decide(behaviour, batch_of([asked()] * 2), np.array([broken, sound]))
 
         told = [(r.reason, r.propensity_ok) for r in (*alone, *beside) if isinstance(r, Decision)]
         assert told == [("InvalidOutput", True), ("InvalidOutput", True), (None, True)]
@@ -302,14 +302,14 @@ class TestJoined:
             baseline=Constant(action=(0, 0, 0, *[0] * 10), last_resort=(0,) * 13),
         )
         keyring = Keyring({3: Key(3, b"large" * 7)})
-        plane = plane_of(
+        behaviour = behaviour_of(
             config.constraints, schema=LARGE, explorer=EXPLORERS[kind], baseline=config.baseline, key=keyring.current
         )
         rng, ways = np.random.default_rng(4), Counter[Any]()
-        rows = [asked(entry=Moment("a", "b", widened(pasts()[i % 4])), explore=i % 5 > 0) for i in range(400)]
+        rows = [asked(entry=SessionState("a", "b", widened(pasts()[i % 4])), explore=i % 5 > 0) for i in range(400)]
         head = np.concatenate([rng.normal(size=(400, 9)), np.tile([3.0, 0.0], (400, 10))], axis=1).astype(np.float32)
         replay = Replay(config.text(), LARGE, manifest_of(action=LARGE.action, head="logits"), keyring)
-        for record in decide(plane, flight_of(rows), head):
+        for record in decide(behaviour, batch_of(rows), head):
             decision = decode_record(encode_record(record))
             assert isinstance(decision, Decision)
             context = replay.context(decision)
@@ -354,7 +354,7 @@ def test_frequencies_are_propensities(kind: str, large: bool) -> None:
     # Of the other factors one choice is left.
     mask = [*[True] * 5, False, *[True] * 3, *([True, False] * len(MORE) if large else [])]
     home = (0, 1, 1, *others)
-    plane = plane_of(
+    behaviour = behaviour_of(
         constraints, schema=schema, explorer=explorer, baseline=Constant(action=home), key=Key(1, b"frequent" * 5)
     )
     judge, named = Judge(constraints, schema), {"load": 0.5, "lag": 0.0, "pods": 2.0}
@@ -371,7 +371,7 @@ def test_frequencies_are_propensities(kind: str, large: bool) -> None:
     heads = np.tile(np.array([*HEAD, *[0.3, 0.2] * len(others)]), (BATCH, 1))
     counts: Counter[Any] = Counter()
     for batch in range(draws // BATCH):
-        for record in decide(plane, flight_of(rows, seq=1 + batch * BATCH), heads):
+        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert (record.source, record.reason) in (("policy", None), ("baseline", "NoSafeAction"))
@@ -433,8 +433,8 @@ def test_no_unsafe_action_leaves() -> None:
         found = Counter[str]()
         for seed in range(50):
             case = world(seed)
-            assert case.plane.shield.joins is False
-            found["refuses"] += case.plane.shield.refuses
+            assert case.behaviour.shield.joins is False
+            found["refuses"] += case.behaviour.shield.refuses
             for _ in range(4):
                 found += case.outcome()
         assert sum(found[path] for path in ("policy", "baseline", "last_resort", "refused")) == 50 * 4 * ROWS
@@ -450,12 +450,12 @@ def test_a_million_whole_actions_are_decided() -> None:
     """Two sessions' worth of them: what rests is masked, what joins is refused, and both hold."""
     assert np.prod(TWENTY.sizes) > 200 * JOINT_LIMIT
     schema = Schema(OBSERVATION, TWENTY)
-    plane = plane_of([RESTS, APIECE], schema=schema, explorer=Softmax(), baseline=Constant(action=(0,) * 20))
+    behaviour = behaviour_of([RESTS, APIECE], schema=schema, explorer=Softmax(), baseline=Constant(action=(0,) * 20))
     used = History(known=True, since=NOW - 9, step=1, action=(1, *[0] * 19), used={0: 0.0, 1: NOW - 9})
-    rows = [asked(entry=Moment("a", "b", used if i % 2 else History(known=True, since=NOW))) for i in range(2000)]
+    rows = [asked(entry=SessionState("a", "b", used if i % 2 else History(known=True, since=NOW))) for i in range(2000)]
     head = np.tile(np.array([0.0, 1.0] * 20), (2000, 1))
 
-    records = decide(plane, flight_of(rows), head)
+    records = decide(behaviour, batch_of(rows), head)
 
     paths: Counter[Any] = Counter()
     for i, record in enumerate(records):

@@ -17,7 +17,7 @@ from guards.records import Action, Context, Schema
 from guards.shield import Violation
 from service.binding import bound
 from service.config import Config, ConfigInvalid
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.decide import context_of, decide
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax, sound_choices
 from service.log.ids import Key, make_keyring
@@ -25,7 +25,7 @@ from service.log.records import Decision, Refused
 from tests import acting
 from tests.acting import BOUNDED, OBSERVATION, SWITCHES
 from tests.artefacts import ACTIONS
-from tests.fakes import SCHEMA, asked, flight_of, manifest_of, plane_of
+from tests.fakes import SCHEMA, asked, batch_of, behaviour_of, manifest_of
 from tests.in_process import Serving, serving
 
 EXPLORERS: dict[str, Explorer] = {
@@ -54,26 +54,26 @@ def ones(space: Discrete | MultiDiscrete, action: Action) -> np.ndarray:
     return np.concatenate([np.eye(size)[int(one)] for size, one in zip(sizes, choices, strict=True)])
 
 
-def plane_over(schema: Schema, *constraints: Rule, explorer: Explorer | None = None, **told: Any) -> Plane:
+def behaviour_over(schema: Schema, *constraints: Rule, explorer: Explorer | None = None, **told: Any) -> Behaviour:
     """A plane whose policy has no scores, and whose baseline rests where nothing else is said."""
     rest = Constant(action="rest" if schema is SCHEMA else (0, 1, 1, *[0] * (len(schema.choices) - 9 >> 1)))
     plain: dict[str, Any] = {"baseline": rest, "key": Key(1, b"overruled" * 4)}
-    return plane_of(constraints, schema=schema, explorer=explorer, scores=False, **(plain | told))
+    return behaviour_of(constraints, schema=schema, explorer=explorer, scores=False, **(plain | told))
 
 
-def decided(plane: Plane, action: Action, count: int = N, **changes: Any) -> list[Decision]:
+def decided(behaviour: Behaviour, action: Action, count: int = N, **changes: Any) -> list[Decision]:
     """Decide so many rows in which the policy chose an action."""
-    space = plane.schema.action
+    space = behaviour.schema.action
     assert isinstance(space, Discrete | MultiDiscrete)
     head = np.tile(ones(space, action), (count, 1))
-    records = decide(plane, flight_of([asked(**changes) for _ in range(count)]), head)
+    records = decide(behaviour, batch_of([asked(**changes) for _ in range(count)]), head)
     assert all(isinstance(record, Decision) for record in records)
     return [record for record in records if isinstance(record, Decision)]
 
 
-def context_for(plane: Plane, mask: list[bool] | None = None) -> Context:
+def context_for(behaviour: Behaviour, mask: list[bool] | None = None) -> Context:
     """What the guards see of one row."""
-    return context_of(plane, [asked(mask=mask)], np.array([asked().observation]))
+    return context_of(behaviour, [asked(mask=mask)], np.array([asked().observation]))
 
 
 def mask_without(schema: Schema, *forbidden: int) -> list[bool]:
@@ -106,11 +106,11 @@ class TestForbidden:
     def test_the_baseline_decides_and_that_is_certain(self, kind: str, case: str) -> None:
         """Whatever explores: never the first of what is left, and no coin is tossed that a propensity has to know."""
         schema, rules, mask, name = FORBIDDEN[case]
-        plane = plane_over(schema, *rules, explorer=EXPLORERS[kind])
+        behaviour = behaviour_over(schema, *rules, explorer=EXPLORERS[kind])
 
-        for record in decided(plane, chosen_in(schema), 200, mask=mask):
+        for record in decided(behaviour, chosen_in(schema), 200, mask=mask):
             assert (record.source, record.reason) == ("baseline", "NoSafeAction")
-            assert record.action == plane.shield.domain.told(plane.baseline(context_for(plane)))[0]
+            assert record.action == behaviour.shield.domain.told(behaviour.baseline(context_for(behaviour)))[0]
             assert (record.propensity, record.measure, record.explored) == (1.0, "mass", False)
             assert (record.propensity_ok, record.why_not_ok) == (True, None)
             assert Violation(name, "prevented", "deny") in record.violations
@@ -119,13 +119,13 @@ class TestForbidden:
     def test_where_the_baseline_may_not_either_the_last_resort_leaves_or_nothing(self, kind: str) -> None:
         """As for any other reason: the ladder goes on, and the first index is not on it."""
         rules = (NO_JUMP, Rule(name="no rest", forbid="action == 'rest'"))
-        resort = plane_over(
+        resort = behaviour_over(
             SCHEMA, *rules, explorer=EXPLORERS[kind], baseline=Constant(action="rest", last_resort="down")
         )
-        none = plane_over(SCHEMA, *rules, explorer=EXPLORERS[kind])
+        none = behaviour_over(SCHEMA, *rules, explorer=EXPLORERS[kind])
 
         records = decided(resort, JUMP, 50)
-        refused = decide(none, flight_of([asked()]), ones(SCHEMA.action, JUMP)[None])  # type: ignore[arg-type]
+        refused = decide(none, batch_of([asked()]), ones(SCHEMA.action, JUMP)[None])  # type: ignore[arg-type]
 
         assert {(record.action, record.source, record.propensity) for record in records} == {(2, "last_resort", 1.0)}
         assert isinstance(refused[0], Refused)
@@ -133,19 +133,19 @@ class TestForbidden:
 
     def test_what_only_warns_forbids_nothing(self) -> None:
         """The chosen action is done, and told of."""
-        (record,) = decided(plane_over(SCHEMA, NO_JUMP.model_copy(update={"mode": "warn"})), JUMP, 1)
+        (record,) = decided(behaviour_over(SCHEMA, NO_JUMP.model_copy(update={"mode": "warn"})), JUMP, 1)
 
         assert (record.action, record.source) == (JUMP, "policy")
         assert [one.verdict for one in record.violations] == ["reported"]
 
     def test_rows_of_a_batch_are_overruled_one_by_one(self) -> None:
         """The others are decided as if they were alone, each with its own draw."""
-        plane = plane_over(SCHEMA, NO_JUMP, explorer=EXPLORERS["sometimes"])
+        behaviour = behaviour_over(SCHEMA, NO_JUMP, explorer=EXPLORERS["sometimes"])
         chosen = [JUMP, 1, JUMP, 2, 5, JUMP]
         head = np.array([ones(SCHEMA.action, one) for one in chosen])  # type: ignore[arg-type]
 
-        together = decide(plane, flight_of([asked() for _ in chosen]), head)
-        alone = [decide(plane, flight_of([asked()], seq=1 + i), head[i : i + 1])[0] for i in range(len(chosen))]
+        together = decide(behaviour, batch_of([asked() for _ in chosen]), head)
+        alone = [decide(behaviour, batch_of([asked()], seq=1 + i), head[i : i + 1])[0] for i in range(len(chosen))]
 
         assert [record.reason for record in together] == ["NoSafeAction" if one == JUMP else None for one in chosen]
         for one, other in zip(together, alone, strict=True):
@@ -155,9 +155,9 @@ class TestForbidden:
 
     def test_a_policy_with_scores_has_a_second_best(self) -> None:
         """What is new is for those without: the same head, said to be scores, is drawn from as before."""
-        plane = plane_of((NO_JUMP,), schema=SCHEMA)
+        behaviour = behaviour_of((NO_JUMP,), schema=SCHEMA)
 
-        (record,) = decided(plane, JUMP, 1)
+        (record,) = decided(behaviour, JUMP, 1)
 
         assert (record.source, record.action) == ("policy", 0)
 
@@ -180,13 +180,15 @@ class TestAllowed:
         self, schema: Schema, rules: tuple[Rule, ...], mask: list[bool] | None, epsilon: float
     ) -> None:
         """Of the policy's choice 1 - epsilon and its share of epsilon, of every other allowed action that share."""
-        plane, chosen = plane_over(schema, *rules, explorer=EpsilonGreedy(epsilon=epsilon)), chosen_in(schema)
-        ruling = plane.shield.judge(context_for(plane, mask))
+        behaviour, chosen = behaviour_over(schema, *rules, explorer=EpsilonGreedy(epsilon=epsilon)), chosen_in(schema)
+        ruling = behaviour.shield.judge(context_for(behaviour, mask))
         actions: list[Action] = list(range(6)) if schema is SCHEMA else [*WHOLE]
-        allowed = [a for a in actions if ruling.permits(np.array([0]), plane.shield.domain.columns(np.array([a])))[0]]
+        allowed = [
+            a for a in actions if ruling.permits(np.array([0]), behaviour.shield.domain.columns(np.array([a])))[0]
+        ]
         expected = {a: epsilon / len(allowed) + (1 - epsilon) * (a == chosen) for a in allowed}
 
-        records = decided(plane, chosen, mask=mask)
+        records = decided(behaviour, chosen, mask=mask)
 
         counts = Counter(record.action for record in records)
         assert 1 < len(allowed) < len(actions)
@@ -201,7 +203,7 @@ class TestAllowed:
         """In every space, and for every action that there is."""
         for schema, actions in ((SCHEMA, range(6)), (SWITCHED, WHOLE)):
             for action in actions:
-                (record,) = decided(plane_over(schema, explorer=EXPLORERS["always"]), action, 1, explore=False)
+                (record,) = decided(behaviour_over(schema, explorer=EXPLORERS["always"]), action, 1, explore=False)
                 assert (record.action, record.propensity, record.explorer) == (action, 1.0, "greedy")
 
 
@@ -224,9 +226,9 @@ class TestSound:
     )
     def test_what_is_no_choice_is_no_action(self, row: list[float]) -> None:
         """The first of zeros is nobody's choice, nor is the first of two ones: the baseline decides."""
-        plane = plane_over(SCHEMA, explorer=EXPLORERS["sometimes"])
+        behaviour = behaviour_over(SCHEMA, explorer=EXPLORERS["sometimes"])
 
-        (record,) = decide(plane, flight_of([asked()]), np.array([row], dtype=np.float32))
+        (record,) = decide(behaviour, batch_of([asked()]), np.array([row], dtype=np.float32))
 
         assert isinstance(record, Decision)
         assert (record.reason, record.source, record.action) == ("InvalidOutput", "baseline", 4)
@@ -288,8 +290,8 @@ class TestStart:
         keyring = make_keyring(tmp_path / "keyring.json")
         manifest = manifest_of(head="logits", scores=False)
         for explore in ({"kind": "greedy"}, {"kind": "epsilon_greedy", "epsilon": 0.1}):
-            plane = bound(Config.model_validate({**told, "explore": explore}), SCHEMA, manifest, keyring)
-            assert not plane.acting.ranks
+            behaviour = bound(Config.model_validate({**told, "explore": explore}), SCHEMA, manifest, keyring)
+            assert not behaviour.acting.ranks
         assert Doubts.of([Fresh(name="fresh", max_age_seconds=1)], SCHEMA, manifest).bound
         assert Acting.of(Normal(noise=0.1), BOUNDED, "none", scores=False).ranks
         assert Acting.of(Softmax(), SCHEMA.action, "none").ranks

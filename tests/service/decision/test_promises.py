@@ -39,7 +39,7 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Failing:
 
 def shipped(served: Serving) -> list[Any]:
     """The decisions and the feedback that an agent reads."""
-    tail = Tail(served.plane.journal.folder)
+    tail = Tail(served.application.journal.folder)
     found = []
     while (entries := tail.read(100)) is not None:
         found += [decode_record(entry.text) for entry in entries]
@@ -73,7 +73,7 @@ async def test_f28_what_was_refused_is_in_no_log(tmp_path: Path, fail: Failing, 
         not_ready = await served.get("/ready")
         before = [record.id for record in shipped(served)]
         for _ in range(failures):
-            await served.plane.watch.look()
+            await served.application.watch.look()
         ready = await served.get("/ready")
         third = (await served.act("s")).json()
         there = shipped(served)
@@ -96,7 +96,7 @@ async def test_f28_feedback_that_was_refused_is_in_no_log(tmp_path: Path, fail: 
         told = {"decision_id": (await served.act()).json()["decision_id"], "reward": 1.0}
         fail(2)
         refused = await served.post("/feedback", told)
-        await served.plane.watch.look()
+        await served.application.watch.look()
         again = await served.post("/feedback", told)
         there = [record for record in shipped(served) if isinstance(record, Feedback)]
 
@@ -109,7 +109,7 @@ async def test_f28_a_batch_is_refused_row_by_row(tmp_path: Path, fail: Failing) 
     with serving(tmp_path, durability="disk") as served:
         fail(2)
         batch = await served.post("/act/batch", {"requests": [asking("s"), asking("t"), asking("s")]})
-        await served.plane.watch.look()
+        await served.application.watch.look()
         after = await served.act("t")
         there = shipped(served)
 
@@ -123,9 +123,9 @@ async def test_f28_stable_serves_on_where_that_is_asked_for(tmp_path: Path, fail
         fail(3)
         refused = await served.act("s")
         beside = [(await served.act("s")).json() for _ in range(3)]
-        await served.plane.watch.look()
-        await served.plane.watch.look()
-        await served.plane.landing.settled()
+        await served.application.watch.look()
+        await served.application.watch.look()
+        await served.application.committer.settled()
         after = (await served.act("s")).json()
         losses = [(record.cause, record.count) for record in served.records() if isinstance(record, Loss)]
 

@@ -29,24 +29,24 @@ from guards.kinds import AnyConstraint
 from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
 from guards.shield import AnyRuling, Shield, Violation
 from service.config import Config
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
 from service.decision.requests import Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.loading import advising
 from service.log.ids import Key, Keyring, body_of_token
 from service.log.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
 from service.versions.engine import Engine, load_version
 from tests import artefacts, ports
 from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
-from tests.fakes import NOW, WRITER, asked, flight_of, manifest_of, schema_of
+from tests.fakes import NOW, WRITER, asked, batch_of, manifest_of, schema_of
 from tests.in_process import asking, serving
 
 LATE_OR_FAILED = ("DeadlineExceeded", "CheckFailed", "InferenceFailed")
 KEYRING = Keyring({3: Key(3, b"recompute" * 4)})
 FACTS = ("budget", "price")
-FLIGHTS = 40
+BATCHES = 40
 # Too many fields and actions for a list, a few, and the least there can be.
 SIZES = ((3, 2), (5, 6), (9, 20), (70, 80))
 LINE = Box(fields=tuple(Field(name=f"n{i}", low=-1 - i, high=i) for i in range(5)))
@@ -80,7 +80,7 @@ class World:
             mask="optional" if isinstance(self.schema.action, Box) else self.random.choice(("optional", "required")),
         )
         shield = Shield(self.config.constraints, self.schema)
-        self.plane = Plane(
+        self.behaviour = Behaviour(
             schema=self.schema,
             shield=shield,
             explorer=self.config.explore,
@@ -191,7 +191,7 @@ class World:
         )
 
     def request(self) -> Request:
-        random, width = self.random, self.plane.shield.domain.width
+        random, width = self.random, self.behaviour.shield.domain.width
         at = NOW + random.random() * 100
         seen = at - random.random()
         observed_at = seen if self.config.guard_clock == "observed_at" or random.random() < 0.5 else None
@@ -214,7 +214,7 @@ class World:
             at=at,
             now=observed_at if self.config.guard_clock == "observed_at" else at,
             observed_at=observed_at,
-            entry=Moment(random.choice((None, "before")), random.choice((None, "episode")), history),
+            entry=SessionState(random.choice((None, "before")), random.choice((None, "episode")), history),
         )
 
     def kept(self) -> tuple[float, ...]:
@@ -232,19 +232,19 @@ class World:
         return head
 
     def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        scores = rng.normal(size=(n, self.plane.shield.domain.width))
+        scores = rng.normal(size=(n, self.behaviour.shield.domain.width))
         return np.where(rng.random((n, 1)) < 0.3, scores.round(), scores)
 
-    def flights(self) -> list[bytes]:
+    def batches(self) -> list[bytes]:
         """The journal's lines of some flights of one to fifty rows."""
         lines, seq = [], 1
-        for _ in range(FLIGHTS):
+        for _ in range(BATCHES):
             rows = [self.request() for _ in range(self.random.choice((1, 2, 5, 50)))]
             head, may_explore = self.head(len(rows)), self.random.random() < 0.9
             spread = [self.random.choice((None, 0.5, self.random.random() / 4, 0.05)) for _ in rows]
             told = {} if isinstance(head, PolicyUnavailable) else {"spread": spread}
-            flight = flight_of(rows, seq=seq, may_explore=may_explore, track="canary", **told)
-            lines += [encode_record(record) for record in decide(self.plane, flight, head)]
+            batch = batch_of(rows, seq=seq, may_explore=may_explore, track="canary", **told)
+            lines += [encode_record(record) for record in decide(self.behaviour, batch, head)]
             seq += len(rows)
         return lines
 
@@ -553,7 +553,7 @@ def test_decisions_are_recomputed_bit_for_bit(seed: int) -> None:
     world = World(seed)
     replay = Replay(world.config.text(), world.schema, world.manifest)
 
-    records = [decode_record(line) for line in world.flights()]
+    records = [decode_record(line) for line in world.batches()]
 
     assert replay.config.digest == world.config.digest
     for record in records:
@@ -571,9 +571,9 @@ def test_decisions_of_other_spaces_are_recomputed_bit_for_bit(kind: str, seed: i
     world = OtherWorld(seed, *OTHERS[kind])
     replay = Replay(world.config.text(), world.schema, world.manifest)
 
-    lines = world.flights()
+    lines = world.batches()
 
-    assert len(lines) > FLIGHTS
+    assert len(lines) > BATCHES
     for line in lines:
         record = decode_record(line)
         assert isinstance(record, Decision | Refused)
@@ -589,7 +589,7 @@ def test_decisions_without_scores_are_recomputed_bit_for_bit(seed: int) -> None:
     found: Counter[str | None] = Counter()
     for world in (UnscoredWorld(seed), OtherUnscoredWorld(seed, SWITCHES, "none")):
         replay = Replay(world.config.text(), world.schema, world.manifest)
-        for record in map(decode_record, world.flights()):
+        for record in map(decode_record, world.batches()):
             assert isinstance(record, Decision | Refused)
             found[record.reason] += 1
             if isinstance(record, Decision):
@@ -602,7 +602,7 @@ def test_a_record_survives_the_journal_unchanged() -> None:
     """What is decoded is what was encoded, to the last bit of every number."""
     world = World(1)
     rows = [world.request() for _ in range(50)]
-    records = decide(world.plane, flight_of(rows), np.random.default_rng(0).normal(size=(50, 6)))
+    records = decide(world.behaviour, batch_of(rows), np.random.default_rng(0).normal(size=(50, 6)))
 
     assert [decode_record(encode_record(record)) for record in records] == records
     assert encode_record(records[0]) == encode_record(decode_record(encode_record(records[0])))
@@ -612,7 +612,7 @@ def test_the_random_services_take_every_path() -> None:
     """Or the comparison above would say nothing of it."""
     found: Counter[str] = Counter()
     for seed in range(12):
-        records = [decode_record(line) for line in World(seed).flights()]
+        records = [decode_record(line) for line in World(seed).batches()]
         found.update(r.source if isinstance(r, Decision) else type(r).__name__ for r in records)
 
     assert set(found) == {"policy", "baseline", "last_resort", "Refused"}
@@ -664,9 +664,9 @@ async def test_the_head_is_recomputed_from_the_record_too(tmp_path: Path, kind: 
             more = {"a": begins if ends or not i else {}, "b": ended if i else begins, "c": {}}
             rows = [asking(name, **ask(random), **one) for name, one in more.items()]
             await served.post("/act/batch", {"requests": rows})
-        plane, decisions = served.plane, served.decisions()
-        replay = Replay(plane.config.text(), plane.schema, plane.engine.manifest, plane.keyring)
-        engine = load_version(artefact, plane.schema, plane.engine.pool)
+        application, decisions = served.application, served.decisions()
+        replay = Replay(application.config.text(), application.schema, application.engine.manifest, application.keyring)
+        engine = load_version(artefact, application.schema, application.engine.pool)
 
         assert len(decisions) == 36
         for decision in decisions:
@@ -718,7 +718,10 @@ async def test_the_history_is_recomputed_from_record_to_record(tmp_path: Path) -
             assert reply.status == 200
         decisions = served.decisions()
         replay = Replay(
-            served.plane.config.text(), served.plane.schema, served.plane.engine.manifest, served.plane.keyring
+            served.application.config.text(),
+            served.application.schema,
+            served.application.engine.manifest,
+            served.application.keyring,
         )
 
     for decision, following in pairwise(decisions):
@@ -767,8 +770,8 @@ async def test_what_a_controller_remembers_is_recomputed_from_record_to_record(
                 )
             whole = await served.post("/act/batch", {"requests": rows})
             assert whole.status == 200
-        plane, decisions = served.plane, served.decisions()
-        replay = Replay(plane.config.text(), plane.schema, plane.engine.manifest, plane.keyring)
+        application, decisions = served.application, served.decisions()
+        replay = Replay(application.config.text(), application.schema, application.engine.manifest, application.keyring)
 
     assert len(decisions) == 360
     for name in "abc":
@@ -835,10 +838,10 @@ async def test_what_a_trusted_policy_proposed_is_recomputed_from_its_file(tmp_pa
                 late = {"deadline_ms": random.choice((1e-6, 1e-6, 20_000))}
                 rows.append(asking(f"s{name}", seen, observed_at=NOW + i, **late, **more))
             await served.post("/act/batch", {"requests": rows})
-        plane, decisions, writer = served.plane, served.decisions(), served.records()[0]
-        named = load_version(older, plane.schema, plane.engine.pool)
-        config = plane.config.text()
-        replay = Replay(config, plane.schema, plane.engine.manifest, plane.keyring, advising(named))
+        application, decisions, writer = served.application, served.decisions(), served.records()[0]
+        named = load_version(older, application.schema, application.engine.pool)
+        config = application.config.text()
+        replay = Replay(config, application.schema, application.engine.manifest, application.keyring, advising(named))
 
         assert isinstance(writer, Writer)
         assert named.digest in writer.versions.values()

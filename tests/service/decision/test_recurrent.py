@@ -15,10 +15,10 @@ import pytest
 
 from guards.errors import HistoryUnknown
 from guards.records import History
-from service.decision.recurrent import left
-from service.decision.sessions import KEPT, Memory, Moment
+from service.decision.recurrent import states_after
+from service.decision.sessions import KEPT, RecurrentState, SessionState
 from service.log.records import MEMORY_LIMIT, Decision
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 from tests import ports
 from tests.in_process import Reply, Serving, asking
 from tests.in_process import serving as served_from
@@ -329,13 +329,13 @@ class TestLost:
             loop.served = other.served = served
             lost(await loop.act())
             await other.steps(1)
-            assert served.plane.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.told()["memories_lost"] == 1
 
     async def test_another_version_cannot_read_the_memory(self, served: Serving) -> None:
         """Where the file that decides is another one, the session's memory is of no use to it."""
         loop = Loop(served, "s")
         await loop.steps(2, previous=None)
-        served.plane.engine.digest = "0" * 64
+        served.application.engine.digest = "0" * 64
 
         lost(await loop.act())
         loop.model.start()
@@ -366,7 +366,7 @@ class TestLost:
 
     async def test_on_the_pool_memories_are_kept_alike(self, served: Serving, monkeypatch: pytest.MonkeyPatch) -> None:
         """A slow model's rows come back with their memory, and a session's next row waits for it."""
-        monkeypatch.setattr(served.plane.engine, "chunk", 0)
+        monkeypatch.setattr(served.application.engine, "chunk", 0)
         loops = [Loop(served, f"s{i}", i) for i in range(4)]
         for loop in loops:
             await loop.steps(1, previous=None)
@@ -421,7 +421,7 @@ class TestStepping:
             raise OSError(28, "No space left on device")
 
         with monkeypatch.context() as patch:
-            patch.setattr(served.plane.journal, "_write", full)
+            patch.setattr(served.application.journal, "_write", full)
             refused = await served.act("s", [1.0, 1.0, 1.0])
         await loop.steps(2)
 
@@ -449,7 +449,7 @@ class TestBreaker:
     async def opened(served: Serving, session: str = "broken") -> None:
         """Open the breaker and wait until it is half open."""
         await served.act(session, [0.5, -1.0, 1.0], previous=None)
-        while served.plane.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+        while served.application.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
             await served.get("/live")
 
     async def test_a_memory_goes_on_with_every_step_that_is_run_in_shadow(self, tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ class TestBreaker:
             loop, other = Loop(served, "s"), Loop(served, "t", 1)
             await loop.steps(2, previous=None)
             # For a clock that was ahead no time passes until it is reached: it rests for sure.
-            served.plane.breakers.answered("demo-1", ["InferenceFailed"], time.monotonic() + 3600)
+            served.application.breakers.answered("demo-1", ["InferenceFailed"], time.monotonic() + 3600)
             assert (await loop.act()).reason == "BreakerOpen"
             await self.opened(served)
             await other.act(previous=None)
@@ -499,29 +499,29 @@ class TestBreaker:
 
 def test_memory_that_is_no_number_is_lost() -> None:
     """Row by row: it would never become a number again."""
-    answer = Answered(
+    answer = ModelOutput(
         np.zeros((3, 2), np.float32),
         None,
         (np.array([[1.0], [np.nan], [3.0]], np.float32), np.array([[[1, 2]], [[3, 4]], [[5, 6]]])),
     )
-    kept = left(answer, "d")
+    kept = states_after(answer, "d")
 
     assert sorted(kept) == [0, 2]
     assert (kept[2].digest, [one.tolist() for one in kept[2].values]) == ("d", [[3.0], [[5, 6]]])
     assert not any(np.shares_memory(one, answer.memory[i]) for i, one in enumerate(kept[0].values))
-    assert left(HistoryUnknown(), "d") == {}
+    assert states_after(HistoryUnknown(), "d") == {}
 
 
-def test_a_moment_says_what_is_recalled() -> None:
+def test_a_state_says_what_is_recalled() -> None:
     """The initial value where an episode starts, what is kept where it is this version's, else nothing."""
     initial, values = (np.zeros(2),), (np.ones(2),)
     known, unknown = History(known=True, since=0.0), History(known=False, since=0.0)
     later = History(known=True, since=0.0, step=1)
-    kept = Memory("mine", values)
+    kept = RecurrentState("mine", values)
 
-    assert Moment(None, None, known).recalled("mine", initial) is initial
-    assert Moment("ended", None, known).recalled("mine", initial) is initial
-    assert Moment(None, None, unknown).recalled("mine", initial) is None
-    assert Moment("a", "e", later, kept).recalled("mine", initial) is values
-    assert Moment("a", "e", later, kept).recalled("other", initial) is None
-    assert Moment("a", "e", later).recalled("mine", initial) is None
+    assert SessionState(None, None, known).split_by_state("mine", initial) is initial
+    assert SessionState("ended", None, known).split_by_state("mine", initial) is initial
+    assert SessionState(None, None, unknown).split_by_state("mine", initial) is None
+    assert SessionState("a", "e", later, kept).split_by_state("mine", initial) is values
+    assert SessionState("a", "e", later, kept).split_by_state("other", initial) is None
+    assert SessionState("a", "e", later).split_by_state("mine", initial) is None

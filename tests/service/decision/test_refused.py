@@ -17,8 +17,8 @@ from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.log.records import Decision, Refused
 from service.versions.breakers import Breakers
-from tests.acting import acting_plane
-from tests.fakes import asked, flight_of
+from tests.acting import acting_behaviour
+from tests.fakes import asked, batch_of
 
 ROWS = 20_000
 LINE = Box(fields=(Field(name="x", low=0, high=10),))
@@ -35,8 +35,8 @@ def made(
     rows: int = ROWS,
 ) -> list[Decision]:
     """Decisions of one state, each drawn for itself."""
-    plane = acting_plane(space, explorer or Normal(), baseline, constraints=constraints)
-    records = decide(plane, flight_of([asked()] * rows), np.tile(np.array(head, dtype=np.float32), (rows, 1)))
+    behaviour = acting_behaviour(space, explorer or Normal(), baseline, constraints=constraints)
+    records = decide(behaviour, batch_of([asked()] * rows), np.tile(np.array(head, dtype=np.float32), (rows, 1)))
     return [record for record in records if not isinstance(record, Refused)]
 
 
@@ -110,10 +110,12 @@ def test_a_certain_draw_on_an_edge_is_known() -> None:
 def test_a_constraint_that_refuses_opens_no_breaker() -> None:
     """It works as it is meant to: one session in a bad place is no fault of the version."""
     breakers = Breakers(Breaker(), ["v"], lambda: 0.5, 0.0)
-    plane = acting_plane(LINE, Greedy(), Constant(action=(0.0,)), constraints=[Rule(name="still", forbid="x > 2")])
+    behaviour = acting_behaviour(
+        LINE, Greedy(), Constant(action=(0.0,)), constraints=[Rule(name="still", forbid="x > 2")]
+    )
 
     for turn in range(12):
-        records = decide(plane, flight_of([asked()], seq=turn + 1), np.array([[5, 0]], dtype=np.float32))
+        records = decide(behaviour, batch_of([asked()], seq=turn + 1), np.array([[5, 0]], dtype=np.float32))
         assert [record.reason for record in records] == ["NoSafeAction"]
         breakers.answered("v", [record.reason for record in records], float(turn))
 

@@ -12,9 +12,9 @@ import pytest
 
 from guards.errors import DeadlineExceeded, InferenceFailed, InvalidOutput, PolicyUnavailable
 from service.decision.requests import Request
-from service.decision.runs import Flights
-from service.versions.answered import Answered
-from service.versions.breakers import Fates
+from service.decision.runs import Runs
+from service.versions.answered import ModelOutput
+from service.versions.breakers import Reasons
 from service.versions.engine import Inputs
 from service.versions.router import Assignment
 from tests.fakes import asked
@@ -28,7 +28,7 @@ class Run:
     def __init__(self, inputs: Inputs, done: Callable[[Any], None]) -> None:
         self.inputs = inputs
         self.terminated = False
-        self.future: Future[Answered] = Future()
+        self.future: Future[ModelOutput] = Future()
         self.future.set_running_or_notify_cancel()
         self.future.add_done_callback(done)
 
@@ -38,7 +38,7 @@ class Run:
 
     def end(self) -> None:
         """The head of each row is its own observation, three times."""
-        self.future.set_result(Answered(np.repeat(self.inputs["obs"], 3, axis=1).astype(np.float32)))
+        self.future.set_result(ModelOutput(np.repeat(self.inputs["obs"], 3, axis=1).astype(np.float32)))
 
 
 class SlowEngine:
@@ -58,21 +58,21 @@ class SlowEngine:
 class Field:
     """Where flights land: what landed, with which head, and whose sessions were freed."""
 
-    landed: list[tuple[list[str], Answered | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
+    committed: list[tuple[list[str], ModelOutput | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
     freed: list[list[str]] = field(default_factory=list)
     touched: asyncio.Event = field(default_factory=asyncio.Event)
     flown: tuple[str, str, float] | None = None
     ended: list[tuple[str, list[str | None]]] = field(default_factory=list)
 
-    def land(
-        self, requests: list[Request], assignment: Any, engine: Any, observation: Any, answer: Any, departed: Any
+    def commit(
+        self, requests: list[Request], assignment: Any, engine: Any, observation: Any, answer: Any, infer_began: Any
     ) -> list[str | None]:
-        self.landed.append(([request.session for request in requests], answer, observation))
-        self.flown = (assignment.version, engine.label, departed)
+        self.committed.append(([request.session for request in requests], answer, observation))
+        self.flown = (assignment.version, engine.label, infer_began)
         return [answer.reason if isinstance(answer, PolicyUnavailable) else None] * len(requests)
 
-    def over(self, version: str, fates: Fates) -> None:
-        self.ended.append((version, list(fates)))
+    def over(self, version: str, reasons: Reasons) -> None:
+        self.ended.append((version, list(reasons)))
 
     def free(self, sessions: list[str]) -> None:
         self.freed.append(sessions)
@@ -90,45 +90,45 @@ class Scene:
 
     def __init__(self, *deadlines: float) -> None:
         self.field, self.engine = Field(), SlowEngine()
-        self.flights = Flights(self.field.land, self.field.free, self.field.over)
-        self.departed = now = time.monotonic()
+        self.runs = Runs(self.field.commit, self.field.free, self.field.over)
+        self.infer_began = now = time.monotonic()
         self.requests = [asked(session="abcdefgh"[i], deadline=now + wait) for i, wait in enumerate(deadlines)]
         observation = np.arange(len(deadlines), dtype=np.float64)[:, None]
         engine: Any = self.engine
-        self.flights.launch(self.requests, STABLE, engine, observation, {"obs": observation}, now)
+        self.runs.start(self.requests, STABLE, engine, observation, {"obs": observation}, now)
         self.run = self.engine.runs[0]
 
 
-async def test_rows_in_time_land_together_with_their_head() -> None:
+async def test_rows_in_time_be_committed_together_with_their_head() -> None:
     """The run ended before any deadline: one landing for all."""
     scene = Scene(60, 60, 60)
     scene.run.end()
     await scene.field.next()
-    sessions, answer, observation = scene.field.landed[0]
+    sessions, answer, observation = scene.field.committed[0]
 
     assert sessions == ["a", "b", "c"]
-    assert isinstance(answer, Answered)
+    assert isinstance(answer, ModelOutput)
     assert answer.head[:, 0].tolist() == observation[:, 0].tolist() == [0, 1, 2]
     assert scene.field.freed == [["a", "b", "c"]]
-    assert scene.field.flown == ("slow-1", "slow-1", scene.departed)
+    assert scene.field.flown == ("slow-1", "slow-1", scene.infer_began)
     assert not scene.run.terminated
-    assert repr(scene.flights) == "<Flights 0 on the pool>"
+    assert repr(scene.runs) == "<Runs 0 on the pool>"
 
 
 async def test_a_row_past_its_deadline_leaves_alone() -> None:
     """The others go on waiting, and get the head that is theirs."""
     scene = Scene(60, 0.02, 60)
     await scene.field.next()
-    first = scene.field.landed[0]
+    first = scene.field.committed[0]
     scene.run.end()
     await scene.field.next()
-    second = scene.field.landed[1]
+    second = scene.field.committed[1]
 
     assert first[0] == ["b"]
     assert isinstance(first[1], DeadlineExceeded)
     assert first[2].tolist() == [[1]]
     assert second[0] == ["a", "c"]
-    assert isinstance(second[1], Answered)
+    assert isinstance(second[1], ModelOutput)
     assert second[1].head[:, 0].tolist() == [0, 2]
     assert not scene.run.terminated
     assert scene.field.ended == [("slow-1", ["DeadlineExceeded", None, None])]
@@ -145,8 +145,8 @@ async def test_a_run_is_terminated_when_its_last_row_has_left() -> None:
     assert waited_for
     assert scene.run.terminated
     assert scene.field.ended == [("slow-1", ["DeadlineExceeded"] * 2)]
-    assert [sessions for sessions, _, _ in scene.field.landed] == [["a"], ["b"]]
-    assert repr(scene.flights) == "<Flights 0 on the pool>"
+    assert [sessions for sessions, _, _ in scene.field.committed] == [["a"], ["b"]]
+    assert repr(scene.runs) == "<Runs 0 on the pool>"
 
 
 async def test_a_deadline_that_is_over_is_over_at_once() -> None:
@@ -154,7 +154,7 @@ async def test_a_deadline_that_is_over_is_over_at_once() -> None:
     scene = Scene(-1)
     await scene.field.next()
 
-    assert isinstance(scene.field.landed[0][1], DeadlineExceeded)
+    assert isinstance(scene.field.committed[0][1], DeadlineExceeded)
     assert scene.run.terminated
 
 
@@ -171,18 +171,18 @@ async def test_a_run_that_fails_is_a_reason_for_all_who_wait(error: Exception, r
     scene = Scene(60, 60)
     scene.run.future.set_exception(error)
     await scene.field.next()
-    sessions, answer, _ = scene.field.landed[0]
+    sessions, answer, _ = scene.field.committed[0]
 
     assert sessions == ["a", "b"]
     assert isinstance(answer, PolicyUnavailable)
     assert answer.reason == reason
 
 
-async def test_nobody_lands_twice() -> None:
+async def test_nobody_is_committed_twice() -> None:
     """A run that ends after its rows have left is no news."""
     scene = Scene(0.01)
     await scene.field.next()
     for _ in range(3):
         await asyncio.sleep(0)
 
-    assert len(scene.field.landed) == len(scene.field.freed) == 1
+    assert len(scene.field.committed) == len(scene.field.freed) == 1

@@ -13,10 +13,10 @@ import pytest
 from guards.breaker import Breaker
 from guards.constraints import Cooldown
 from guards.records import NEVER, History
-from service.decision.batcher import Turn
-from service.decision.commit import Landing
+from service.decision.batcher import Batcher
+from service.decision.commit import Committer
 from service.decision.requests import Request
-from service.decision.sessions import KEPT, Memory, Moment, Sessions
+from service.decision.sessions import KEPT, RecurrentState, Sessions, SessionState
 from service.log.journal import Journal
 from service.log.records import Decision, Feedback
 from service.versions.breakers import Breakers
@@ -24,7 +24,7 @@ from service.versions.engine import Engine
 from service.versions.lease import Lease
 from service.versions.observations import Layout
 from service.versions.router import Router
-from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, context_of, plane_of
+from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, behaviour_of, context_of
 
 UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
 
@@ -35,15 +35,17 @@ class Told:
     def __init__(self, limit: int = 100) -> None:
         self.sessions = Sessions(limit)
 
-    def decided(self, name: str, before: Moment, action: int = 0, at: float = NOW, session: str = "s") -> Moment:
-        after = Moment(name, before.episode or "episode", before.history.advanced(action, at, TRACKED))
+    def decided(
+        self, name: str, before: SessionState, action: int = 0, at: float = NOW, session: str = "s"
+    ) -> SessionState:
+        after = SessionState(name, before.episode or "episode", before.history.advanced(action, at, TRACKED))
         self.sessions.advance(session, before, after)
         return after
 
 
-def keeping(moment: Moment, kept: dict[str, tuple[float, ...]]) -> Moment:
+def keeping(state: SessionState, kept: dict[str, tuple[float, ...]]) -> SessionState:
     """A moment whose history keeps these numbers."""
-    return Moment(moment.decision_id, moment.episode, replace(moment.history, kept=kept))
+    return SessionState(state.decision_id, state.episode, replace(state.history, kept=kept))
 
 
 class TestContinuing:
@@ -51,11 +53,11 @@ class TestContinuing:
 
     def test_a_session_never_seen_has_no_known_history(self) -> None:
         """It may have acted elsewhere: nothing is assumed."""
-        assert Sessions(9).remembered("s", NOW) == Moment(None, None, History(known=False, since=NOW))
+        assert Sessions(9).remembered("s", NOW) == SessionState(None, None, History(known=False, since=NOW))
 
     def test_an_episode_that_starts_has_a_known_history(self) -> None:
         """The controller says that nothing came before."""
-        assert Sessions(9).begun(NOW) == Moment(None, None, History(known=True, since=NOW))
+        assert Sessions(9).begun(NOW) == SessionState(None, None, History(known=True, since=NOW))
 
     def test_a_session_is_continued_after_its_last_decision(self) -> None:
         """Where the request names none."""
@@ -80,7 +82,7 @@ class TestContinuing:
 
         for session in ("s", "another"):
             found = told.sessions.following(session, "elsewhere", NOW + 2)
-            assert found == Moment("elsewhere", None, History(known=False, since=NOW + 2))
+            assert found == SessionState("elsewhere", None, History(known=False, since=NOW + 2))
 
     def test_the_decision_of_another_session_is_not_here(self) -> None:
         """Histories are not shared between sessions."""
@@ -152,9 +154,9 @@ class TestSteppingBack:
     def test_it_may_step_back_a_few_decisions(self) -> None:
         """The history is of the one it names; those too long ago are not here."""
         told = Told()
-        moment = told.sessions.begun(NOW)
+        state = told.sessions.begun(NOW)
         for i in range(KEPT + 1):
-            moment = told.decided(f"d{i}", moment, at=NOW + i)
+            state = told.decided(f"d{i}", state, at=NOW + i)
 
         steps = [told.sessions.following("s", f"d{i}", NOW + 9).history.step for i in range(1, KEPT + 1)]
 
@@ -178,7 +180,7 @@ class TestSteppingBack:
         told = Told()
         first = told.decided("first", told.sessions.begun(NOW), UP, NOW)
         skipped = first.history.advanced(DOWN, NOW + 1, TRACKED, kept={"budget": (NOW, 1.0)})
-        told.sessions.advance("s", first, Moment("skipped", "episode", skipped))
+        told.sessions.advance("s", first, SessionState("skipped", "episode", skipped))
 
         assert told.sessions.following("s", "first", NOW + 2).history.kept == {"budget": (NOW, 1.0)}
 
@@ -248,9 +250,9 @@ class TestSteppingBack:
 class TestLearning:
     """Memories of steps that were run in shadow."""
 
-    def test_a_memory_is_of_its_own_moment(self) -> None:
+    def test_a_memory_is_of_its_own_state(self) -> None:
         """Of those before and after it nothing is known by it."""
-        told, memory = Told(), Memory("d", (np.ones(1),))
+        told, memory = Told(), RecurrentState("d", (np.ones(1),))
         first = told.decided("first", told.sessions.begun(NOW))
         second = told.decided("second", first)
         told.decided("third", second)
@@ -261,7 +263,7 @@ class TestLearning:
 
     def test_what_is_not_here_any_more_learns_nothing(self) -> None:
         """Another episode has begun, or another session took its place."""
-        told, memory = Told(limit=1), Memory("d", (np.ones(1),))
+        told, memory = Told(limit=1), RecurrentState("d", (np.ones(1),))
         last = told.decided("last", told.sessions.begun(NOW))
         told.decided("first", told.sessions.begun(NOW))
         told.sessions.learn("s", last, memory)
@@ -282,7 +284,7 @@ class TestEnding:
         told.decided("last", told.sessions.begun(NOW), UP)
         told.sessions.end(["last"])
 
-        expected = Moment("last", None, History(known=True, since=NOW + 1))
+        expected = SessionState("last", None, History(known=True, since=NOW + 1))
         assert told.sessions.remembered("s", NOW + 1) == expected
         assert told.sessions.following("s", "last", NOW + 1) == expected
         assert expected.starts
@@ -367,19 +369,21 @@ class TestTakingBack:
     def test_a_session_is_where_it_was_before(self) -> None:
         """Two that were taken back, the later first or not: what is remembered is the one before them."""
         for order in (("c", "b"), ("b", "c")):
-            sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
-            moments = [Moment(name, "e", History(known=True, since=NOW, step=i + 1)) for i, name in enumerate("abc")]
-            for before, after in pairwise([start, *moments]):
+            sessions, start = Sessions(10), SessionState(None, None, History(known=True, since=NOW))
+            states = [
+                SessionState(name, "e", History(known=True, since=NOW, step=i + 1)) for i, name in enumerate("abc")
+            ]
+            for before, after in pairwise([start, *states]):
                 sessions.advance("s", before, after)
             for name in order:
                 sessions.take_back("s", name)
 
-            assert sessions.remembered("s", NOW) == moments[0]
+            assert sessions.remembered("s", NOW) == states[0]
 
     def test_a_session_that_has_nothing_else_is_not_known(self) -> None:
         """What was before an episode's first decision is not here any more."""
-        sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
-        sessions.advance("s", start, Moment("a", "e", History(known=True, since=NOW, step=1)))
+        sessions, start = Sessions(10), SessionState(None, None, History(known=True, since=NOW))
+        sessions.advance("s", start, SessionState("a", "e", History(known=True, since=NOW, step=1)))
         sessions.take_back("s", "a")
         sessions.take_back("t", "a")
 
@@ -387,13 +391,13 @@ class TestTakingBack:
 
     def test_an_episode_whose_end_was_not_taken_goes_on(self) -> None:
         """Until somebody tells it again."""
-        sessions, start = Sessions(10), Moment(None, None, History(known=True, since=NOW))
-        moment = Moment("a", "e", History(known=True, since=NOW, step=1))
-        sessions.advance("s", start, moment)
+        sessions, start = Sessions(10), SessionState(None, None, History(known=True, since=NOW))
+        state = SessionState("a", "e", History(known=True, since=NOW, step=1))
+        sessions.advance("s", start, state)
         sessions.end(["a", "b"])
         sessions.go_on(["a", "c"])
 
-        assert sessions.remembered("s", NOW) == moment
+        assert sessions.remembered("s", NOW) == state
         assert sessions.following("t", "b", NOW).history.known is False
 
 
@@ -421,17 +425,17 @@ class Serving:
         cooldown = Cooldown(name="c", actions=("up",), seconds=60)
         self.journal = Journal(folder)
         sessions = Sessions(100)
-        plane = plane_of([cooldown])
-        landing = Landing(plane, self.journal, sessions, Lease(), lambda _: None)
+        behaviour = behaviour_of([cooldown])
+        committer = Committer(behaviour, self.journal, sessions, Lease(), lambda _: None)
         self.engine = FakeEngine([0, 5, 3, 2, 1, 0])
         engines = {"fake-1": cast("Engine", self.engine)}
         breakers = Breakers(Breaker(), engines, lambda: 0.0, 0.0)
-        self.turn = Turn(Router("fake-1"), engines, sessions, landing, Layout(SCHEMA.observation), breakers)
+        self.batcher = Batcher(Router("fake-1"), engines, sessions, committer, Layout(SCHEMA.observation), breakers)
 
     async def answered(self, *requests: Request) -> list[Decision]:
         """Submit requests in one turn of the loop, and wait for their decisions."""
         for request in requests:
-            self.turn.submit(request)
+            self.batcher.submit(request)
         await asyncio.sleep(0)
         outcomes = [answer.outcome for request in requests if isinstance(answer := request.answer, Answer)]
         return [outcome for outcome in outcomes if isinstance(outcome, Decision)]
@@ -462,7 +466,7 @@ class TestWaves:
         assert [d.step for d in (first, second, third)] == [0, 1, 2]
         assert {d.episode for d in (first, second, third)} == {first.episode}
 
-    async def test_a_wave_has_one_row_of_each_session(self, serving: Serving) -> None:
+    async def test_a_batch_has_one_row_of_each_session(self, serving: Serving) -> None:
         """In the order of arrival; the others wait for the next wave, each for its own session."""
         sessions = ("a", "b", "a", "a", "b", "c")
 

@@ -28,9 +28,9 @@ def served(tmp_path: Path) -> Iterator[Serving]:
 
 def rewards_of(served: Serving, aggregation: Any = "sum") -> dict[str, float]:
     """What a joiner makes of the journal at the end of all waits: the reward of each decision that was carried out."""
-    writer, records = served.plane.journal.writer.hex(), served.records()
+    writer, records = served.application.journal.writer.hex(), served.records()
     config = Rewards(wait_seconds=10.0, aggregation=aggregation)
-    joiner = Joiner(rewards=config, place=served.plane.keyring.place, joined={})
+    joiner = Joiner(rewards=config, place=served.application.keyring.place, joined={})
     now = records[-1].ms / 1000 + 1000
     joiner.order.knows(writer, Position(0, 0), Position(records[-1].ms, records[-1].seq), now)
     for record in records:
@@ -127,7 +127,7 @@ async def test_what_an_error_kept_is_not_counted_again(
         told: dict[str, Any] = {"feedback": feedback} | {key: name[key] for key in name if key == "request_id"}
         with monkeypatch.context() as broken:
             if fault == "kept in part":
-                broken.setattr(served.plane.journal, "_write", _one_line(served.plane.journal._write))
+                broken.setattr(served.application.journal, "_write", _one_line(served.application.journal._write))
             refused = await served.act(observation=BUSY, **told)
         again = await served.act(observation=[0.0, 0.0, 3.0] if fault == "no safe action" else BUSY, **told)
 

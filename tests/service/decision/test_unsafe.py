@@ -20,13 +20,13 @@ from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import Action, Context, History, Schema
-from service.decision.batch import Plane
+from service.decision.batch import Behaviour
 from service.decision.decide import decide
 from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Softmax
 from service.decision.requests import Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused
-from tests.fakes import NOW, asked, flight_of, plane_of, schema_of
+from tests.fakes import NOW, asked, batch_of, behaviour_of, schema_of
 from tests.judge import Event, Judge, Session
 
 FIELDS, FACTS = ("f0", "f1", "f2"), ("budget",)
@@ -44,8 +44,10 @@ class Case:
         self.names = list(self.schema.choices)
         self.constraints = [self.constraint(f"c{i}") for i in range(random.randrange(1, 7))]
         self.judge = Judge(self.constraints, self.schema)
-        plane = plane_of(self.constraints, schema=self.schema, explorer=self.explorer(), baseline=self.baseline())
-        self.plane: Plane = replace(plane, mask_required=random.random() < 0.2)
+        behaviour = behaviour_of(
+            self.constraints, schema=self.schema, explorer=self.explorer(), baseline=self.baseline()
+        )
+        self.behaviour: Behaviour = replace(behaviour, mask_required=random.random() < 0.2)
         self.pasts = [self.past() for _ in range(PASTS)]
 
     def pinned(self, seed: int) -> Schema:
@@ -142,7 +144,7 @@ class Case:
 
     def past(self) -> tuple[Session, History, float]:
         """What happened in a session, what is remembered of it here, and when it is now."""
-        random, shield = self.random, self.plane.shield
+        random, shield = self.random, self.behaviour.shield
         steps = random.choice((0, 1, 2, 5, 12))
         times = sorted(NOW + random.choice((random.random() * 60, random.randrange(60) / 1)) for _ in range(steps))
         elsewhere = random.randrange(steps + 1) if random.random() < 0.4 else 0
@@ -181,7 +183,7 @@ class Case:
             explore=random.random() < 0.8,
             at=now,
             now=now,
-            entry=Moment("before", "episode", history),
+            entry=SessionState("before", "episode", history),
         )
 
     def head(self) -> np.ndarray | PolicyUnavailable:
@@ -202,7 +204,7 @@ class Case:
         """Decide a flight, and hold every answer against the judge."""
         pasts = [self.random.choice(self.pasts) for _ in range(ROWS)]
         requests = [self.request(past) for past in pasts]
-        records = decide(self.plane, flight_of(requests, seq=1 + self.random.randrange(2**40)), self.head())
+        records = decide(self.behaviour, batch_of(requests, seq=1 + self.random.randrange(2**40)), self.head())
         found: Counter[str] = Counter()
         for record, request, (session, _, now) in zip(records, requests, pasts, strict=True):
             if isinstance(record, Refused):
@@ -212,7 +214,7 @@ class Case:
             executed = {one.constraint for one in record.violations if one.verdict == "executed"}
             assert not broken or (record.source == "last_resort" and set(broken) <= executed), (broken, record)
             assert 0 < record.propensity <= 1
-            assert record.source != "policy" or request.mask is not None or not self.plane.mask_required
+            assert record.source != "policy" or request.mask is not None or not self.behaviour.mask_required
             found[record.source] += 1
             found["unknown"] += not record.state.known
             found["masked"] += record.proposed != record.action
@@ -226,12 +228,12 @@ class Case:
         return [*(["allowed"] if not parts <= allowed else []), *self.judge.unsafe(session, now, named, record.action)]
 
 
-def run(seeds: range, flights: int) -> Counter[str]:
+def run(seeds: range, batches: int) -> Counter[str]:
     """Decide so many flights of each random service."""
     found: Counter[str] = Counter()
     for seed in seeds:
         case = Case(seed)
-        for _ in range(flights):
+        for _ in range(batches):
             found += case.outcome()
     return found
 

@@ -23,10 +23,10 @@ from guards.records import History, Schema
 from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.decision.requests import Request
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused, encode_record
-from tests.acting import OBSERVATION, acting_plane
-from tests.fakes import NOW, asked, flight_of
+from tests.acting import OBSERVATION, acting_behaviour
+from tests.fakes import NOW, asked, batch_of
 
 ROWS = 500
 EXACT = 1e-9
@@ -139,7 +139,7 @@ class Case:
         last = random.choice((None, inside))
         baseline = random.choice((Constant(action=inside, last_resort=last), Hold(first=inside, last_resort=last)))
         constraints = [judge.constraint for judge in self.judges]
-        self.plane = acting_plane(
+        self.behaviour = acting_behaviour(
             self.space, explorer, baseline, constraints=constraints, facts=("price",), squash=self.squash
         )
 
@@ -158,7 +158,7 @@ class Case:
 
     def history(self) -> History:
         """Nothing, something, or something elsewhere, as the landing writes it."""
-        random, shield = self.random, self.plane.shield
+        random, shield = self.random, self.behaviour.shield
         ago = random.uniform(0, 9)
         history = History(known=random.random() < 0.7, since=NOW - ago)
         for _ in range(random.randrange(3)):
@@ -167,9 +167,9 @@ class Case:
             history = shield.advanced(history, action, NOW - ago)
         return history
 
-    def flight(self, rows: int) -> tuple[list[Request], np.ndarray]:
+    def batch(self, rows: int) -> tuple[list[Request], np.ndarray]:
         random = self.random
-        pasts = [Moment(None, None, self.history()) for _ in range(16)]
+        pasts = [SessionState(None, None, self.history()) for _ in range(16)]
         numbers = (-2.0, -0.5, 0.0, 0.5, 1.0, 7.0)
         requests = [
             asked(
@@ -193,9 +193,9 @@ class Case:
 
 def played(case: Case, rows: int) -> Counter[str]:
     """Decide a batch and judge what left; which paths were taken."""
-    requests, heads = case.flight(rows)
+    requests, heads = case.batch(rows)
     late = case.random.random() < 0.05
-    records = decide(case.plane, flight_of(requests), DeadlineExceeded() if late else heads)
+    records = decide(case.behaviour, batch_of(requests), DeadlineExceeded() if late else heads)
     paths = Counter[str]()
     for request, record in zip(requests, records, strict=True):
         encode_record(record)
@@ -246,8 +246,8 @@ def test_the_judge_would_see_it() -> None:
     seen = Counter[bool]()
     for seed in range(40):
         case = Case(seed)
-        requests, heads = case.flight(50)
-        for request, record in zip(requests, decide(case.plane, flight_of(requests), heads), strict=True):
+        requests, heads = case.batch(50)
+        for request, record in zip(requests, decide(case.behaviour, batch_of(requests), heads), strict=True):
             if isinstance(record, Decision) and isinstance(record.proposed, tuple) and request.entry is not None:
                 for judge in case.judges:
                     seen[judge.safe(record.proposed, request, request.entry.history)] += 1

@@ -21,7 +21,7 @@ from export.spec import Box, Field
 from guards.baselines import KEPT
 from service.api.idempotency import KEPT_S
 from service.clock import Clock
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import body_of, body_prefix
 from service.log.journal import segments
 from service.log.records import Loss, encode_record
@@ -142,12 +142,14 @@ class Walk:
                 await served.post("/feedback", {"decision_id": self.random.choice(some[-2:]), "terminated": True})
 
 
-def moments(served: Serving) -> dict[str, tuple[Moment, ...]]:
+def states(served: Serving) -> dict[str, tuple[SessionState, ...]]:
     """The last moments of all sessions."""
-    return {name: served.plane.sessions._of(name) for name in SESSIONS}
+    return {name: served.application.sessions._of(name) for name in SESSIONS}
 
 
-def assert_same(found: dict[str, tuple[Moment, ...]], expected: dict[str, tuple[Moment, ...]], engine: Engine) -> None:
+def assert_same(
+    found: dict[str, tuple[SessionState, ...]], expected: dict[str, tuple[SessionState, ...]], engine: Engine
+) -> None:
     """All of it to the bit, but memories, which a policy was run for once more, within its tolerance."""
     assert found.keys() == expected.keys()
     for name, whole in expected.items():
@@ -162,9 +164,9 @@ def assert_same(found: dict[str, tuple[Moment, ...]], expected: dict[str, tuple[
                     assert np.allclose(a, b, rtol=0, atol=1e-6)
 
 
-def bare(moment: Moment) -> Moment:
+def bare(state: SessionState) -> SessionState:
     """A moment without its memory."""
-    return msgspec.structs.replace(moment, memory=None)
+    return msgspec.structs.replace(state, memory=None)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -176,28 +178,28 @@ async def test_sessions_are_as_the_dead_process_had_them(tmp_path: Path, world: 
     walk = Walk(seed, **told)
     with serving(tmp_path, **told) as first:
         await walk.go(first, 60)
-        before, ended = moments(first), [*first.plane.sessions._ended]
+        before, ended = states(first), [*first.application.sessions._ended]
         assert sum(map(len, before.values())) > len(SESSIONS)
     with serving(tmp_path, **told) as second:
-        sessions, resumed = second.plane.sessions, second.plane.resumed
+        sessions, resumed = second.application.sessions, second.application.resumed
         assert resumed.summary() == {"sessions": len([one for one in before.values() if one]), "incomplete": None}
-        assert_same(moments(second), before, second.plane.engine)
+        assert_same(states(second), before, second.application.engine)
         assert [*sessions._ended] == ended
         await walk.go(second, 25)
-        before, ended = moments(second), [*sessions._ended]
+        before, ended = states(second), [*sessions._ended]
     with serving(tmp_path, **told) as third:
-        while third.plane.resumed.retained.build(3):
+        while third.application.resumed.retained.build(3):
             pass
-        assert_same(moments(third), before, third.plane.engine)
-        assert [*third.plane.sessions._ended] == ended
+        assert_same(states(third), before, third.application.engine)
+        assert [*third.application.sessions._ended] == ended
         await walk.go(third, 10)
         decisions = third.decisions()
 
     assert {name for name, whole in before.items() if whole} == set(SESSIONS)
     if world == "numbers":
-        assert any(KEPT in moment.history.kept for whole in before.values() for moment in whole)
+        assert any(KEPT in state.history.kept for whole in before.values() for state in whole)
     if world == "a memory":
-        assert any(moment.memory is not None for whole in before.values() for moment in whole)
+        assert any(state.memory is not None for whole in before.values() for state in whole)
     assert any(decision.state.known and decision.step for decision in decisions)
 
 
@@ -260,7 +262,7 @@ class TestDamage:
         order = [one.writer for one in Lineage(folder / "data").ancestors]
         harm([segments(folder / "data" / "journal" / writer)[0] for writer in reversed(order)])
         with serving(folder, **settings) as served:
-            said = served.plane.resumed.why
+            said = served.application.resumed.why
             return await names(served, *"abcdef"), said
 
     async def test_where_nothing_is_damaged_all_are_known(self, tmp_path: Path) -> None:
@@ -320,14 +322,14 @@ class TestDamage:
     async def test_a_loss_on_the_record_hides_what_is_before_it(self, tmp_path: Path) -> None:
         """It does not say whose decisions were lost."""
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            journal = served.plane.journal
+            journal = served.application.journal
             await served.act("a", UP, previous=None)
             lost = Loss(seq=journal.next_seq, ms=journal.last_ms, count=1, cause="test")
             journal.append([encode_record(lost)], lost.ms)
             await served.act("b", UP, previous=None)
         with serving(tmp_path, constraints=COOLDOWN) as served:
             assert await names(served, "a", "b") == ["hold", "scale_down"]
-            assert "tells of a loss" in served.plane.resumed.why
+            assert "tells of a loss" in served.application.resumed.why
 
     async def test_an_unfinished_last_line_hides_nothing(self, tmp_path: Path) -> None:
         """The process died while it wrote it, before anybody was answered."""
@@ -342,16 +344,16 @@ class TestDamage:
     async def test_what_was_cut_off_after_an_end_in_order_is_missed(self, tmp_path: Path) -> None:
         """A process that was told to stop has said where its log ends."""
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            async with served.plane.alive():
+            async with served.application.alive():
                 for name in "ab":
                     await served.act(name, UP, previous=None)
-            (log,) = segments(served.plane.journal.folder)
+            (log,) = segments(served.application.journal.folder)
         whole = log.read_bytes()
         with serving(tmp_path, constraints=COOLDOWN) as served:
             assert await names(served, "a", "b") == ["scale_down"] * 2
         log.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            assert "records 3 to 3 are missing" in served.plane.resumed.why
+            assert "records 3 to 3 are missing" in served.application.resumed.why
 
     async def test_a_machine_that_went_down_may_have_lost_the_end(self, tmp_path: Path) -> None:
         """Not where the disk was promised, nor where the process ended in order; a clock set back hides all."""
@@ -363,9 +365,9 @@ class TestDamage:
                     settings: dict[str, Any] = {"constraints": COOLDOWN, "durability": durability}
                     with serving(folder, **settings) as served:
                         await served.act("a", UP, previous=None)
-                        await served.plane.landing.settled()
+                        await served.application.committer.settled()
                         if ends:
-                            async with served.plane.alive():
+                            async with served.application.alive():
                                 pass
                     with serving(folder, boot="another", behind=-later, **settings) as served:
                         found[durability, ends, later] = await names(served, "a") == ["scale_down"]
@@ -388,7 +390,7 @@ class TestDamage:
         with serving(tmp_path, constraints=COOLDOWN) as served:
             for name in "ab":
                 await served.act(name, UP, previous=None)
-            first, saved = served.plane.journal.folder, writers.read_bytes()
+            first, saved = served.application.journal.folder, writers.read_bytes()
         with serving(tmp_path, constraints=COOLDOWN) as served:
             await served.act("b", UP)
         copy = first.with_name("0" * 16)
@@ -404,7 +406,7 @@ class TestDamage:
             else:
                 writers.write_bytes(text)
             with serving(tmp_path, constraints=COOLDOWN) as served:
-                assert served.plane.resumed.summary() == {
+                assert served.application.resumed.summary() == {
                     "sessions": 0,
                     "incomplete": "the order of its writers is not known",
                 }
@@ -417,13 +419,13 @@ class TestDamage:
         with serving(tmp_path, constraints=COOLDOWN) as served:
             for name in "abc":
                 await served.act(name, UP, previous=None)
-            (log,) = segments(served.plane.journal.folder)
+            (log,) = segments(served.application.journal.folder)
         with serving(tmp_path, constraints=COOLDOWN) as served:
             whole = log.read_bytes()
             harmed = whole.replace(b'"session":"a"', b'"session":"x"')
             log.write_bytes(harmed[: harmed.index(b'"session":"c"')])
             assert await names(served, "a", "b", "c") == ["hold", "scale_down", "hold"]
-            assert served.plane.resumed.told()["unreadable"] == 2
+            assert served.application.resumed.told()["unreadable"] == 2
 
     async def test_what_cannot_be_worked_out_is_not_known(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -432,19 +434,19 @@ class TestDamage:
         budget = {"kind": "budget", "name": "spent", "cost": "queue", "at_most": 2, "seconds": 9}
         constraints = [*COOLDOWN, budget]
         with serving(tmp_path, constraints=constraints) as served:
-            journal = served.plane.journal
+            journal = served.application.journal
             await served.act("a", UP, previous=None)
             (decision,) = served.decisions()
-            body = body_of(body_prefix(served.plane.keyring.current, journal.writer), decision.ms, 3, "stable")
+            body = body_of(body_prefix(served.application.keyring.current, journal.writer), decision.ms, 3, "stable")
             odd = msgspec.structs.replace(
-                decision, seq=3, id=served.plane.keyring.current.token(body), session="odd", observation=[1.0]
+                decision, seq=3, id=served.application.keyring.current.token(body), session="odd", observation=[1.0]
             )
             journal.append([encode_record(odd)], odd.ms)
             await served.act("b", UP, previous=None)
         with serving(tmp_path, constraints=constraints) as served:
-            assert not served.plane.resumed.retained.build(8)
+            assert not served.application.resumed.retained.build(8)
             assert await names(served, "a", "odd", "b") == ["scale_down", "hold", "scale_down"]
-            assert served.plane.resumed.told()["unreadable"] == 1
+            assert served.application.resumed.told()["unreadable"] == 1
         assert "its history is not known" in caplog.text
 
     async def test_a_folder_that_cannot_be_read_hides_what_is_before_it(self, tmp_path: Path) -> None:
@@ -473,8 +475,8 @@ class TestAnotherConfiguration:
             for i in range(4):
                 await served.act("s", **({} if i else {"previous": None}))
         with serving(folder, **{**told, **changed}) as served:
-            moment = served.plane.sessions.remembered("s", time.time())
-            return moment.history.known, dict(moment.history.kept)
+            state = served.application.sessions.remembered("s", time.time())
+            return state.history.known, dict(state.history.kept)
 
     async def test_what_does_not_remember_may_change(self, tmp_path: Path) -> None:
         """A rule, the explorer, the deadline; a constraint that is gone is not kept for."""
@@ -525,7 +527,7 @@ class TestAnotherConfiguration:
             reply = (await served.act("s")).json()
             assert (reply["source"], reply["reason"]) == ("baseline", "HistoryUnknown")
             assert served.decisions()[0].state.known
-            assert served.plane.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.told()["memories_lost"] == 1
 
 
 class TestRequestIds:
@@ -540,7 +542,7 @@ class TestRequestIds:
             after = [await served.post("/act", one) for one in asked]
             again = (await served.post("/act/batch", {"requests": asked})).json()["decisions"]
             assert served.decisions() == []
-            assert served.plane.resumed.told()["request_ids"] == 2
+            assert served.application.resumed.told()["request_ids"] == 2
 
         assert [one.body for one in after] == [one.body for one in before]
         assert again == [one.json() for one in before]
@@ -564,11 +566,11 @@ class TestRequestIds:
             folder = tmp_path / str(ago)
             with serving(folder, behind=ago, durability="disk") as served:
                 first = (await served.act("s", request_id="r")).json()["decision_id"]
-                (log,) = segments(served.plane.journal.folder)
+                (log,) = segments(served.application.journal.folder)
             utime(log, (time.time() - ago,) * 2)
             with serving(folder, boot="another", durability="disk") as served:
                 again = (await served.act("s", request_id="r")).json()["decision_id"]
-                served.plane.desk._clock = partial(add, 11.0, served.plane.desk._clock())
+                served.application.endpoint._clock = partial(add, 11.0, served.application.endpoint._clock())
                 later = (await served.act("s", request_id="r")).json()["decision_id"]
                 found[ago, "again"], found[ago, "later"] = first == again, first == later
 
@@ -586,9 +588,9 @@ class TestBounds:
             for name in "abcdec":
                 await served.act(name, previous=None)
         with serving(tmp_path, limits=limits) as served:
-            sessions = served.plane.sessions
+            sessions = served.application.sessions
             assert len(sessions) == 3
-            assert (served.plane.resumed.found, served.plane.resumed.why) == (3, "")
+            assert (served.application.resumed.found, served.application.resumed.why) == (3, "")
             await served.act("new", previous=None)
             assert len(sessions) == 3
             assert [bool(sessions._of(name)) for name in "abdec"] == [False, False, False, True, True]
@@ -605,8 +607,8 @@ class TestBounds:
             with monkeypatch.context() as bounded:
                 bounded.setattr(f"service.recovery.search.{name}", -1)
                 with serving(tmp_path, constraints=COOLDOWN) as served:
-                    assert served.plane.resumed.found == 0
-                    assert "there was no time for more than" in served.plane.resumed.why
+                    assert served.application.resumed.found == 0
+                    assert "there was no time for more than" in served.application.resumed.why
         assert "is not known" in caplog.text
 
     async def test_a_slow_policy_is_run_at_start_for_what_it_remembers(
@@ -619,14 +621,14 @@ class TestBounds:
                 await served.act(name, previous=None)
         monkeypatch.setattr("service.versions.engine.INLINE_BUDGET_S", 0.0)
         with serving(tmp_path, **told) as served:
-            assert not served.plane.engine.inline
-            assert len(served.plane.resumed.retained._built) == 2
+            assert not served.application.engine.inline
+            assert len(served.application.resumed.retained._built) == 2
             await served.act("a")
         monkeypatch.setattr("service.recovery.resume.RELIVE_S", -1.0)
         with serving(tmp_path, **told) as served:
             reply = (await served.act("b")).json()
             assert reply["reason"] == "HistoryUnknown"
-            assert served.plane.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.told()["memories_lost"] == 1
 
     async def test_nothing_is_held_open_in_the_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sessions are worked out while it serves, and then the logs are let go of."""
@@ -636,13 +638,13 @@ class TestBounds:
             for i in range(30):
                 await served.act(f"s{i}", QUIET, previous=None)
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            archive = served.plane.resumed.reader._archive
+            archive = served.application.resumed.reader._archive
             assert len(archive._segments) == 1
-            async with served.plane.alive():
+            async with served.application.alive():
                 async with asyncio.timeout(20):
                     while archive._segments:  # noqa: ASYNC110 - nobody is told
                         await asyncio.sleep(0.01)
-            assert len(served.plane.sessions) == 30
+            assert len(served.application.sessions) == 30
             assert await names(served, "s0", "s29") == ["hold", "hold"]
             assert all(decision.state.known for decision in served.decisions())
 
@@ -656,7 +658,7 @@ class TestClocks:
         with serving(tmp_path, constraints=COOLDOWN, behind=behind) as served:
             await names(served, "s", previous=None)
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            (down,) = served.plane.sessions._of("s")
+            (down,) = served.application.sessions._of("s")
             assert await names(served, "s") == ["hold"]
             (decision,) = served.decisions()
 
@@ -675,7 +677,7 @@ class TestClocks:
             set_by[0] = step
             await served.act("t")
         with served_from(tmp_path, None, Clock(lambda: time.time() + step), constraints=COOLDOWN) as served:
-            (up,) = served.plane.sessions._of("s")
+            (up,) = served.application.sessions._of("s")
             assert await names(served, "s") == ["hold"]
             (decision,) = served.decisions()
 
@@ -687,13 +689,13 @@ class TestClocks:
     async def test_f99_after_another_boot_nothing_is_longer_ago_than_it_is(self, tmp_path: Path, step: float) -> None:
         """The machine's clock is set while a process serves and has said its last, and then the machine goes down."""
         with serving(tmp_path, constraints=COOLDOWN) as served:
-            async with served.plane.alive():
+            async with served.application.alive():
                 await names(served, "s", previous=None)
-            (log,) = segments(served.plane.journal.folder)
+            (log,) = segments(served.application.journal.folder)
         utime(log, (time.time() + step,) * 2)
         with serving(tmp_path, boot="another", behind=-step, constraints=COOLDOWN) as served:
             assert await names(served, "s") == ["hold"]
-            why = served.plane.resumed.why
+            why = served.application.resumed.why
 
         assert ("behind the machine's" if step > 0 else "of a time to come") in why
 
@@ -704,9 +706,9 @@ class TestClocks:
             served.permit()
             for i in range(6):
                 await served.act("s", **({} if i else {"previous": None}))
-            before = served.plane.sessions._of("s")[-1].history
+            before = served.application.sessions._of("s")[-1].history
         with serving(tmp_path, **told) as served:
-            after = served.plane.sessions._of("s")[-1].history
+            after = served.application.sessions._of("s")[-1].history
 
         moved = {name: np.subtract(after.kept[name], kept) for name, kept in before.kept.items()}
         assert {name: sorted(Counter(np.round(by).tolist())) for name, by in moved.items()} == {

@@ -10,7 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
 from service.telemetry.metrics import Exposition, Labelled
-from service.telemetry.stats import Cell, Tally
+from service.telemetry.stats import Cell, Stats
 from tests.fakes import SCHEMA
 
 OPEN = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -18,31 +18,31 @@ FORMATS = [("text/plain", plain_metrics), (OPEN, open_metrics)]
 AWKWARD = 'a "quoted"\\name\nof two lines {é}'
 
 
-def tally_of(durations: np.ndarray) -> Tally:
+def stats_of(durations: np.ndarray) -> Stats:
     """A tally with decisions of two kinds, a constraint with an awkward name, and these latencies (µs)."""
-    tally = Tally(SCHEMA)
-    tally.decisions = Counter(
+    stats = Stats(SCHEMA)
+    stats.decisions = Counter(
         {
             tuple(Cell("v-1", "stable", "policy", None, 1, True, True, None)): 3,
             tuple(Cell("v-1", "stable", "baseline", "CheckFailed", 0, False, False, "CheckFailed")): 2,
         }
     )
-    tally.violations = Counter({(AWKWARD, "prevented"): 4})
-    tally.refused, tally.feedback = Counter({"not_json": 1}), Counter({"late": 6})
-    tally.stages["total", "v-1"].add_all(durations)
-    tally.flights = 5
-    return tally
+    stats.violations = Counter({(AWKWARD, "prevented"): 4})
+    stats.refused, stats.feedback = Counter({"not_json": 1}), Counter({"late": 6})
+    stats.stages["total", "v-1"].add_all(durations)
+    stats.batches = 5
+    return stats
 
 
-def shown(tally: Tally, accept: str, gauges: Mapping[str, float] | None = None) -> tuple[bytes, str]:
+def shown(stats: Stats, accept: str, gauges: Mapping[str, float] | None = None) -> tuple[bytes, str]:
     """The text and media type of a tally's metrics."""
-    return Exposition(tally, "demo", lambda: gauges or {}).text(accept)
+    return Exposition(stats, "demo", lambda: gauges or {}).text(accept)
 
 
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_decisions_have_their_labels(accept: str, parse: Any) -> None:
     """Names for actions, empty for no reason, truths in small letters."""
-    text, media_type = shown(tally_of(np.array([100])), accept)
+    text, media_type = shown(stats_of(np.array([100])), accept)
     family = next(family for family in parse(text.decode()) if family.name == "actd_decisions")
     found = {(s.labels["action"], s.labels["source"], s.labels["reason"]): s for s in family.samples}
 
@@ -59,7 +59,7 @@ def test_decisions_have_their_labels(accept: str, parse: Any) -> None:
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_awkward_names_come_out_as_they_are(accept: str, parse: Any) -> None:
     """A constraint may be called what a label has to escape."""
-    text, _ = shown(tally_of(np.array([100])), accept)
+    text, _ = shown(stats_of(np.array([100])), accept)
     family = next(family for family in parse(text.decode()) if family.name == "actd_violations")
 
     assert [(s.labels["constraint"], s.value) for s in family.samples] == [(AWKWARD, 4)]
@@ -69,7 +69,7 @@ def test_awkward_names_come_out_as_they_are(accept: str, parse: Any) -> None:
 def test_latencies_are_a_histogram(accept: str, parse: Any) -> None:
     """Cumulative buckets in seconds that end with everything, and a sum."""
     durations = np.random.default_rng(1).lognormal(np.log(200), 1, 5000).astype(np.int64)
-    text, _ = shown(tally_of(durations), accept)
+    text, _ = shown(stats_of(durations), accept)
     family = next(family for family in parse(text.decode()) if family.name == "actd_stage_seconds")
     buckets = {float(s.labels["le"]): s.value for s in family.samples if s.name.endswith("_bucket")}
     values = {s.name: s.value for s in family.samples if not s.name.endswith("_bucket")}
@@ -85,7 +85,7 @@ def test_latencies_are_a_histogram(accept: str, parse: Any) -> None:
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_no_sample_stands_twice(accept: str, parse: Any) -> None:
     """Each name with its labels is one number."""
-    text, _ = shown(tally_of(np.array([1, 10, 1e9])), accept, {"sessions": 7})
+    text, _ = shown(stats_of(np.array([1, 10, 1e9])), accept, {"sessions": 7})
     samples = [sample for family in parse(text.decode()) for sample in family.samples]
     keys = [(sample.name, tuple(sorted(sample.labels.items()))) for sample in samples]
 
@@ -96,7 +96,7 @@ def test_no_sample_stands_twice(accept: str, parse: Any) -> None:
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_nothing_counted_yet_is_no_fault(accept: str, parse: Any) -> None:
     """The families are announced, the counts begin with nothing."""
-    text, _ = shown(Tally(SCHEMA), accept)
+    text, _ = shown(Stats(SCHEMA), accept)
     families = {family.name: family for family in parse(text.decode())}
 
     assert families["actd_decisions"].samples == []
@@ -106,9 +106,9 @@ def test_nothing_counted_yet_is_no_fault(accept: str, parse: Any) -> None:
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_what_cannot_be_replayed_is_counted(accept: str, parse: Any) -> None:
     """As in the report: decisions whose head or memory is too large to be logged."""
-    tally = tally_of(np.array([100]))
-    tally.not_replayable = 3
-    samples = {s.name: s.value for family in parse(shown(tally, accept)[0].decode()) for s in family.samples}
+    stats = stats_of(np.array([100]))
+    stats.not_replayable = 3
+    samples = {s.name: s.value for family in parse(shown(stats, accept)[0].decode()) for s in family.samples}
 
     assert samples["actd_not_replayable_total"] == 3
 
@@ -118,7 +118,7 @@ def test_what_cannot_be_replayed_is_counted(accept: str, parse: Any) -> None:
 )
 def test_any_accept_header_has_an_answer(accept: str) -> None:
     """What is not known is answered in the plain format or the newest."""
-    text, media_type = shown(tally_of(np.array([100])), accept)
+    text, media_type = shown(stats_of(np.array([100])), accept)
 
     assert b"actd_decisions_total" in text
     assert media_type.startswith(("text/plain", "application/openmetrics-text"))
@@ -131,7 +131,7 @@ def test_what_rungs_and_breakers_say_has_its_label(accept: str, parse: Any) -> N
         Labelled("rung_last_success_timestamp_seconds", "When", "rung", {"baseline": 1.5e9}),
         Labelled("breaker_openings", "How often", "version", {"v-1": 3, "v-2": 0}, counts=True),
     ]
-    text, _ = Exposition(Tally(SCHEMA), "demo", dict, lambda: told).text(accept)
+    text, _ = Exposition(Stats(SCHEMA), "demo", dict, lambda: told).text(accept)
     samples = {
         (sample.name, *sample.labels.values()): sample.value
         for family in parse(text.decode())

@@ -3,28 +3,28 @@
 import pytest
 
 from export.spec import Discrete
-from service.telemetry.mix import mix_of
+from service.telemetry.mix import action_stats_of
 from tests.acting import BOUNDED, SWITCHES
 
 
 def test_named_actions_are_what_the_labels_say() -> None:
     """Every name is there, also of what was never done."""
-    mix = mix_of(Discrete(names=("hold", "up")))
-    mix.count([1, 1])
+    action_stats = action_stats_of(Discrete(names=("hold", "up")))
+    action_stats.count([1, 1])
 
-    assert (mix.label(0), mix.label(1)) == ("hold", "up")
-    assert mix.told({"up": 3}) == {"hold": 0, "up": 3}
+    assert (action_stats.label(0), action_stats.label(1)) == ("hold", "up")
+    assert action_stats.told({"up": 3}) == {"hold": 0, "up": 3}
 
 
 def test_choices_are_counted_factor_by_factor() -> None:
     """Batch after batch; all decisions have one label."""
-    mix = mix_of(SWITCHES)
-    mix.count([(0, 0, 0), (1, 2, 0)])
-    mix.count([(1, 2, 3)])
+    action_stats = action_stats_of(SWITCHES)
+    action_stats.count([(0, 0, 0), (1, 2, 0)])
+    action_stats.count([(1, 2, 3)])
 
-    told = mix.told({"multi_discrete": 3})
+    told = action_stats.told({"multi_discrete": 3})
 
-    assert mix.label(None) == "multi_discrete"
+    assert action_stats.label(None) == "multi_discrete"
     assert len(told) == SWITCHES.width
     assert {name: count for name, count in told.items() if count} == {
         "pump=off": 1,
@@ -38,14 +38,14 @@ def test_choices_are_counted_factor_by_factor() -> None:
 
 def test_numbers_have_their_least_mean_and_most() -> None:
     """Over all batches, each number by its name; nothing where nothing was done."""
-    mix = mix_of(BOUNDED)
-    before = mix.told({})
-    mix.count([(-1.0, 4.0), (0.0, 5.0)])
-    mix.count([(2.5, 0.0)])
+    action_stats = action_stats_of(BOUNDED)
+    before = action_stats.told({})
+    action_stats.count([(-1.0, 4.0), (0.0, 5.0)])
+    action_stats.count([(2.5, 0.0)])
 
-    assert mix.label(None) == "box"
+    assert action_stats.label(None) == "box"
     assert before == {}
-    assert mix.told({"box": 3}) == {
+    assert action_stats.told({"box": 3}) == {
         "left": {"min": -1.0, "mean": pytest.approx(0.5), "max": 2.5},
         "right": {"min": 0.0, "mean": pytest.approx(3.0), "max": 5.0},
     }
@@ -53,8 +53,8 @@ def test_numbers_have_their_least_mean_and_most() -> None:
 
 def test_the_mean_of_large_numbers_is_no_infinity() -> None:
     """They are weighted before they are added."""
-    mix = mix_of(BOUNDED)
+    action_stats = action_stats_of(BOUNDED)
     for _ in range(3):
-        mix.count([(1.7e308, -1.7e308)] * 2)
+        action_stats.count([(1.7e308, -1.7e308)] * 2)
 
-    assert mix.told({})["left"]["mean"] == pytest.approx(1.7e308)
+    assert action_stats.told({})["left"]["mean"] == pytest.approx(1.7e308)

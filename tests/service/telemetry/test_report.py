@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.telemetry.report import report
-from service.telemetry.stats import Cell, Tally
+from service.telemetry.stats import Cell, Stats
 from tests.fakes import SCHEMA
 
 POLICY = Cell("v-1", "stable", "policy", None, 1, False, True, None)
@@ -17,17 +17,17 @@ FAILED = POLICY._replace(source="baseline", reason=LATE, action=0, propensity_ok
 UNSAFE = POLICY._replace(source="last_resort", reason="NoSafeAction", action=0)
 
 
-def tally_of(cells: dict[Cell, int]) -> Tally:
+def stats_of(cells: dict[Cell, int]) -> Stats:
     """A tally of these decisions."""
-    tally = Tally(SCHEMA)
-    tally.decisions = Counter({tuple(cell): count for cell, count in cells.items()})
-    tally.flights = 4
-    return tally
+    stats = Stats(SCHEMA)
+    stats.decisions = Counter({tuple(cell): count for cell, count in cells.items()})
+    stats.batches = 4
+    return stats
 
 
 def test_shares_are_of_all_decisions() -> None:
     """Exploration, sources, fallbacks and propensities that are not known, each as counted."""
-    told = report(tally_of({POLICY: 5, EXPLORED: 3, FAILED: 1, UNSAFE: 1}))
+    told = report(stats_of({POLICY: 5, EXPLORED: 3, FAILED: 1, UNSAFE: 1}))
 
     assert (told["decisions"], told["mean_batch"], told["exploration_rate"]) == (10, 2.5, 0.3)
     assert told["sources"] == {"policy": 8, "baseline": 1, "last_resort": 1}
@@ -40,7 +40,7 @@ def test_propensities_that_are_not_known_are_told_by_stratum() -> None:
     """What a dataset without them would lack: by version, track, source and reason, each with its own share."""
     moved = POLICY._replace(version="v-2", track="canary", propensity_ok=False, why_not_ok="Projected")
     whole = POLICY._replace(version="v-2", track="canary")
-    told = report(tally_of({POLICY: 5, EXPLORED: 3, FAILED: 2, moved: 1, whole: 3}))["propensity_not_ok"]
+    told = report(stats_of({POLICY: 5, EXPLORED: 3, FAILED: 2, moved: 1, whole: 3}))["propensity_not_ok"]
 
     assert told["action_space"] == "discrete"
     assert [tuple(stratum.values()) for stratum in told["strata"]] == [
@@ -54,9 +54,9 @@ def test_propensities_that_are_not_known_are_told_by_stratum() -> None:
 
 def test_violations_are_by_verdict() -> None:
     """What was prevented, what was executed all the same, and what is only reported."""
-    tally = tally_of({POLICY: 1})
-    tally.violations = Counter({("a", "prevented"): 2, ("b", "prevented"): 1, ("a", "executed"): 4})
-    told = report(tally)["safety_violations"]
+    stats = stats_of({POLICY: 1})
+    stats.violations = Counter({("a", "prevented"): 2, ("b", "prevented"): 1, ("a", "executed"): 4})
+    told = report(stats)["safety_violations"]
 
     assert told["prevented"] == {"total": 3, "by_constraint": {"a": 2, "b": 1}}
     assert told["executed"] == {"total": 4, "by_constraint": {"a": 4}}
@@ -66,12 +66,12 @@ def test_violations_are_by_verdict() -> None:
 @pytest.mark.parametrize(("name", "q"), [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)])
 def test_quantiles_are_in_milliseconds_within_two_percent(name: str, q: float) -> None:
     """Each version's own."""
-    tally = tally_of({POLICY: 1})
+    stats = stats_of({POLICY: 1})
     generator = np.random.default_rng(5)
     durations = {version: generator.lognormal(np.log(us), 0.8, 20_000) for version, us in (("v-1", 300), ("v-2", 9000))}
     for version, us in durations.items():
-        tally.stages["total", version].add_all(us)
-    told = report(tally)["latency_ms"]
+        stats.stages["total", version].add_all(us)
+    told = report(stats)["latency_ms"]
 
     assert list(told) == ["v-1", "v-2"]
     for version, us in durations.items():
@@ -80,7 +80,7 @@ def test_quantiles_are_in_milliseconds_within_two_percent(name: str, q: float) -
 
 def test_nothing_decided_yet_has_no_shares() -> None:
     """Null, and no division by nothing."""
-    told = report(Tally(SCHEMA))
+    told = report(Stats(SCHEMA))
 
     assert (told["decisions"], told["mean_batch"], told["exploration_rate"]) == (0, None, None)
     assert told["propensity_not_ok"]["share"] is None

@@ -8,11 +8,11 @@ import pytest
 from export.spec import Discrete, Field, Fields
 from guards.records import History, Schema
 from guards.shield import Violation
-from service.decision.commit import Landed
+from service.decision.commit import Committed
 from service.decision.requests import Request
 from service.errors import DoesNotFit, NotJson
 from service.log.records import Decision, Feedback, Refused
-from service.telemetry.stats import STAGES, Cell, Tally
+from service.telemetry.stats import STAGES, Cell, Stats
 from tests.fakes import SCHEMA, asked
 
 PLAIN = Decision(
@@ -62,123 +62,123 @@ def made(**changed: object) -> Decision:
     return Decision(**{**fields, **changed})
 
 
-def landed(
+def committed(
     records: Sequence[Decision | Refused],
     *,
     observation: Sequence[Sequence[float]] | None = None,
     feedback: Sequence[Feedback] = (),
     version: str = "v-1",
-) -> Landed:
+) -> Committed:
     """A flight of these records, whose requests arrived at 10 s."""
     requests: list[Request] = [asked() for _ in records]
     rows = [[0.0] * 3] * len(records) if observation is None else observation
-    return Landed(
+    return Committed(
         version=version,
         records=records,
         requests=requests,
         feedback=feedback,
         observation=np.array(rows),
-        departed=10.0001,
+        infer_began=10.0001,
         infer_us=20,
         decide_us=300,
         journal_us=4,
     )
 
 
-def tally_of(*flights: Landed, now: float = 10.5) -> Tally:
+def stats_of(*batches: Committed, now: float = 10.5) -> Stats:
     """A tally that has counted these flights."""
-    tally = Tally(SCHEMA)
-    for flight in flights:
-        tally.landed(flight, now)
-    tally.catch_up()
-    return tally
+    stats = Stats(SCHEMA)
+    for batch in batches:
+        stats.committed(batch, now)
+    stats.catch_up()
+    return stats
 
 
 def test_decisions_are_counted_by_their_labels() -> None:
     """Two of one kind and one of another are two and one."""
     fallback = made(source="baseline", reason="DeadlineExceeded", propensity_ok=False, why_not_ok="DeadlineExceeded")
-    tally = tally_of(landed([PLAIN, PLAIN]), landed([fallback]))
+    stats = stats_of(committed([PLAIN, PLAIN]), committed([fallback]))
 
-    assert {Cell(*labels): count for labels, count in tally.decisions.items()} == {
+    assert {Cell(*labels): count for labels, count in stats.decisions.items()} == {
         Cell("v-1", "stable", "policy", None, 0, False, True, None): 2,
         Cell("v-1", "stable", "baseline", "DeadlineExceeded", 0, False, False, "DeadlineExceeded"): 1,
     }
-    assert repr(tally) == "<Tally 3 decisions in 2 flights, 0 to count>"
+    assert repr(stats) == "<Stats 3 decisions in 2 batches, 0 to count>"
 
 
 def test_violations_are_counted_by_constraint_and_verdict() -> None:
     """A decision may carry several."""
     one = made(violations=[Violation("a", "prevented"), Violation("b", "reported", "warn")])
-    tally = tally_of(landed([one, PLAIN, one]))
+    stats = stats_of(committed([one, PLAIN, one]))
 
-    assert tally.violations == {("a", "prevented"): 2, ("b", "reported"): 2}
+    assert stats.violations == {("a", "prevented"): 2, ("b", "reported"): 2}
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_decision_is_in_every_stage(stage: str) -> None:
     """A stage that a flight went through together counts for each of its rows."""
-    tally = tally_of(landed([PLAIN] * 3), landed([PLAIN]))
+    stats = stats_of(committed([PLAIN] * 3), committed([PLAIN]))
     expected = {"wait": 100, "infer": 20, "decide": 300, "journal": 4, "total": 500_000}[stage]
-    sketch = tally.stages[stage, "v-1"]
+    histogram = stats.stages[stage, "v-1"]
 
-    assert sketch.count == 4
-    assert sketch.total_us == 4 * expected
-    assert sketch.quantile_us(0.5) == pytest.approx(expected, rel=0.01)
+    assert histogram.count == 4
+    assert histogram.total_us == 4 * expected
+    assert histogram.quantile_us(0.5) == pytest.approx(expected, rel=0.01)
 
 
 def test_a_refused_row_is_no_decision() -> None:
     """It is counted as refused, and its time is nobody's latency."""
-    tally = tally_of(landed([REFUSED, PLAIN]), landed([REFUSED]))
+    stats = stats_of(committed([REFUSED, PLAIN]), committed([REFUSED]))
 
-    assert tally.refused == {"no_safe_action": 2}
-    assert tally.decisions.total() == 1
-    assert {sketch.count for sketch in tally.stages.values()} == {1}
+    assert stats.refused == {"no_safe_action": 2}
+    assert stats.decisions.total() == 1
+    assert {histogram.count for histogram in stats.stages.values()} == {1}
 
 
 def test_refusals_are_counted_by_code() -> None:
     """What was answered with an error before it was decided."""
-    tally = tally_of()
+    stats = stats_of()
     for error in (NotJson("x"), DoesNotFit("y"), NotJson("z")):
-        tally.refuse(error)
+        stats.refuse(error)
 
-    assert tally.refused == {"not_json": 2, "does_not_fit": 1}
+    assert stats.refused == {"not_json": 2, "does_not_fit": 1}
 
 
 def test_feedback_that_came_along_is_counted() -> None:
     """Late or in time."""
     told = [Feedback(seq=1, ms=1, decision_id="d", at=0.0, late=late) for late in (True, False, False)]
-    tally = tally_of(landed([PLAIN], feedback=told))
+    stats = stats_of(committed([PLAIN], feedback=told))
 
-    assert tally.feedback == {"late": 1, "accepted": 2}
+    assert stats.feedback == {"late": 1, "accepted": 2}
 
 
 def test_numbers_out_of_their_range_are_counted_by_field() -> None:
     """A bound itself is inside; where no field declares any, nothing is compared."""
     space = Fields(fields=(Field(name="a", low=0, high=1), Field(name="b")))
-    tally = Tally(Schema(observation=space, action=Discrete(names=("go",))))
-    tally.landed(landed([PLAIN] * 4, observation=[[0, 9e9], [1, 0], [1.1, -9e9], [-0.1, 0]]), 0.0)
-    tally.catch_up()
-    unbounded = tally_of(landed([PLAIN], observation=[[9e9, 9e9, 9e9]]))
+    stats = Stats(Schema(observation=space, action=Discrete(names=("go",))))
+    stats.committed(committed([PLAIN] * 4, observation=[[0, 9e9], [1, 0], [1.1, -9e9], [-0.1, 0]]), 0.0)
+    stats.catch_up()
+    unbounded = stats_of(committed([PLAIN], observation=[[9e9, 9e9, 9e9]]))
 
-    assert tally.out_of_range == {"a": 2}
+    assert stats.out_of_range == {"a": 2}
     assert unbounded.out_of_range == {}
 
 
 def test_versions_are_told_apart() -> None:
     """Each has latencies of its own."""
-    tally = tally_of(landed([PLAIN]), landed([made(version="v-2")] * 2, version="v-2"))
+    stats = stats_of(committed([PLAIN]), committed([made(version="v-2")] * 2, version="v-2"))
 
-    assert [tally.stages["total", version].count for version in ("v-1", "v-2")] == [1, 2]
+    assert [stats.stages["total", version].count for version in ("v-1", "v-2")] == [1, 2]
 
 
-def test_many_flights_are_counted_without_being_asked() -> None:
+def test_many_batches_are_counted_without_being_asked() -> None:
     """The backlog is bounded: what nobody reads is counted all the same."""
-    tally = Tally(SCHEMA)
+    stats = Stats(SCHEMA)
     for _ in range(1000):
-        tally.landed(landed([PLAIN]), 10.5)
-    counted = tally.decisions.total()
-    tally.catch_up()
-    tally.catch_up()
+        stats.committed(committed([PLAIN]), 10.5)
+    counted = stats.decisions.total()
+    stats.catch_up()
+    stats.catch_up()
 
     assert counted >= 500
-    assert tally.decisions.total() == tally.flights == 1000
+    assert stats.decisions.total() == stats.batches == 1000

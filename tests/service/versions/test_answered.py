@@ -2,13 +2,13 @@
 
 import numpy as np
 
-from service.versions.answered import Answered
+from service.versions.answered import ModelOutput
 
 
-def told(rows: int) -> Answered:
+def told(rows: int) -> ModelOutput:
     """An answer with everything in it, whose numbers count up."""
     head = np.arange(rows * 2, dtype=np.float32).reshape(rows, 2)
-    return Answered(
+    return ModelOutput(
         head, np.arange(rows, dtype=np.float32), (np.arange(rows * 6).reshape(rows, 2, 3), np.ones((rows, 1)))
     )
 
@@ -16,8 +16,8 @@ def told(rows: int) -> Answered:
 def test_outputs_are_the_head_the_spread_and_the_memory() -> None:
     """In the order of the manifest's outputs; mean and std stand one after the other."""
     mean, std, spread, memory = np.zeros((4, 2)), np.ones((4, 2)), np.full(4, 0.5), np.full((4, 3), 7.0)
-    whole = Answered.of([mean, std, spread, memory], 2, True)
-    plain = Answered.of([mean, memory], 1, False)
+    whole = ModelOutput.of([mean, std, spread, memory], 2, True)
+    plain = ModelOutput.of([mean, memory], 1, False)
 
     assert whole.head.tolist() == [[0, 0, 1, 1]] * 4
     assert whole.spread is spread
@@ -34,14 +34,14 @@ def test_some_rows_of_an_answer_are_an_answer() -> None:
     assert part.spread.tolist() == [3, 1]
     assert [one.shape for one in part.memory] == [(2, 2, 3), (2, 1)]
     assert part.memory[0][0].tolist() == [[18, 19, 20], [21, 22, 23]]
-    assert Answered(np.zeros((2, 2), np.float32)).rows([1]).spread is None
+    assert ModelOutput(np.zeros((2, 2), np.float32)).rows([1]).spread is None
 
 
 def test_answers_of_several_runs_are_one() -> None:
     """One after another, every part of it."""
     whole = told(5)
-    joined = Answered.joined([whole.rows([0, 1]), whole.rows([2, 3]), whole.rows([4])])
-    plain = Answered.joined([Answered(np.zeros((2, 2), np.float32)), Answered(np.ones((1, 2), np.float32))])
+    joined = ModelOutput.joined([whole.rows([0, 1]), whole.rows([2, 3]), whole.rows([4])])
+    plain = ModelOutput.joined([ModelOutput(np.zeros((2, 2), np.float32)), ModelOutput(np.ones((1, 2), np.float32))])
 
     assert joined.spread is not None
     assert np.array_equal(joined.head, whole.head)

@@ -53,7 +53,7 @@ def test_what_is_no_fault_of_the_version_opens_nothing(between: list[str | None]
     assert some.closed("a-1") is (None in between)
 
 
-def test_flights_that_are_told_later_count_as_well() -> None:
+def test_batches_that_are_told_later_count_as_well() -> None:
     """Good ones are told together: a share of faults is one of all of them."""
     some, few = breakers(), breakers()
     for i in range(40):
@@ -67,7 +67,7 @@ def test_flights_that_are_told_later_count_as_well() -> None:
     assert not few.closed("a-1")
 
 
-def test_good_flights_are_told_as_time_passes() -> None:
+def test_good_batches_are_told_as_time_passes() -> None:
     """Or the window would hold what is long over."""
     some = breakers()
     for i in range(40):

@@ -115,7 +115,7 @@ def test_a_graph_that_fails_for_larger_batches_is_refused(pool: ThreadPoolExecut
 
 def test_a_graph_that_never_ends_is_refused_in_time(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """What loops for ever at load is stopped when the time for loading is over."""
-    monkeypatch.setattr(service.engine, "_LOAD_DEADLINE_S", 0.3)
+    monkeypatch.setattr(service.versions.engine, "_LOAD_DEADLINE_S", 0.3)
     began = time.monotonic()
 
     told = refused(artefacts.looping(WEIGHTS, trips=artefacts.FOR_EVER), pool)
@@ -169,7 +169,7 @@ def test_a_fast_model_runs_inline_in_chunks(pool: ThreadPoolExecutor) -> None:
 
 def test_a_model_that_is_not_fast_runs_on_the_pool(pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Measured over the budget with one row alone, it has no chunk."""
-    monkeypatch.setattr(service.engine, "INLINE_BUDGET_S", 0.0)
+    monkeypatch.setattr(service.versions.engine, "INLINE_BUDGET_S", 0.0)
     engine = load_version(artefacts.linear(WEIGHTS), None, pool)
 
     assert not engine.inline

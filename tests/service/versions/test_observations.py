@@ -274,4 +274,4 @@ async def test_a_spread_is_on_the_record(tmp_path: Path) -> None:
         await served.act()
 
         assert (served.decisions()[0].spread, served.decisions()[0].memory) == (None, None)
-        assert b"spread" not in b"".join(path.read_bytes() for path in segments(served.plane.journal.folder))
+        assert b"spread" not in b"".join(path.read_bytes() for path in segments(served.application.journal.folder))

@@ -13,10 +13,10 @@ from guards.records import Booleans, Floats, History
 from service.decision.decide import decide
 from service.decision.explore.draws import Draws
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
-from service.decision.sessions import Moment
+from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
-from tests.fakes import NOW, SCHEMA, asked, flight_of, plane_of
+from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of
 
 parsed = TypeAdapter[Explorer](AnyExplorer).validate_python
 KINDS = get_args(get_args(AnyExplorer)[0])
@@ -83,13 +83,13 @@ def together(explorer: Explorer, head: Floats, allowed: Booleans) -> Floats:
 def drawn(explorer: Explorer, key: Key, batches: int) -> Counter[Drawn]:
     """What decisions of one observation, mask and history say, with how many of them say it."""
     mask = [action != "hold" for action in SCHEMA.actions]
-    before = Moment("before", "episode", History(known=True, since=NOW - 99, used={2: NOW - 5}))
-    plane = plane_of(CONSTRAINTS, explorer=explorer, key=key)
+    before = SessionState("before", "episode", History(known=True, since=NOW - 99, used={2: NOW - 5}))
+    behaviour = behaviour_of(CONSTRAINTS, explorer=explorer, key=key)
     rows = [asked(mask=mask, entry=before)] * BATCH
     head = np.tile(HEAD, (BATCH, 1))
     found: Counter[Drawn] = Counter()
     for batch in range(batches):
-        records = decide(plane, flight_of(rows, seq=1 + batch * BATCH), head)
+        records = decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), head)
         made = [record for record in records if isinstance(record, Decision)]
         found.update((d.proposed, d.action, d.propensity, tuple(v.verdict for v in d.violations)) for d in made)
         assert len(made) == BATCH

@@ -17,8 +17,8 @@ from service.decision.explore.draws import LEAST
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.ids import Key
 from service.log.records import Decision
-from tests.acting import SWITCHES, acting_plane
-from tests.fakes import asked, flight_of
+from tests.acting import SWITCHES, acting_behaviour
+from tests.fakes import asked, batch_of
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -59,12 +59,12 @@ def chance(explorer: Explorer, head: Any, mask: Any, action: tuple[int, ...]) ->
 def test_frequencies_are_propensities(kind: str) -> None:
     """In 100,000 masked decisions every whole action is as frequent as was logged, and interventions have a cause."""
     explorer, n = EXPLORERS[kind], 100_000
-    plane = acting_plane(SWITCHES, explorer, key=Key(1, b"factors" * 5))
+    behaviour = acting_behaviour(SWITCHES, explorer, key=Key(1, b"factors" * 5))
     rows, head = [asked(mask=MASK)] * BATCH, np.tile(HEAD, (BATCH, 1))
     counts: Counter[Any] = Counter()
     propensities: dict[Any, float] = {}
     for batch in range(n // BATCH):
-        for record in decide(plane, flight_of(rows, seq=1 + batch * BATCH), head):
+        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), head):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert propensities.setdefault(record.action, record.propensity) == record.propensity
@@ -183,7 +183,7 @@ def test_a_product_that_no_number_can_say_is_said_so(kind: str) -> None:
     explorer: Explorer = EpsilonGreedy(epsilon=1.0) if kind == "epsilon_greedy" else Softmax()
 
     (record,) = decide(
-        acting_plane(space, explorer), flight_of([asked()]), np.zeros((1, space.width), dtype=np.float32)
+        acting_behaviour(space, explorer), batch_of([asked()]), np.zeros((1, space.width), dtype=np.float32)
     )
 
     assert isinstance(record, Decision)

@@ -20,8 +20,8 @@ from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, 
 from service.decision.explore.gaussian import Gaussian, normals
 from service.log.ids import Key
 from service.log.records import Decision
-from tests.acting import ARM, BOUNDED, GRID, acting_plane
-from tests.fakes import asked, flight_of
+from tests.acting import ARM, BOUNDED, GRID, acting_behaviour
+from tests.fakes import asked, batch_of
 
 BATCH = 1000
 INF = math.inf
@@ -180,9 +180,9 @@ class TestTorch:
 
 def decided(space: Box, head: Sequence[float], explorer: Explorer, squash: Squash, n: int) -> list[Decision]:
     """Decisions of one observation."""
-    plane = acting_plane(space, explorer, squash=squash, key=Key(1, b"gaussian" * 4))
+    behaviour = acting_behaviour(space, explorer, squash=squash, key=Key(1, b"gaussian" * 4))
     heads, rows = np.tile(np.array(head, dtype=np.float32), (BATCH, 1)), [asked()] * BATCH
-    records = [record for at in range(0, n, BATCH) for record in decide(plane, flight_of(rows, seq=1 + at), heads)]
+    records = [record for at in range(0, n, BATCH) for record in decide(behaviour, batch_of(rows, seq=1 + at), heads)]
     made = [record for record in records if isinstance(record, Decision)]
     assert len(made) == n
     return made
@@ -279,10 +279,10 @@ class TestExtremes:
     def test_a_density_that_no_number_can_say_is_said_so(self) -> None:
         """The action is the policy's; its propensity is not ok."""
         space = of(None, None, 40)
-        plane = acting_plane(space, Normal())
+        behaviour = acting_behaviour(space, Normal())
         head = np.array([[0.0] * 40 + [1e-30] * 40], dtype=np.float32)
 
-        (record,) = decide(plane, flight_of([asked()]), head)
+        (record,) = decide(behaviour, batch_of([asked()]), head)
 
         assert isinstance(record, Decision)
         assert (record.propensity, record.propensity_ok, record.why_not_ok) == (MOST, False, "not_representable")
@@ -290,10 +290,10 @@ class TestExtremes:
 
     def test_numbers_that_left_all_bounds_fall_back(self) -> None:
         """Of an unbounded number that overflowed nothing is left to clip: the shield refuses it."""
-        plane = acting_plane(of(None, None), Normal(scale=1e6))
+        behaviour = acting_behaviour(of(None, None), Normal(scale=1e6))
         head = np.array([[1.7e308, 1e308]])
 
-        records = [decide(plane, flight_of([asked()], seq=seq), head)[0] for seq in range(1, 9)]
+        records = [decide(behaviour, batch_of([asked()], seq=seq), head)[0] for seq in range(1, 9)]
 
         assert {(r.source, r.reason, r.action) for r in records if isinstance(r, Decision)} == {
             ("baseline", "CheckFailed", (0.5,))
@@ -307,7 +307,7 @@ class TestExtremes:
         heads = np.array([[0.5, 5.0, 1.0, 1.0]] * 2)
         heads[1, column] = bad
 
-        first, second = decide(acting_plane(BOUNDED, Normal()), flight_of([asked()] * 2), heads)
+        first, second = decide(acting_behaviour(BOUNDED, Normal()), batch_of([asked()] * 2), heads)
 
         assert isinstance(first, Decision)
         assert isinstance(second, Decision)
@@ -341,7 +341,7 @@ def test_rows_that_may_not_explore_are_greedy_beside_those_that_may() -> None:
     rows = [asked(explore=bool(i % 2)) for i in range(6)]
     head = np.tile(np.array([0.5, 5.0, 0.1, 0.1], dtype=np.float32), (6, 1))
 
-    made = [d for d in decide(acting_plane(BOUNDED, Normal()), flight_of(rows), head) if isinstance(d, Decision)]
+    made = [d for d in decide(acting_behaviour(BOUNDED, Normal()), batch_of(rows), head) if isinstance(d, Decision)]
 
     assert [(d.explorer, d.measure, d.explored) for d in made] == [
         ("greedy", "mass", False),

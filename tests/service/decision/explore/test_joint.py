@@ -15,8 +15,8 @@ from guards.shield import Violation
 from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.records import Decision, Packed, unlisted
-from tests.acting import SWITCHES, acting_plane
-from tests.fakes import asked, flight_of
+from tests.acting import SWITCHES, acting_behaviour
+from tests.fakes import asked, batch_of
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -69,9 +69,9 @@ def test_a_draw_of_whole_actions_is_one_of_factors_where_nothing_joins_them(kind
 
 def test_the_next_best_whole_action_is_done() -> None:
     """Of those that are left, the one of the greatest product of probabilities; the record says who masked what."""
-    plane = acting_plane(SWITCHES, constraints=[JOIN])
+    behaviour = acting_behaviour(SWITCHES, constraints=[JOIN])
 
-    (record,) = decide(plane, flight_of([asked()]), HEAD[None, :])
+    (record,) = decide(behaviour, batch_of([asked()]), HEAD[None, :])
 
     assert isinstance(record, Decision)
     assert (record.proposed, record.action) == ((1, 0, 2), (1, 0, 3))
@@ -80,7 +80,7 @@ def test_the_next_best_whole_action_is_done() -> None:
 
 def test_what_is_left_is_logged_with_an_axis_for_each_factor() -> None:
     """It is no product, so the choices one by one would not say it."""
-    (record,) = decide(acting_plane(SWITCHES, constraints=[JOIN]), flight_of([asked()]), HEAD[None, :])
+    (record,) = decide(acting_behaviour(SWITCHES, constraints=[JOIN]), batch_of([asked()]), HEAD[None, :])
 
     assert isinstance(record, Decision)
     assert isinstance(record.allowed, Packed)
@@ -92,10 +92,10 @@ def test_what_is_left_is_logged_with_an_axis_for_each_factor() -> None:
 def test_a_baseline_passes_the_same_constraints() -> None:
     """Where the policy's numbers are not finite; refused, nothing leaves."""
     rules: list[Constraint] = [JOIN, Rule(name="none", forbid="pump == 'off' and load > 9")]
-    plane = acting_plane(SWITCHES, constraints=rules)
+    behaviour = acting_behaviour(SWITCHES, constraints=rules)
     broken = np.full((2, 9), np.nan, dtype=np.float32)
 
-    records = decide(plane, flight_of([asked(), asked(observation=(10.0, 0.0, 0.0))]), broken)
+    records = decide(behaviour, batch_of([asked(), asked(observation=(10.0, 0.0, 0.0))]), broken)
 
     assert [getattr(record, "action", None) for record in records] == [(0, 0, 0), None]
     assert {record.reason for record in records} == {"InvalidOutput"}
