@@ -153,8 +153,8 @@ class Application:
             "version": self.engine.label,
             "explores": self.lease.holds(time.monotonic()),
             "agent": self.lease.agent(time.monotonic()),
-            "journal": self.journal.told(),
-            "rungs": self.fallback_probe.told(time.monotonic()),
+            "journal": self.journal.state(),
+            "rungs": self.fallback_probe.to_json(time.monotonic()),
             "resumed": self.resumed.summary(),
         }
 
@@ -167,10 +167,10 @@ class Application:
             "writer": self.journal.writer.hex(),
             "durability": self.config.durability,
             "explores": self.lease.holds(time.monotonic()),
-            "breaker": self.breakers.told(time.monotonic()),
+            "breaker": self.breakers.to_json(time.monotonic()),
             "baseline": self._baseline(),
-            "resumed": self.resumed.told(),
-            "journal": {"state": self.journal.told(), **self._faults()},
+            "resumed": self.resumed.to_json(),
+            "journal": {"state": self.journal.state(), **self._faults()},
             "unlogged": self._unlogged(),
         }
         return {**told, **reports.report(self.stats)}
@@ -210,7 +210,7 @@ class Application:
         shift = time.time() - time.monotonic()
         fallback_probe = {rung: shift + at for rung, at in self.fallback_probe.last_success.items() if at is not None}
         is_open = {
-            label: float(one["phase"] != "closed") for label, one in self.breakers.told(time.monotonic()).items()
+            label: float(one["phase"] != "closed") for label, one in self.breakers.to_json(time.monotonic()).items()
         }
         return [
             Labelled(

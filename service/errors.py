@@ -19,9 +19,9 @@ class RequestRefused(Exception):
         self.path = path
 
     def body(self) -> bytes:
-        return msgspec.json.encode({"error": self.told()})
+        return msgspec.json.encode({"error": self.to_json()})
 
-    def told(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, str]:
         return {"code": self.code, "path": self.path, "message": self.message}
 
 
@@ -63,7 +63,7 @@ class NothingTaken(DoesNotFit):
         self._results = results
 
     def body(self) -> bytes:
-        return msgspec.json.encode({"error": self.told(), "results": msgspec.Raw(self._results)})
+        return msgspec.json.encode({"error": self.to_json(), "results": msgspec.Raw(self._results)})
 
 
 class Conflict(RequestRefused):

@@ -97,7 +97,7 @@ class Endpoint:
         if not isinstance(outcome, Decision):
             reply = self.written(outcome)
             return reply.status, reply.content
-        told = self.told(outcome)
+        told = self.answer_of(outcome)
         if self._clock() > deadline:
             told.late = True
             self._late(outcome.source)
@@ -122,14 +122,14 @@ class Endpoint:
     def written(self, outcome: Outcome) -> Reply:
         """An outcome that will leave with others; errors that no record tells of are counted here."""
         if isinstance(outcome, Decision):
-            return Reply(200, _encode(self.told(outcome)), outcome.source)
+            return Reply(200, _encode(self.answer_of(outcome)), outcome.source)
         if isinstance(outcome, Refused):
             outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
         else:
             self._refused(outcome)
         return Reply(STATUS[outcome.code], outcome.body(), None)
 
-    def told(self, record: Decision) -> Answer:
+    def answer_of(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""
         action, name, names = self._actions.spoken(record.action)
         answer = Answer(

@@ -200,7 +200,7 @@ def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | No
         _refuse_repeated_keys(bytes(item), "$")
     except RequestRefused as error:
         error.path = path + error.path[1:]
-        return None, FeedbackResult(status="invalid", error=error.told())
+        return None, FeedbackResult(status="invalid", error=error.to_json())
     if told is None:
         return None, FeedbackResult(status="forged")
     if is_unlogged(told.decision_id):

@@ -65,7 +65,7 @@ class FallbackProbe:
         drawn = self._behaviour.key.draw(body_of(self._prefix, 0, block, "shadow"))
         return block * EVERY + int.from_bytes(drawn[:8], "little") % EVERY
 
-    def told(self, now: float) -> dict[str, dict[str, Any]]:
+    def to_json(self, now: float) -> dict[str, dict[str, Any]]:
         """How long ago each last worked, and whether that is too long: it is not where nothing was decided since."""
         busy = self._traffic is not None and now - self._traffic <= self._stale_s
         ago = {rung: None if at is None else now - at for rung, at in self.last_success.items()}

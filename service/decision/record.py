@@ -40,17 +40,17 @@ PROJECTED = "Projected"
 NOT_LISTED = "NotListed"
 
 
-class Doubts(NamedTuple):
+class _Why(NamedTuple):
     """Why the policy did not decide a row, and why its propensity is not ok."""
 
     reason: str | None
     lost: str | None
 
 
-_NO_DOUBTS = Doubts(None, None)
+_NO_REASON = _Why(None, None)
 
 
-class _Told(Struct, frozen=True, gc=False):
+class _Row(Struct, frozen=True, gc=False):
     """What there is to tell of a row, taken out of the arrays that it was decided in."""
 
     before: SessionState
@@ -79,7 +79,7 @@ def records_of(
     said = _violations(behaviour, ruling, choice)
     moved, projected = _moves(ruling, choice, behaviour.schema.action)
     doubtful = bool(choice.why or choice.beyond or choice.unknown or projected)
-    rows = _told(behaviour, batch, head, ruling, bodies, choice, moved)
+    rows = _rows(behaviour, batch, head, ruling, bodies, choice, moved)
     records = [
         _refused(batch, i, choice, row, said.get(i, _NOTHING))
         if row.action is None
@@ -90,7 +90,7 @@ def records_of(
             batch.rows[i],
             row,
             row.action,
-            _doubts(choice, i, projected) if doubtful else _NO_DOUBTS,
+            _why(choice, i, projected) if doubtful else _NO_REASON,
             said.get(i, _NOTHING) if said else _NOTHING,
         )
         for i, row in enumerate(rows)
@@ -100,7 +100,7 @@ def records_of(
     return [_completed(batch, i, record) for i, record in enumerate(records)]
 
 
-def _told(
+def _rows(
     behaviour: Behaviour,
     batch: Batch,
     head: np.ndarray | PolicyUnavailable,
@@ -108,7 +108,7 @@ def _told(
     bodies: list[bytes],
     choice: Choice,
     moved: list[float | None],
-) -> Iterator[_Told]:
+) -> Iterator[_Row]:
     """What there is to tell, row by row."""
     domain = behaviour.shield.domain
     heads: Sequence[Packed | None] = [None] * len(bodies)
@@ -130,7 +130,7 @@ def _told(
         moved,
         strict=True,
     )
-    return starmap(_Told, rows)
+    return starmap(_Row, rows)
 
 
 def _completed(batch: Batch, i: int, record: Decision | Refused) -> Decision | Refused:
@@ -142,7 +142,7 @@ def _completed(batch: Batch, i: int, record: Decision | Refused) -> Decision | R
     return msgspec.structs.replace(record, spread=spread, memory=memory)
 
 
-def _refused(batch: Batch, i: int, choice: Choice, told: _Told, violations: list[Violation]) -> Refused:
+def _refused(batch: Batch, i: int, choice: Choice, values: _Row, violations: list[Violation]) -> Refused:
     """The record of a row that no action could be found for."""
     row = batch.rows[i]
     return Refused(
@@ -150,7 +150,7 @@ def _refused(batch: Batch, i: int, choice: Choice, told: _Told, violations: list
         ms=batch.ms,
         session=row.session,
         at=row.at,
-        observation=told.observation,
+        observation=values.observation,
         reason=choice.why[i].reason,
         violations=violations,
     )
@@ -161,48 +161,48 @@ def _decision(
     batch: Batch,
     i: int,
     row: Request,
-    told: _Told,
+    values: _Row,
     action: Action,
-    doubts: Doubts,
+    why: _Why,
     violations: list[Violation],
 ) -> Decision:
     """The record of a row."""
     return Decision(
         seq=batch.seq + i,
         ms=batch.ms,
-        id=behaviour.key.token(told.body),
+        id=behaviour.key.token(values.body),
         session=row.session,
-        episode=told.before.episode or (public_id_of_body(told.body) if _begins(told.before) else None),
-        step=told.before.history.step if told.before.history.known else None,
+        episode=values.before.episode or (public_id_of_body(values.body) if _begins(values.before) else None),
+        step=values.before.history.step if values.before.history.known else None,
         at=row.at,
         observed_at=row.observed_at,
-        previous=told.before.decision_id,
+        previous=values.before.decision_id,
         track=batch.track,
         track_probability=batch.track_probability,
         version=batch.version,
         digest=batch.digest,
-        observation=told.observation,
+        observation=values.observation,
         facts=row.facts,
         mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
         options=row.options,
-        head=told.head,
-        allowed=told.allowed,
-        state=told.before.history,
+        head=values.head,
+        allowed=values.allowed,
+        state=values.before.history,
         config=behaviour.config,
         explorer=behaviour.explorer.kind if batch.may_explore and row.explore else GREEDY.kind,
         key=behaviour.key.number,
-        proposed=told.proposed,
+        proposed=values.proposed,
         action=action,
-        propensity=told.propensity,
-        measure=told.measure,
+        propensity=values.propensity,
+        measure=values.measure,
         squash=behaviour.acting.squash,
-        propensity_ok=doubts.lost is None,
-        why_not_ok=doubts.lost,
-        source=told.source,
-        reason=doubts.reason,
+        propensity_ok=why.lost is None,
+        why_not_ok=why.lost,
+        source=values.source,
+        reason=why.reason,
         violations=violations,
-        explored=told.explored,
-        moved=told.moved,
+        explored=values.explored,
+        moved=values.moved,
         generation=batch.generation,
         durations={"wait_us": round((batch.infer_began - row.read) * 1e6), "infer_us": batch.infer_us},
         durability=behaviour.durability,
@@ -214,13 +214,13 @@ def _begins(before: SessionState) -> bool:
     return before.decision_id is None or before.starts
 
 
-def _doubts(choice: Choice, i: int, projected: set[int]) -> Doubts:
+def _why(choice: Choice, i: int, projected: set[int]) -> _Why:
     """Why the policy did not decide a row, and why its propensity is not ok."""
     why = choice.why.get(i)
     lost = PROJECTED if i in projected else NOT_LISTED if i in choice.unknown else None
     if why is None:
-        return Doubts(None, NOT_REPRESENTABLE if i in choice.beyond else lost)
-    return Doubts(why.reason, lost if why.identified else why.reason)
+        return _Why(None, NOT_REPRESENTABLE if i in choice.beyond else lost)
+    return _Why(why.reason, lost if why.identified else why.reason)
 
 
 def _moves(ruling: AnyRuling, choice: Choice, box: ActionSpace) -> tuple[list[float | None], set[int]]:

@@ -155,7 +155,7 @@ class Journal:
                     raise self._failed(error, 0) from error
         self._tell()
 
-    def told(self) -> str:
+    def state(self) -> str:
         """How it is, for people: ``works``, ``low: ...`` while the reserve is used, or why it cannot be written."""
         if self.trouble:
             return self.trouble
@@ -265,7 +265,7 @@ class Journal:
         losses = self.losses
         if not losses.owed:
             return
-        records = losses.told(self.next_seq, self.last_ms, anew=first_of(segments(self.folder)[0]) > 1)
+        records = losses.records_owed(self.next_seq, self.last_ms, anew=first_of(segments(self.folder)[0]) > 1)
         owed, losses.owed = losses.owed, []
         try:
             self.append([encode_record(record) for record in records], records[-1].ms)

@@ -33,7 +33,7 @@ class Losses:
             self.records += last - first + 1
             _log.error("%s: records %s to %s were taken away while it was written to", path, first, last)
 
-    def told(self, seq: int, ms: int, *, anew: bool) -> list[Writer | Loss]:
+    def records_owed(self, seq: int, ms: int, *, anew: bool) -> list[Writer | Loss]:
         """The records that tell what is owed, from ``seq`` on; who the writer is comes first where that is told
         ``anew``."""
         told: list[Writer | Loss] = []

@@ -70,7 +70,7 @@ class Resumed:
         """How many sessions are gone on with, and why those before them are not."""
         return {"sessions": self.found, "incomplete": self.why or None}
 
-    def told(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """What of it is worth telling, for reports."""
         return {
             **self.summary(),

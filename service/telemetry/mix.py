@@ -23,7 +23,7 @@ class ActionStats(Protocol):
     def count(self, actions: Sequence[Action]) -> None:
         """Count executed actions that the tally's cells do not tell apart."""
 
-    def told(self, labels: Mapping[str, int]) -> dict[str, Any]:
+    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:
         """The mix, given how many decisions have each label."""
 
 
@@ -40,7 +40,7 @@ class DiscreteActionStats:
     def count(self, actions: Sequence[Action]) -> None:
         """Count nothing that the cells do not tell."""
 
-    def told(self, labels: Mapping[str, int]) -> dict[str, Any]:
+    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:
         return {name: labels.get(name, 0) for name in self._names}
 
 
@@ -59,7 +59,7 @@ class MultiDiscreteActionStats:
         for names, choices in zip(self._names, np.array(actions, dtype=np.int64).T, strict=True):
             self._counts.update(dict(zip(names, np.bincount(choices, minlength=len(names)).tolist(), strict=True)))
 
-    def told(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
+    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
         return {name: self._counts[name] for names in self._names for name in names}
 
 
@@ -84,7 +84,7 @@ class BoxActionStats:
         share = len(numbers) / self._seen
         self._mean = self._mean * (1 - share) + (numbers / len(numbers)).sum(axis=0) * share
 
-    def told(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
+    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
         if not self._seen:
             return {}
         rows = zip(self._names, self._least.tolist(), self._mean.tolist(), self._most.tolist(), strict=True)

@@ -34,7 +34,7 @@ def report(stats: Stats) -> dict[str, Any]:
         "late_answers": dict(stats.late),
         "fallbacks": dict(fallbacks),
         "sources": dict(sources),
-        "actions": stats.action_stats.told(action_stats),
+        "actions": stats.action_stats.to_json(action_stats),
         "exploration_rate": explored / total if total else None,
         "propensity_not_ok": {
             "share": sum(not_ok.values()) / total if total else None,

@@ -65,7 +65,7 @@ class Breakers:
         """Take in what came of a probe."""
         self._step(version, _event("probed", reasons), now)
 
-    def told(self, now: float) -> dict[str, dict[str, Any]]:
+    def to_json(self, now: float) -> dict[str, dict[str, Any]]:
         """Where each stands: for people."""
         told = {}
         for version, one in self._all.items():

@@ -508,10 +508,10 @@ async def test_a_probe_of_a_recurrent_version_needs_a_memory(tmp_path: Path) -> 
 
         failing = [await reason("a", -1.0, previous=None) for _ in range(2)]
         unknown = []
-        while served.application.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+        while served.application.breakers.to_json(time.monotonic())["demo-1"]["phase"] == "resting":
             unknown.append(await reason("b", 1.0))
         unknown.append(await reason("b", 1.0))
-        still = served.application.breakers.told(time.monotonic())["demo-1"]["phase"]
+        still = served.application.breakers.to_json(time.monotonic())["demo-1"]["phase"]
         known = await reason("c", 1.0, previous=None)
         after = [await reason("b", 1.0), await reason("b", 1.0, previous=None), await reason("c", 1.0)]
 
@@ -588,7 +588,7 @@ async def test_a_recurrent_version_is_run_at_every_step_while_it_is_probed(tmp_p
         await table.end(order)
         await table.end()
         seen.append([table.steps(name) for name in "abc"])
-    good = table.breakers.told(table.now)["slow"]["good_probes"]
+    good = table.breakers.to_json(table.now)["slow"]["good_probes"]
     table.journal.close()
 
     assert set(reasons) == {"BreakerOpen"}

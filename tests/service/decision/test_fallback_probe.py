@@ -44,11 +44,11 @@ def committed(
 
 def test_nothing_is_known_and_nothing_is_stale_before_the_first_decision() -> None:
     """Nobody waits for a rung that nobody needs."""
-    assert FallbackProbe(behaviour_of(baseline=BOTH), 60).told(1000.0) == {
+    assert FallbackProbe(behaviour_of(baseline=BOTH), 60).to_json(1000.0) == {
         "baseline": {"last_success_s_ago": None, "stale": False},
         "last_resort": {"last_success_s_ago": None, "stale": False},
     }
-    assert list(FallbackProbe(behaviour_of(), 60).told(0.0)) == ["baseline"]
+    assert list(FallbackProbe(behaviour_of(), 60).to_json(0.0)) == ["baseline"]
 
 
 def test_the_first_decision_tries_every_rung() -> None:
@@ -57,7 +57,7 @@ def test_the_first_decision_tries_every_rung() -> None:
     fallback_probe = FallbackProbe(behaviour, 60)
     fallback_probe.committed(committed(behaviour), 100.0)
 
-    assert fallback_probe.told(101.5) == {
+    assert fallback_probe.to_json(101.5) == {
         "baseline": {"last_success_s_ago": 1.5, "stale": False},
         "last_resort": {"last_success_s_ago": 1.5, "stale": False},
     }
@@ -112,7 +112,7 @@ def test_a_rung_that_is_refused_had_no_success_and_grows_stale() -> None:
     fallback_probe.committed(committed(behaviour, observation=(0.5, 0, 0)), 0.0)
     for second in range(1, 80):
         fallback_probe.committed(committed(behaviour, seq=second + 1, observation=(2.0, 0, 0)), float(second))
-    told = fallback_probe.told(80.0)
+    told = fallback_probe.to_json(80.0)
 
     assert told["baseline"] == {"last_success_s_ago": 80.0, "stale": True}
     assert told["last_resort"]["stale"] is False
@@ -124,7 +124,7 @@ def test_a_rung_without_traffic_is_not_stale() -> None:
     fallback_probe = FallbackProbe(behaviour, 60)
     fallback_probe.committed(committed(behaviour), 0.0)
 
-    assert fallback_probe.told(5000.0) == {"baseline": {"last_success_s_ago": 5000.0, "stale": False}}
+    assert fallback_probe.to_json(5000.0) == {"baseline": {"last_success_s_ago": 5000.0, "stale": False}}
 
 
 def test_a_live_fallback_is_a_success_too() -> None:
@@ -145,7 +145,7 @@ def test_a_last_resort_that_a_constraint_forbade_is_no_success() -> None:
     fallback_probe.committed(committed(behaviour, head=InferenceFailed()), 0.0)
 
     assert fallback_probe.last_success == {"baseline": None, "last_resort": None}
-    assert fallback_probe.told(1.0)["baseline"] == {"last_success_s_ago": None, "stale": True}
+    assert fallback_probe.to_json(1.0)["baseline"] == {"last_success_s_ago": None, "stale": True}
 
 
 def test_a_batch_that_reached_no_journal_says_nothing() -> None:
@@ -163,7 +163,7 @@ def test_a_refused_request_is_traffic() -> None:
     fallback_probe = FallbackProbe(behaviour, 60)
     fallback_probe.committed(committed(behaviour), 0.0)
 
-    assert fallback_probe.told(0.0) == {"baseline": {"last_success_s_ago": None, "stale": True}}
+    assert fallback_probe.to_json(0.0) == {"baseline": {"last_success_s_ago": None, "stale": True}}
 
 
 def test_a_fault_in_one_rung_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:

@@ -329,7 +329,7 @@ class TestLost:
             loop.served = other.served = served
             lost(await loop.act())
             await other.steps(1)
-            assert served.application.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.to_json()["memories_lost"] == 1
 
     async def test_another_version_cannot_read_the_memory(self, served: Serving) -> None:
         """Where the file that decides is another one, the session's memory is of no use to it."""
@@ -449,7 +449,7 @@ class TestBreaker:
     async def opened(served: Serving, session: str = "broken") -> None:
         """Open the breaker and wait until it is half open."""
         await served.act(session, [0.5, -1.0, 1.0], previous=None)
-        while served.application.breakers.told(time.monotonic())["demo-1"]["phase"] == "resting":
+        while served.application.breakers.to_json(time.monotonic())["demo-1"]["phase"] == "resting":
             await served.get("/live")
 
     async def test_a_memory_goes_on_with_every_step_that_is_run_in_shadow(self, tmp_path: Path) -> None:

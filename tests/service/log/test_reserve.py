@@ -70,14 +70,14 @@ def test_f25_wherever_the_disk_is_full_the_reserve_takes_over(
         while True:
             try:
                 journal.append(beats(journal, 2), 1)
-                states.append(journal.told().partition(":")[0])
+                states.append(journal.state().partition(":")[0])
             except JournalUnavailable:
                 break
-        full, last = journal.told(), journal.next_seq - 1
+        full, last = journal.state(), journal.next_seq - 1
         kept = seqs(journal)
         disk.room = 1000
         journal.append(beats(journal, 2), 1)
-        after = journal.told()
+        after = journal.state()
         found = seqs(journal)
 
     assert kept == list(range(1, last + 1))
@@ -117,7 +117,7 @@ def test_another_error_does_not_use_it_up(tmp_path: Path, reserve: Reserve) -> N
     with closing(Journal(tmp_path / "j", write=disk.write, reserve=reserve)) as journal:
         with pytest.raises(JournalUnavailable):
             journal.append(beats(journal, 1), 1)
-        state = journal.told()
+        state = journal.state()
 
     assert reserve.held
     assert state == "unavailable: the journal cannot be written (Input/output error)"

@@ -234,7 +234,7 @@ class TestTakenAway:
             for _ in range(2):
                 with pytest.raises(JournalUnavailable):
                     write(journal, 1)
-            state = journal.told()
+            state = journal.state()
             (tmp_path / "journal").unlink()
             write(journal, 1)
             told = records(newest(journal))

@@ -425,7 +425,7 @@ class TestDamage:
             harmed = whole.replace(b'"session":"a"', b'"session":"x"')
             log.write_bytes(harmed[: harmed.index(b'"session":"c"')])
             assert await names(served, "a", "b", "c") == ["hold", "scale_down", "hold"]
-            assert served.application.resumed.told()["unreadable"] == 2
+            assert served.application.resumed.to_json()["unreadable"] == 2
 
     async def test_what_cannot_be_worked_out_is_not_known(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -446,7 +446,7 @@ class TestDamage:
         with serving(tmp_path, constraints=constraints) as served:
             assert not served.application.resumed.retained.build(8)
             assert await names(served, "a", "odd", "b") == ["scale_down", "hold", "scale_down"]
-            assert served.application.resumed.told()["unreadable"] == 1
+            assert served.application.resumed.to_json()["unreadable"] == 1
         assert "its history is not known" in caplog.text
 
     async def test_a_folder_that_cannot_be_read_hides_what_is_before_it(self, tmp_path: Path) -> None:
@@ -527,7 +527,7 @@ class TestAnotherConfiguration:
             reply = (await served.act("s")).json()
             assert (reply["source"], reply["reason"]) == ("baseline", "HistoryUnknown")
             assert served.decisions()[0].state.known
-            assert served.application.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.to_json()["memories_lost"] == 1
 
 
 class TestRequestIds:
@@ -542,7 +542,7 @@ class TestRequestIds:
             after = [await served.post("/act", one) for one in asked]
             again = (await served.post("/act/batch", {"requests": asked})).json()["decisions"]
             assert served.decisions() == []
-            assert served.application.resumed.told()["request_ids"] == 2
+            assert served.application.resumed.to_json()["request_ids"] == 2
 
         assert [one.body for one in after] == [one.body for one in before]
         assert again == [one.json() for one in before]
@@ -628,7 +628,7 @@ class TestBounds:
         with serving(tmp_path, **told) as served:
             reply = (await served.act("b")).json()
             assert reply["reason"] == "HistoryUnknown"
-            assert served.application.resumed.told()["memories_lost"] == 1
+            assert served.application.resumed.to_json()["memories_lost"] == 1
 
     async def test_nothing_is_held_open_in_the_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Sessions are worked out while it serves, and then the logs are let go of."""

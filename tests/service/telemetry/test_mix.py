@@ -13,7 +13,7 @@ def test_named_actions_are_what_the_labels_say() -> None:
     action_stats.count([1, 1])
 
     assert (action_stats.label(0), action_stats.label(1)) == ("hold", "up")
-    assert action_stats.told({"up": 3}) == {"hold": 0, "up": 3}
+    assert action_stats.to_json({"up": 3}) == {"hold": 0, "up": 3}
 
 
 def test_choices_are_counted_factor_by_factor() -> None:
@@ -22,7 +22,7 @@ def test_choices_are_counted_factor_by_factor() -> None:
     action_stats.count([(0, 0, 0), (1, 2, 0)])
     action_stats.count([(1, 2, 3)])
 
-    told = action_stats.told({"multi_discrete": 3})
+    told = action_stats.to_json({"multi_discrete": 3})
 
     assert action_stats.label(None) == "multi_discrete"
     assert len(told) == SWITCHES.width
@@ -39,13 +39,13 @@ def test_choices_are_counted_factor_by_factor() -> None:
 def test_numbers_have_their_least_mean_and_most() -> None:
     """Over all batches, each number by its name; nothing where nothing was done."""
     action_stats = action_stats_of(BOUNDED)
-    before = action_stats.told({})
+    before = action_stats.to_json({})
     action_stats.count([(-1.0, 4.0), (0.0, 5.0)])
     action_stats.count([(2.5, 0.0)])
 
     assert action_stats.label(None) == "box"
     assert before == {}
-    assert action_stats.told({"box": 3}) == {
+    assert action_stats.to_json({"box": 3}) == {
         "left": {"min": -1.0, "mean": pytest.approx(0.5), "max": 2.5},
         "right": {"min": 0.0, "mean": pytest.approx(3.0), "max": 5.0},
     }
@@ -57,4 +57,4 @@ def test_the_mean_of_large_numbers_is_no_infinity() -> None:
     for _ in range(3):
         action_stats.count([(1.7e308, -1.7e308)] * 2)
 
-    assert action_stats.told({})["left"]["mean"] == pytest.approx(1.7e308)
+    assert action_stats.to_json({})["left"]["mean"] == pytest.approx(1.7e308)

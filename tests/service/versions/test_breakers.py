@@ -103,7 +103,7 @@ def test_a_bad_probe_opens_it_again_for_longer() -> None:
     some.waited("a-1", 102.0)
     some.sent("a-1", 102.0)
     some.probed("a-1", ["DeadlineExceeded", None], 102.0)
-    told = some.told(103.0)["a-1"]
+    told = some.to_json(103.0)["a-1"]
 
     assert (told["phase"], told["rest_s"], told["opened_by"], told["fault"]) == (
         "resting",
@@ -130,13 +130,13 @@ def test_replicas_do_not_rest_alike() -> None:
     for _ in range(3):
         some.answered("a-1", FAILED, 100.0)
 
-    assert some.told(100.0)["a-1"]["rest_s"] == 1.5
+    assert some.to_json(100.0)["a-1"]["rest_s"] == 1.5
 
 
 def test_where_it_stands_is_told_as_of_now() -> None:
     """Without changing anything."""
     some = opened()
-    resting, probing, again = (some.told(now)["a-1"] for now in (101.5, 103.0, 101.5))
+    resting, probing, again = (some.to_json(now)["a-1"] for now in (101.5, 103.0, 101.5))
 
     assert resting == {
         "phase": "resting",
