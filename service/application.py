@@ -18,7 +18,6 @@ from service.api.decoding import RequestDecoder
 from service.api.endpoint import Endpoint
 from service.api.routes import Parts, create_app
 from service.api.schemas import Codec
-from service.binding import bound
 from service.clock import Clock
 from service.config import Config
 from service.decision.batch import Behaviour
@@ -27,16 +26,15 @@ from service.decision.commit import Committed, Committer
 from service.decision.fallback_probe import FallbackProbe
 from service.decision.sessions import Sessions
 from service.decision.watch import Watch
-from service.loading import advising, load_baseline, load_policy
 from service.log.durable import DurableJournal
 from service.log.ids import Keyring
 from service.log.journal import Journal, JournalUnavailable
 from service.log.ownership import keyring_of
 from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Writer
 from service.log.reserve import Reserve
-from service.proving import proven
 from service.recovery.lineage import Instant
 from service.recovery.resume import Resumed, resume
+from service.startup import advising, bound, load_baseline, load_policy, proven, warm_up
 from service.telemetry import report as reports
 from service.telemetry.metrics import Exposition, Labelled
 from service.telemetry.stats import Stats
@@ -44,7 +42,6 @@ from service.versions.breakers import Breakers
 from service.versions.engine import Engine
 from service.versions.lease import Lease, read_page
 from service.versions.router import Router
-from service.warmup import warm_up
 
 PAGE_POLL_S = 0.5
 # A clock that is corrected by less than this (a leap second, a moment's wait between two readings) is not set.

@@ -11,13 +11,11 @@ from guards.constraints import Constraint, Forbids
 from guards.doubts import Doubts
 from guards.records import Booleans, Context, History, Integers, Schema
 from guards.shield import Shield
-from service.decision.batch import Batch, Behaviour
+from service.decision.batch import Batch, Behaviour, Outcome, Request
 from service.decision.explore.explorers import Acting, Explorer, Greedy
-from service.decision.requests import Outcome, Request
 from service.decision.sessions import SessionState
 from service.log.ids import Key
-from service.versions.answered import ModelOutput
-from service.versions.engine import Inputs, rows_of
+from service.versions.engine import Inputs, ModelOutput, rows_of
 
 NOW = 1_700_000_000.0
 KEY = Key(1, b"fakes" * 8)

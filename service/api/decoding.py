@@ -13,7 +13,7 @@ from msgspec import UNSET
 from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
-from service.decision.requests import Request, Waiter
+from service.decision.batch import Request, Waiter
 from service.errors import Conflict, DoesNotFit, NotJson, RequestRefused
 from service.log.ids import Keyring, Place
 from service.log.records import Feedback, Numbers, listed

@@ -11,8 +11,8 @@ from service.api.action_json import Actions
 from service.api.decoding import RequestDecoder
 from service.api.idempotency import DIGEST, KEPT_S, Idempotency, digest_of
 from service.api.schemas import Answer
+from service.decision.batch import Outcome, Request, Waiter
 from service.decision.batcher import Batcher
-from service.decision.requests import Outcome, Request, Waiter
 from service.errors import NoSafeActionLeft, RequestRefused
 from service.log.records import Decision, DecisionSource, Refused
 

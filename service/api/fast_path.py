@@ -17,7 +17,7 @@ from uvicorn.server import ServerState
 
 from service.api.asgi import ARRIVED, RECEIVE_DEADLINE_S, check_headers
 from service.api.endpoint import Endpoint
-from service.decision.requests import Outcome
+from service.decision.batch import Outcome
 from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
 
 # How long the rest of a refused body may take to come.

@@ -6,7 +6,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from service.decision.requests import Outcome
+from service.decision.batch import Outcome
 from service.errors import Conflict
 from service.log.records import Decision
 

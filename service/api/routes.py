@@ -17,8 +17,8 @@ from service.api.endpoint import STATUS, Asked, Endpoint, Reply
 from service.api.openapi import declared
 from service.api.schemas import Codec, FeedbackResult
 from service.config import Limits
+from service.decision.batch import Outcome
 from service.decision.commit import Committer
-from service.decision.requests import Outcome
 from service.errors import DoesNotFit, NotDurable, NothingTaken, RequestRefused, TooLarge
 from service.log.ids import is_unlogged
 from service.log.journal import JournalUnavailable

@@ -15,17 +15,16 @@ import numpy as np
 
 from guards.errors import BreakerOpen, DeadlineExceeded, HistoryUnknown, PolicyUnavailable
 from guards.records import Booleans
+from service.decision.batch import Request
 from service.decision.commit import Committer
 from service.decision.recurrent import split_by_state, stacked_states
-from service.decision.requests import Request
 from service.decision.runs import CommitRows, Runs
 from service.decision.sessions import Report, Sessions
 from service.errors import DoesNotFit, InternalFault
 from service.log.ids import is_unlogged
 from service.log.records import UNLOGGED_FEEDBACK, Feedback
-from service.versions.answered import ModelOutput
 from service.versions.breakers import Breakers, Reasons
-from service.versions.engine import Engine, Inputs
+from service.versions.engine import Engine, Inputs, ModelOutput
 from service.versions.observations import Layout
 from service.versions.router import Assignment, Router
 

@@ -8,31 +8,28 @@ says so, it is decided without exploration, answered as what is in no log, and c
 import logging
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 import msgspec
 import numpy as np
 
+from guards.baselines import KEPT, Remember
 from guards.errors import DeadlineExceeded, PolicyUnavailable
-from service.decision.batch import Batch, Behaviour
-from service.decision.decide import decide
-from service.decision.histories import advanced
-from service.decision.landed import Committed
-from service.decision.owners import Owners
-from service.decision.promises import SyncQueue
+from guards.records import History
+from service.decision.batch import Batch, Behaviour, Committed, Request
+from service.decision.decide import context_of, decide, weights_of
+from service.decision.durability import Retracted, SyncQueue
 from service.decision.recurrent import logged_states, states_after
-from service.decision.requests import Request
-from service.decision.retracted import Retracted
-from service.decision.sessions import RecurrentState, Sessions, SessionState
+from service.decision.sessions import Owners, RecurrentState, Sessions, SessionState
 from service.decision.unlogged import Unlogged
 from service.errors import InternalFault, NotDurable
 from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED_FEEDBACK, Decision, Feedback, Refused, encode_record
-from service.versions.answered import ModelOutput, spread_of
 from service.versions.breakers import Reasons
-from service.versions.engine import Engine
+from service.versions.engine import Engine, ModelOutput, spread_of
 from service.versions.lease import Lease
 from service.versions.router import Assignment
 
@@ -310,3 +307,30 @@ class Committer:
         asked = [one.deadline >= infer_began and infer_began - one.arrived <= may / 2 for one in requests]
         blamed = [is_so and committed >= one.arrived + may for is_so, one in zip(asked, requests, strict=True)]
         return [reason for reason, is_so in zip(reasons, blamed, strict=True) if reason != late or is_so]
+
+
+def advanced(behaviour: Behaviour, batch: Batch, records: Sequence[Decision | Refused]) -> dict[int, History]:
+    """The history after each decision, by row; ``records`` are of the flight's first rows."""
+    shield, histories = behaviour.shield, dict[int, History]()
+    weights = weights_of(behaviour, batch, records) if shield.weighs else {}
+    for i, (row, record) in enumerate(zip(batch.rows, records, strict=False)):
+        if isinstance(record, Decision) and row.entry is not None:
+            histories[i] = shield.advanced(row.entry.history, record.action, row.now, weights.get(i))
+    if behaviour.remember is not None:
+        made = {i: record for i, record in enumerate(records) if isinstance(record, Decision)}
+        for i, kept in _kept(behaviour.remember, behaviour, batch, made).items():
+            histories[i] = replace(histories[i], kept={**histories[i].kept, KEPT: kept})
+    return histories
+
+
+def _kept(
+    remember: Remember, behaviour: Behaviour, batch: Batch, made: dict[int, Decision]
+) -> dict[int, tuple[float, ...]]:
+    """What the baseline remembers of each decision, by row, where there is something."""
+    if not made:
+        return {}
+    there = context_of(behaviour, batch.rows, batch.observation).rows(np.array(list(made)))
+    actions = np.array([record.action for record in made.values()])
+    own = np.array([record.source == "baseline" for record in made.values()])
+    told = zip(made, remember(there, actions, own), strict=True)
+    return {i: kept for i, kept in told if kept}

@@ -21,10 +21,9 @@ from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction,
 from guards.projection import EXACT
 from guards.records import Actions, Booleans, Context, Integers
 from guards.shield import AnyRuling, Violation, violation
-from service.decision.batch import Batch, Behaviour, Choice
+from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY, uniforms
 from service.decision.record import records_of
-from service.decision.requests import Request
 from service.log.ids import body_of, body_prefix
 from service.log.records import Decision, Refused
 

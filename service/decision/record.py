@@ -12,9 +12,8 @@ from export.spec import ActionSpace, Box
 from guards.errors import PolicyUnavailable
 from guards.records import Action
 from guards.shield import AnyRuling, Ruling, Violation, violation
-from service.decision.batch import Batch, Behaviour, Choice
+from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY
-from service.decision.requests import Request
 from service.decision.sessions import SessionState
 from service.log.ids import public_id_of_body
 from service.log.records import (

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from guards.errors import InferenceFailed, PolicyUnavailable
-from service.decision.requests import Request
+from service.decision.batch import Request
 from service.decision.sessions import RecurrentState
 from service.log.records import MEMORY_LIMIT, Decision, Packed, packed_rows, unlisted
-from service.versions.answered import ModelOutput
-from service.versions.engine import Engine
+from service.versions.engine import Engine, ModelOutput
 
 # So many steps are run together where those of earlier processes are.
 REPLAYED_ROWS = 32

@@ -9,10 +9,9 @@ from typing import Protocol
 import numpy as np
 
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
-from service.decision.requests import Request
-from service.versions.answered import ModelOutput
+from service.decision.batch import Request
 from service.versions.breakers import Reasons
-from service.versions.engine import Engine, Inputs, Run
+from service.versions.engine import Engine, Inputs, ModelOutput, Run
 from service.versions.router import Assignment
 
 

@@ -1,4 +1,4 @@
-"""Sessions: what this process remembers of each, bounded, and which history a request continues."""
+"""Sessions: what this process remembers of each, bounded; which history a request continues, whose a decision is."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -9,9 +9,12 @@ from msgspec import Struct, structs
 
 from guards import baselines
 from guards.records import History
+from service.log.ids import Place
 
 # Decisions of a session that a controller may step back to, because the later ones were never carried out.
 KEPT = 4
+# Two megabytes of references: at 4,000 decisions a second the last minute's.
+OWNERS_KEPT = 2**18
 
 
 class RecurrentState(Struct, frozen=True, eq=False):
@@ -224,3 +227,28 @@ def _cautious(history: History, latest: History) -> History:
         kept=kept,
         other=None if latest.action == history.action else latest.action,
     )
+
+
+class Owners:
+    """Of which session the decision is at each of the last ``OWNERS_KEPT`` places of one writer's log."""
+
+    def __init__(self, writer: str) -> None:
+        self._writer = writer
+        self._sessions: list[str | None] = [None] * OWNERS_KEPT
+        self._last = 0
+
+    def note(self, seq: int, session: str) -> None:
+        """A session's decision is in the log at ``seq``, beyond all that were noted before and were not taken back."""
+        self._sessions[seq % OWNERS_KEPT] = session
+        self._last = seq
+
+    def session_of(self, place: Place) -> str | None:
+        """The session of the decision that a token names; None where that is not known here."""
+        # A token that is authentic names a decision of its writer: what else is in the log never stands at its place.
+        # One that is in no log has its number from elsewhere.
+        if place.unlogged or place.writer != self._writer or not self._last - OWNERS_KEPT < place.seq <= self._last:
+            return None
+        return self._sessions[place.seq % OWNERS_KEPT]
+
+    def __repr__(self) -> str:
+        return f"<Owners of decisions up to {self._last}>"

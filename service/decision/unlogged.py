@@ -17,7 +17,7 @@ from service.decision.decide import decide
 from service.decision.sessions import Sessions, SessionState
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Decision, Loss, Refused, encode_record
-from service.versions.answered import ModelOutput
+from service.versions.engine import ModelOutput
 
 
 class Unlogged:

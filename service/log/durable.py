@@ -14,10 +14,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from service.log.journal import Journal
-from service.log.lines import CHAIN_START, first_of, segments
-from service.log.segment import Segment, some
-from service.log.sync import Mark, Sync
-from service.log.synced import Synced
+from service.log.lines import CHAIN_START, Synced, first_of, segments
+from service.log.segment import Segment, Sync, SyncedTo, some
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +28,7 @@ class DurableJournal(Journal):
     def __init__(self, folder: Path, **options: Any) -> None:
         """Takes what ``Journal`` takes; raises JournalUnavailable."""
         self._synced = Synced()
-        self._mark = Mark(0, CHAIN_START, folder, 0)
+        self._mark = SyncedTo(0, CHAIN_START, folder, 0)
         # Whether what is not synced was written anew already.
         self._again = False
         super().__init__(folder, **options)
@@ -174,7 +172,7 @@ class DurableJournal(Journal):
             written += some(self._write(self._segment.descriptor, data[written:]))
         return written
 
-    def _move(self, mark: Mark) -> None:
+    def _move(self, mark: SyncedTo) -> None:
         """Everything up to a mark is on the disk, and may be read."""
         del self._unsynced[: mark.seq - self._mark.seq]
         self._mark = mark

@@ -16,14 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import ClassVar
 
-from service.log.files import Files
 from service.log.lines import CHAIN_START, Line, chain_of, first_of, line_of, read_segment, segments
 from service.log.lock import Lock, alive
-from service.log.losses import Losses
 from service.log.records import Writer, encode_record
 from service.log.reserve import FULL, Reserve
-from service.log.segment import Segment, some
-from service.log.sync import Mark, Sync, sync_data, sync_folder
+from service.log.segment import Files, Losses, Segment, Sync, SyncedTo, some, sync_data, sync_folder
 
 __all__ = ["CHAIN_START", "Journal", "JournalUnavailable", "Line", "alive", "chain_of", "read_segment", "segments"]
 SEGMENT_BYTES = 64 * 1024 * 1024
@@ -177,7 +174,7 @@ class Journal:
         """
         self._files.syncing = True
         files = [*self._files.behind] if behind else [*self._files.behind, self._segment]
-        mark = Mark(self.next_seq - 1, self._chain, self._segment.path, self._segment.size)
+        mark = SyncedTo(self.next_seq - 1, self._chain, self._segment.path, self._segment.size)
         folders = (self.folder, self.folder.parent) if self._named else ()
         self._named = False
         return Sync(files, folders, mark, self._epoch, self._sync)

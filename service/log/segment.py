@@ -1,12 +1,20 @@
-"""A segment: the file of a journal that is written to, and whether what was written is still where it was put."""
+"""The files of a journal: what was written, whether it is where it was put, what is to be synced, what was lost."""
 
 import errno
+import logging
 import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
 
 from service.log.lines import read_segment
+from service.log.records import SEGMENT_LOST, Loss, Writer
 
 Range = tuple[int, int]
+_log = logging.getLogger(__name__)
 
 
 class Segment:
@@ -71,3 +79,113 @@ def _ranges(seqs: set[int]) -> list[Range]:
         else:
             found.append((seq, seq))
     return found
+
+
+class Files:
+    """``behind`` are those that are still to be synced."""
+
+    def __init__(self) -> None:
+        self.behind: list[Segment] = []
+        self.syncing = False
+        self._stale: list[Segment] = []
+
+    def drop(self, files: Sequence[Segment]) -> None:
+        """Close files, once no sync needs them."""
+        self.behind = [one for one in self.behind if one not in files]
+        self._stale += files
+        if not self.syncing:
+            self.close()
+
+    def close(self) -> None:
+        """Close what was dropped."""
+        for one in self._stale:
+            one.close()
+        self._stale = []
+
+    def __repr__(self) -> str:
+        return f"<Files {len(self.behind)} to be synced, {len(self._stale)} to be closed>"
+
+
+class SyncedTo(NamedTuple):
+    """Up to where the log is on the disk: the last record, its chain, and the file and size that it ends in."""
+
+    seq: int
+    chain: bytes
+    path: Path
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Files and folders to be synced, on any thread; up to ``mark`` the log is on the disk then."""
+
+    files: list[Segment]
+    folders: tuple[Path, ...]
+    mark: SyncedTo
+    epoch: int
+    sync: Callable[[int], None]
+
+    def attempt(self) -> OSError | None:
+        """Sync; what failed, None where nothing did."""
+        try:
+            for file in self.files:
+                if file.descriptor < 0:
+                    return OSError(errno.EBADF, os.strerror(errno.EBADF))
+                self.sync(file.descriptor)
+            for folder in self.folders:
+                sync_folder(folder)
+        except OSError as error:
+            return error
+        return None
+
+
+def sync_data(descriptor: int) -> None:
+    """fdatasync where there is one (macOS has none)."""
+    getattr(os, "fdatasync", os.fsync)(descriptor)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the name of a new file survive a power loss too."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Losses:
+    """Those of one writer; ``segments`` and ``records`` count what was in them."""
+
+    def __init__(self) -> None:
+        self.segments = 0
+        self.records = 0
+        # What the journal has still to be told of.
+        self.owed: list[Range] = []
+        self._introduction: Writer | None = None
+
+    def introduce(self, writer: Writer) -> None:
+        """Who the writer is, to be told again where that is taken away."""
+        self._introduction = writer
+
+    def found(self, path: Path, gone: list[Range]) -> None:
+        """A segment was taken away, and these of its records with it."""
+        self.segments += 1
+        self.owed += gone
+        for first, last in gone:
+            self.records += last - first + 1
+            _log.error("%s: records %s to %s were taken away while it was written to", path, first, last)
+
+    def records_owed(self, seq: int, ms: int, *, anew: bool) -> list[Writer | Loss]:
+        """The records that tell what is owed, from ``seq`` on; who the writer is comes first where that is told
+        ``anew``."""
+        told: list[Writer | Loss] = []
+        if anew and self._introduction is not None:
+            ms = max(ms, self._introduction.ms)
+            told.append(msgspec.structs.replace(self._introduction, seq=seq, ms=ms))
+        for first, last in self.owed:
+            place, count = seq + len(told), last - first + 1
+            told.append(Loss(seq=place, ms=ms, count=count, cause=SEGMENT_LOST, first=first, last=last))
+        return told
+
+    def __repr__(self) -> str:
+        return f"<Losses {self.records} records in {self.segments} segments, {len(self.owed)} to be told>"

@@ -19,9 +19,8 @@ from export.spec.spaces import Frozen
 from guards.errors import GuardMisconfigured
 from guards.records import Allowed, Booleans, Floats
 from service.decision.explore.draws import Draw, Draws, best, pick, pick_allowed, pmf_of, unfit
-from service.decision.explore.factors import Factors
+from service.decision.explore.factors import Factors, Joint
 from service.decision.explore.gaussian import Gaussian
-from service.decision.explore.joint import Joint
 
 _LITTLE = np.dtype("<u8")
 _TOP = np.uint64(11)

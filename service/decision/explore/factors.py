@@ -1,22 +1,24 @@
 """Factors: how an action is drawn that is one choice for each of several factors (MultiDiscrete).
 
 The factors' choices are drawn independently, each as an action of its own, and kept or drawn again together: what is
-allowed is the product of what the request's mask leaves of each factor. Where constraints join factors, it is no
-product any more, and ``joint.py`` draws.
+allowed is the product of what the request's mask leaves of each factor. Of the uniform numbers of a row, the first is a
+coin, the next K are the proposal's and the K after them the second draw's.
 
-Of the uniform numbers of a row, the first is a coin, the next K are the proposal's and the K after them the second
-draw's.
+Where constraints join the factors, what is allowed is no product: every whole action has a score then, the sum of its
+choices' numbers, and is drawn like one action of a list. The best is the one of the greatest product of probabilities,
+and a proposal that is not allowed is drawn again as a whole.
 """
 
 from typing import NamedTuple, TypeVar
 
 import numpy as np
+from msgspec import structs
 from numpy.typing import NDArray
 
-from export.spec import MultiDiscrete
+from export.spec import Discrete, MultiDiscrete
 from guards.domains import every, some
 from guards.records import Booleans, Floats, Integers
-from service.decision.explore.draws import LEAST, Draw, best, pick, pick_allowed, pmf_of
+from service.decision.explore.draws import LEAST, MOST, Draw, Draws, best, pick, pick_allowed, pmf_of
 
 Value = TypeVar("Value", bound=np.generic)
 
@@ -105,3 +107,37 @@ def _held(proposed: Integers, action: Integers, propensity: Floats, explored: Bo
     """A draw whose probabilities are as small as products of many are, but never zero."""
     beyond = propensity < LEAST
     return Draw(proposed, action, np.maximum(propensity, LEAST), explored, beyond=beyond)
+
+
+class Joint:
+    """The whole actions of a space, in the order in which the last factor's choice changes fastest."""
+
+    def __init__(self, space: MultiDiscrete) -> None:
+        self.sizes = space.sizes
+        self._ends = np.cumsum(space.sizes)[:-1]
+
+    @property
+    def listed(self) -> Discrete:
+        """The whole actions as one list."""
+        return Discrete(names=tuple(map(str, range(int(np.prod(self.sizes))))))
+
+    def over(self, draws: Draws) -> Draws:
+        """Draw whole actions as ``draws`` draws those of the list."""
+
+        def drawn(head: Floats, allowed: Booleans, uniform: Floats) -> Draw:
+            draw = draws(self._scores(head), allowed, uniform)
+            return structs.replace(draw, proposed=self._apart(draw.proposed), action=self._apart(draw.action))
+
+        return drawn
+
+    def _scores(self, head: Floats) -> Floats:
+        """A finite number for each whole action, 0 for the best, so that nothing overflows and nothing cancels."""
+        scores = np.zeros((len(head), 1))
+        with np.errstate(over="ignore"):
+            for part in np.split(head, self._ends, axis=1):
+                below = part - part.max(axis=1, keepdims=True)
+                scores = (scores[:, :, None] + below[:, None, :]).reshape(len(head), -1)
+        return np.maximum(scores, -MOST)
+
+    def _apart(self, columns: Integers) -> Integers:
+        return np.stack(np.unravel_index(columns, self.sizes), axis=1)

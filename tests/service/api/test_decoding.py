@@ -15,7 +15,7 @@ from service.api.decoding import RequestDecoder
 from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
-from service.decision.requests import Outcome, Request
+from service.decision.batch import Outcome, Request
 from service.errors import DoesNotFit, NotJson, RequestRefused
 from service.log.ids import Key, Keyring, body_of, body_prefix
 from tests import artefacts

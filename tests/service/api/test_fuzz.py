@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from service.api.decoding import RequestDecoder
-from service.decision.requests import Outcome
+from service.decision.batch import Outcome
 from service.errors import RequestRefused
 from service.log.ids import Key, body_of, body_prefix
 from service.log.records import Decision

@@ -6,7 +6,7 @@ import pytest
 
 import service.api.idempotency
 from service.api.idempotency import KEPT_S, Idempotency
-from service.decision.requests import Outcome
+from service.decision.batch import Outcome
 from service.errors import Conflict
 
 

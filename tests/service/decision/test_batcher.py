@@ -12,16 +12,15 @@ import pytest
 from export.spec import Field, Fields, Memory
 from guards.breaker import Breaker
 from guards.errors import InferenceFailed
+from service.decision.batch import Outcome, Request
 from service.decision.batcher import Batcher
 from service.decision.commit import Committed, Committer
-from service.decision.requests import Outcome, Request
 from service.decision.sessions import Sessions
 from service.errors import DoesNotFit, InternalFault, NotDurable
 from service.log.journal import Journal
 from service.log.records import Decision, Feedback
-from service.versions.answered import ModelOutput
 from service.versions.breakers import Breakers
-from service.versions.engine import Inputs, rows_of
+from service.versions.engine import Inputs, ModelOutput, rows_of
 from service.versions.lease import Lease
 from service.versions.observations import Layout
 from service.versions.router import Assignment, Router

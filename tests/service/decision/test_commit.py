@@ -14,16 +14,16 @@ import pytest
 
 from guards.constraints import Cooldown
 from guards.errors import InferenceFailed, PolicyUnavailable
+from service.decision.batch import Request
 from service.decision.commit import Committed, Committer
 from service.decision.explore.explorers import EpsilonGreedy
-from service.decision.requests import Request
 from service.decision.sessions import Sessions
 from service.errors import InternalFault, NotDurable
 from service.log.durable import DurableJournal
 from service.log.ids import Keyring
 from service.log.journal import Journal, JournalUnavailable, read_segment, segments
 from service.log.records import AnyRecord, Decision, Feedback, Loss
-from service.versions.answered import ModelOutput
+from service.versions.engine import ModelOutput
 from service.versions.lease import Lease, Page
 from service.versions.router import Assignment
 from tests.fakes import KEY, NOW, Answer, FakeEngine, asked, behaviour_of

@@ -11,8 +11,8 @@ from guards.baselines.controllers import Pid
 from guards.constraints import Rule
 from guards.errors import InferenceFailed
 from guards.histories import RateLimit
+from service.decision.commit import advanced
 from service.decision.decide import decide
-from service.decision.histories import advanced
 from tests.acting import acting_behaviour
 from tests.fakes import NOW, asked, batch_of
 from tests.in_process import serving

@@ -15,13 +15,13 @@ from guards.doubts import Confidence, Doubts, Fresh, Quorum
 from guards.errors import GuardMisconfigured
 from guards.records import Action, Context, Schema
 from guards.shield import Violation
-from service.binding import bound
 from service.config import Config, ConfigInvalid
 from service.decision.batch import Behaviour
 from service.decision.decide import context_of, decide
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax, sound_choices
 from service.log.ids import Key, make_keyring
 from service.log.records import Decision, Refused
+from service.startup import bound
 from tests import acting
 from tests.acting import BOUNDED, OBSERVATION, SWITCHES
 from tests.artefacts import ACTIONS

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.decision.owners import KEPT, Owners
+from service.decision.sessions import OWNERS_KEPT, Owners
 from service.log.ids import Place
 
 
@@ -31,11 +31,11 @@ def test_what_is_too_far_back_is_nobody_s(beyond: int) -> None:
     owners = Owners("w")
     owners.note(5, "a")
     owners.note(6, "b")
-    owners.note(5 + KEPT + beyond, "c")
+    owners.note(5 + OWNERS_KEPT + beyond, "c")
 
     assert owners.session_of(place(5)) is None
     assert owners.session_of(place(6)) == ("b" if beyond == 0 else None)
-    assert owners.session_of(place(5 + KEPT + beyond)) == "c"
+    assert owners.session_of(place(5 + OWNERS_KEPT + beyond)) == "c"
 
 
 def test_what_is_in_no_log_is_nobody_s() -> None:

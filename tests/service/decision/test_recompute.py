@@ -29,14 +29,13 @@ from guards.kinds import AnyConstraint
 from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
 from guards.shield import AnyRuling, Shield, Violation
 from service.config import Config
-from service.decision.batch import Behaviour
+from service.decision.batch import Behaviour, Request
 from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
-from service.decision.requests import Request
 from service.decision.sessions import SessionState
-from service.loading import advising
 from service.log.ids import Key, Keyring, body_of_token
 from service.log.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
+from service.startup import advising
 from service.versions.engine import Engine, load_version
 from tests import artefacts, ports
 from tests.acting import ARM, GRID, SWITCHES, factors, gaussian

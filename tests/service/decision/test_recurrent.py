@@ -18,7 +18,7 @@ from guards.records import History
 from service.decision.recurrent import states_after
 from service.decision.sessions import KEPT, RecurrentState, SessionState
 from service.log.records import MEMORY_LIMIT, Decision
-from service.versions.answered import ModelOutput
+from service.versions.engine import ModelOutput
 from tests import ports
 from tests.in_process import Reply, Serving, asking
 from tests.in_process import serving as served_from

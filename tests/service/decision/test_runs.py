@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 
 from guards.errors import DeadlineExceeded, InferenceFailed, InvalidOutput, PolicyUnavailable
-from service.decision.requests import Request
+from service.decision.batch import Request
 from service.decision.runs import Runs
-from service.versions.answered import ModelOutput
 from service.versions.breakers import Reasons
-from service.versions.engine import Inputs
+from service.versions.engine import Inputs, ModelOutput
 from service.versions.router import Assignment
 from tests.fakes import asked
 

@@ -13,9 +13,9 @@ import pytest
 from guards.breaker import Breaker
 from guards.constraints import Cooldown
 from guards.records import NEVER, History
+from service.decision.batch import Request
 from service.decision.batcher import Batcher
 from service.decision.commit import Committer
-from service.decision.requests import Request
 from service.decision.sessions import KEPT, RecurrentState, Sessions, SessionState
 from service.log.journal import Journal
 from service.log.records import Decision, Feedback

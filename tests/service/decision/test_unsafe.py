@@ -20,10 +20,9 @@ from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import Action, Context, History, Schema
-from service.decision.batch import Behaviour
+from service.decision.batch import Behaviour, Request
 from service.decision.decide import decide
 from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Softmax
-from service.decision.requests import Request
 from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused
 from tests.fakes import NOW, asked, batch_of, behaviour_of, schema_of

@@ -20,9 +20,9 @@ from guards.errors import DeadlineExceeded
 from guards.histories import RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import History, Schema
+from service.decision.batch import Request
 from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
-from service.decision.requests import Request
 from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused, encode_record
 from tests.acting import OBSERVATION, acting_behaviour

@@ -12,9 +12,9 @@ import pytest
 from service.agent.tail import Tail
 from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable, alive, chain_of, read_segment, segments
+from service.log.lines import synced
 from service.log.records import Heartbeat, Loss, Writer, decode_record, encode_record
 from service.log.segment import Segment
-from service.log.synced import synced
 
 WRITER = Writer(
     seq=1,

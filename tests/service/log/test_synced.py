@@ -12,9 +12,8 @@ import pytest
 from service.agent.tail import Tail, last_seq
 from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable, segments
-from service.log.lines import readable
+from service.log.lines import MARK, Synced, boot, readable, synced
 from service.log.records import Heartbeat, decode_record, encode_record
-from service.log.synced import MARK, Synced, boot, synced
 
 
 class Disk:
@@ -235,7 +234,7 @@ class TestMark:
         log.append(2)
         before = _read(Tail(log.journal.folder))
         log.journal.close()
-        monkeypatch.setattr("service.log.synced.boot", lambda: b"another")
+        monkeypatch.setattr("service.log.lines.boot", lambda: b"another")
 
         assert before == [1, 2]
         assert _read(Tail(log.journal.folder)) == [1, 2, 3, 4]

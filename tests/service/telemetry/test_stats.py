@@ -8,8 +8,8 @@ import pytest
 from export.spec import Discrete, Field, Fields
 from guards.records import History, Schema
 from guards.shield import Violation
+from service.decision.batch import Request
 from service.decision.commit import Committed
-from service.decision.requests import Request
 from service.errors import DoesNotFit, NotJson
 from service.log.records import Decision, Feedback, Refused
 from service.telemetry.stats import STAGES, Cell, Stats

@@ -1,5 +1,7 @@
-"""Loading: the artefacts that a configuration names, read, checked and ready to run."""
+"""Startup: artefacts are read, checked and made ready, guards bound, the shield proved, and first calls paid for."""
 
+import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -7,19 +9,32 @@ from pathlib import Path
 
 import numpy as np
 
-from export.spec import Box, Field, Fields, ObservationSpace
+from export.spec import Box, Field, Fields, Manifest, ObservationSpace
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
-from guards.baselines import Policy
-from guards.errors import GuardMisconfigured, InferenceFailed
-from guards.records import Context, Floats, Schema
+from guards.baselines import Policy, Propose, Remember
+from guards.baselines.controllers import Pid
+from guards.doubts import Doubts, Fresh
+from guards.errors import GuardMisconfigured, InferenceFailed, ProofUnavailable
+from guards.proof.prove import prove
+from guards.proof.verdict import Answer
+from guards.records import Actions, Context, Floats, History, Schema
+from guards.shield import Shield
 from service.config import Config, ConfigInvalid, Signatures
+from service.decision.batch import Batch, Behaviour, Request
+from service.decision.decide import decide
 from service.decision.explore.explorers import GREEDY, Acting
-from service.versions.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version
+from service.decision.sessions import SessionState
+from service.log.ids import Keyring
+from service.log.records import encode_record
+from service.versions.engine import INLINE_BUDGET_S, Engine, Inputs, ModelOutput, VersionRefused, load_version
 
 POOL_THREADS = 2
+_log = logging.getLogger(__name__)
 # What a baseline is measured with: as many rows as one turn of a busy loop has.
 _ROWS, _RUNS = 16, 5
+# How many rows are decided at once, before there are any callers.
+_SIZES = (1, 2, 4, 8, 16)
 
 
 def load_policy(config: Config) -> Engine:
@@ -159,3 +174,162 @@ def _vouching(artefact: Path, required: Signatures) -> tuple[bytes | None, list[
         raise VersionRefused(f"require_signature.keys: {error}") from error
     except SignatureRefused as error:
         raise VersionRefused(f"the artefact is refused: {error}") from error
+
+
+def bound(
+    config: Config,
+    schema: Schema,
+    manifest: Manifest,
+    keyring: Keyring,
+    advise: Callable[[Context], Floats] | None = None,
+) -> Behaviour:
+    """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
+
+    ``advise`` gives the numbers of the trusted policy that the baseline is, where it is one.
+    """
+    try:
+        shield = Shield(config.constraints, schema)
+        doubts = _doubts(config, schema, manifest)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"constraints.{error}") from error
+    try:
+        acting = Acting.of(config.explore, schema.action, manifest.squash, joint=shield.joins, scores=manifest.scores)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"explore.{error}") from error
+    if config.mask == "required" and isinstance(schema.action, Box):
+        msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
+        raise ConfigInvalid(msg)
+    propose, last_resort, remember = _fallbacks(config, schema, manifest, advise)
+    return Behaviour(
+        schema=schema,
+        shield=shield,
+        explorer=config.explore,
+        acting=acting,
+        baseline=propose,
+        last_resort=last_resort,
+        key=keyring.current,
+        writer=bytes(8),
+        config=config.digest[:16],
+        durability=config.durability,
+        mask_required=config.mask == "required",
+        doubts=doubts,
+        remember=remember,
+    )
+
+
+def _fallbacks(
+    config: Config, schema: Schema, manifest: Manifest, advise: Callable[[Context], Floats] | None
+) -> tuple[Propose, Actions | None, Remember | None]:
+    """What is below the policy: the baseline's proposals, the last resort, and what the baseline remembers."""
+    baseline, period = config.baseline, manifest.control_period_s
+    if isinstance(baseline, Pid) and period is not None and baseline.forget_seconds < period:
+        msg = f"baseline.forget_seconds: is {baseline.forget_seconds}, expected at least the policy's control period, "
+        raise ConfigInvalid(f"{msg}{period} s, or it begins anew at each decision")
+    try:
+        propose = baseline.bind(schema, advise) if isinstance(baseline, Policy) else baseline.bind(schema)
+        return propose, baseline.last(schema), baseline.remembers(schema)
+    except GuardMisconfigured as error:
+        raise ConfigInvalid(f"baseline.{error}") from error
+
+
+def _doubts(config: Config, schema: Schema, manifest: Manifest) -> Doubts:
+    """The doubts about a version's answers; raises GuardMisconfigured."""
+    for i, one in enumerate(config.constraints):
+        if isinstance(one, Fresh) and config.guard_clock == "observed_at":
+            msg = f"{i}, {one.name!r}: needs guard_clock = 'service': by 'observed_at' no observation is ever old"
+            raise GuardMisconfigured(msg)
+    return Doubts.of(config.constraints, schema, manifest)
+
+
+def proven(config: Config, schema: Schema) -> None:
+    """Do what ``[proof]`` says; raises ConfigInvalid where the service may not serve."""
+    asked = config.proof
+    if asked.at_start == "off":
+        return
+    try:
+        verdict = prove(
+            schema,
+            config.constraints,
+            config.baseline.last_resort,
+            seconds=asked.seconds,
+            known_history=asked.history == "known",
+            notes=False,
+        )
+    except ProofUnavailable as error:
+        msg = f"proof.at_start: was {asked.at_start!r}, and {error}"
+        raise ConfigInvalid(msg) from error
+    told = _one_line(verdict.left)
+    if verdict.outcome == "proved":
+        _log.info("%s", told)
+    elif asked.at_start == "strict" or (asked.at_start == "refuse" and verdict.outcome == "counterexample"):
+        msg = f"constraints: {told}, expected it proved: proof.at_start is {asked.at_start!r}"
+        raise ConfigInvalid(msg)
+    else:
+        _log.warning("%s", told)
+
+
+def _one_line(answer: Answer) -> str:
+    """An answer in one line."""
+    return "; ".join(line.strip() for line in answer.lines())
+
+
+def warm_up(behaviour: Behaviour, engine: Engine) -> None:
+    """Decide the artefact's golden rows, by the policy and by the baseline; nothing is journalled or counted."""
+    for n in _SIZES:
+        observation, inputs, answer = engine.golden(n)
+        if engine.inline:
+            answer = engine.infer(inputs)
+        batch = _batch(engine, observation, answer)
+        for outcome in (answer.head, InferenceFailed()):
+            for record in decide(behaviour, batch, outcome):
+                encode_record(record)
+
+
+def _batch(engine: Engine, observation: np.ndarray, answer: ModelOutput) -> Batch:
+    rows = [
+        Request(
+            session=f"warm-up {i}",
+            observation=[],
+            previous=None,
+            begins=True,
+            feedback=None,
+            facts=None,
+            mask=None,
+            explore=True,
+            options=None,
+            at=0.0,
+            now=0.0,
+            observed_at=None,
+            arrived=0.0,
+            read=0.0,
+            deadline=0.0,
+            answer=_Nobody(),
+            entry=SessionState(None, None, History(known=True, since=0.0)),
+        )
+        for i in range(len(observation))
+    ]
+    return Batch(
+        rows=rows,
+        observation=observation,
+        version=engine.label,
+        digest=engine.digest,
+        track="stable",
+        track_probability=1.0,
+        seq=1,
+        ms=0,
+        generation=0,
+        may_explore=True,
+        infer_began=0.0,
+        infer_us=0,
+        spread=None if answer.spread is None else answer.spread.tolist(),
+    )
+
+
+class _Nobody:
+    """Waits for no outcome."""
+
+    def done(self) -> bool:
+        return True
+
+    def set_result(self, outcome: object, /) -> None:
+        raise asyncio.InvalidStateError(outcome)

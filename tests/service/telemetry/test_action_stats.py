@@ -3,7 +3,7 @@
 import pytest
 
 from export.spec import Discrete
-from service.telemetry.mix import action_stats_of
+from service.telemetry.stats import action_stats_of
 from tests.acting import BOUNDED, SWITCHES
 
 

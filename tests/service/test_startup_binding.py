@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from service.binding import bound
 from service.config import Config, ConfigInvalid
 from service.log.ids import make_keyring
+from service.startup import bound
 from tests.fakes import SCHEMA, manifest_of
 
 PID = {"kind": "pid", "of": "load", "target": 0.5, "ki": 1.0, "effect": {"up": 1, "down": -1, "hold": 0}}

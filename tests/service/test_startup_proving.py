@@ -39,7 +39,7 @@ def refused(folder: Path, constraints: Constraints, **proof: object) -> str:
 
 def said(caplog: pytest.LogCaptureFixture) -> Told:
     """What the log has of it."""
-    return [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "service.proving"]
+    return [(one.levelname, one.getMessage()) for one in caplog.records if one.name == "service.startup"]
 
 
 def test_nothing_is_proved_unless_it_is_asked_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
-import service.loading
+import service.startup
 from export.spec import Field, Fields
 from export.spec.signature import key_pair, sign
 from guards.baselines import Policy
 from guards.records import Schema
 from service.application import assemble
 from service.config import Config, ConfigInvalid
-from service.loading import advising, load_baseline
 from service.log.records import Writer
+from service.startup import advising, load_baseline
 from service.versions.engine import load_version
 from tests import acting, artefacts, ports
 from tests.fakes import context_of
@@ -291,7 +291,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 def test_one_that_is_too_slow_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is run while everybody else waits."""
-    monkeypatch.setattr(service.loading, "INLINE_BUDGET_S", 1e-7)
+    monkeypatch.setattr(service.startup, "INLINE_BUDGET_S", 1e-7)
 
     assert "demo-0 takes 0." in (told := refusal(tmp_path, OLDER))
     assert told.endswith(

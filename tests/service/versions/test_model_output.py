@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from service.versions.answered import ModelOutput
+from service.versions.engine import ModelOutput
 
 
 def told(rows: int) -> ModelOutput:
