@@ -29,30 +29,30 @@ class Deployment:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class FolderVerdict:
     """``ours`` is None while a folder has too little to tell; ``why`` is what speaks against it."""
 
     ours: bool | None
     why: str = ""
 
 
-def judge(folder: Path, deployment: Deployment) -> Verdict:
+def judge(folder: Path, deployment: Deployment) -> FolderVerdict:
     """Whether a folder is that of a writer of this service, by its first record and its first decision."""
     introduced = False
     for record, text in _lines(folder):
         if record.seq == 1 and isinstance(record, Writer):
             if why := _misfit(folder.name, record, deployment):
-                return Verdict(False, why)
+                return FolderVerdict(False, why)
             introduced = True
         if isinstance(record, Decision):
             try:
                 check_place(folder.name, Entry(record.ms, record.seq, text), record, deployment.place)
             except Stranger as error:
-                return Verdict(False, f"of its record {record.seq}, {error}")
-            return Verdict(True)
+                return FolderVerdict(False, f"of its record {record.seq}, {error}")
+            return FolderVerdict(True)
     if introduced:
-        return Verdict(True)
-    return Verdict(None, "it has neither a first record nor a decision to tell whose it is")
+        return FolderVerdict(True)
+    return FolderVerdict(None, "it has neither a first record nor a decision to tell whose it is")
 
 
 def _misfit(name: str, record: Writer, deployment: Deployment) -> str:
@@ -96,7 +96,7 @@ def aside_in(journal: Path) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
+class SizedSegment:
     """A file of the journal: its size, when it was last written (s), whether the store has all of it, and whether a
     writer still writes to it."""
 
@@ -107,11 +107,11 @@ class Segment:
     written: bool = False
 
 
-def to_give_up(here: list[Segment], bound: int) -> list[Segment]:
+def to_give_up(here: list[SizedSegment], bound: int) -> list[SizedSegment]:
     """Which segments go so that the rest takes no more than ``bound`` bytes: shipped ones first, oldest first, and none
     that is being written."""
     surplus = sum(segment.size for segment in here) - bound
-    found: list[Segment] = []
+    found: list[SizedSegment] = []
     finished = [segment for segment in here if not segment.written]
     for segment in sorted(finished, key=lambda one: (not one.shipped, one.written_at, one.path)):
         if surplus <= 0:
@@ -121,10 +121,10 @@ def to_give_up(here: list[Segment], bound: int) -> list[Segment]:
     return found
 
 
-def sized(path: Path, *, shipped: bool) -> Segment | None:
+def sized(path: Path, *, shipped: bool) -> SizedSegment | None:
     """A segment as it is now; None where it is gone."""
     try:
         told = os.stat(path)  # noqa: PTH116 - one call for both
     except FileNotFoundError:
         return None
-    return Segment(path, told.st_size, told.st_mtime, shipped)
+    return SizedSegment(path, told.st_size, told.st_mtime, shipped)

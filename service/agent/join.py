@@ -57,7 +57,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class JoinedBatch:
     """What to commit of a writer: its position moves from ``expected`` to ``new`` past ``items`` records.
 
     ``counts`` go to the ledger in the same transaction, so that each record counts once.
@@ -124,7 +124,7 @@ class Joiner:
         self._expire(now)
         self._now = now
 
-    def batches(self, limit: int = 256) -> Iterator[Batch]:
+    def batches(self, limit: int = 256) -> Iterator[JoinedBatch]:
         """What can be committed now, at most ``limit`` records each; be told ``committed`` before the next is taken."""
         for writer, outbox in self._outbox.items():
             while items := self._done(writer, outbox, limit):
@@ -134,9 +134,9 @@ class Joiner:
                 idle = not made and len(items) < limit and not self.order.has_ended(writer)
                 if idle and new.ms - expected.ms < IDLE_MS:
                     break
-                yield Batch(writer, expected, new, transitions, len(items), _counts(items, transitions))
+                yield JoinedBatch(writer, expected, new, transitions, len(items), _counts(items, transitions))
 
-    def committed(self, batch: Batch) -> None:
+    def committed(self, batch: JoinedBatch) -> None:
         """A batch is in the store."""
         outbox = self._outbox[batch.writer]
         for _ in range(batch.items):

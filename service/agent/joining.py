@@ -14,7 +14,7 @@ import msgspec
 
 from service.agent.backoff import Portion
 from service.agent.foreign import Notes, Stranger, record_of
-from service.agent.join import LAG_MS, SILENCE_MS, Batch, Joiner
+from service.agent.join import LAG_MS, SILENCE_MS, JoinedBatch, Joiner
 from service.agent.ledger import Joined
 from service.agent.order import Order
 from service.agent.stores import START, Entry, Position, Store, StoreFull, WriterState
@@ -57,7 +57,7 @@ class Joining:
         self._standby_until = 0.0
         self._counted: Counter[str] = Counter()
         # What was being committed when the store failed: it may or may not have been done.
-        self._doubt: Batch | None = None
+        self._doubt: JoinedBatch | None = None
         self._portion = Portion(COMMITTED)
         self._resting: dict[str, float] = {}
         self._notes = Notes(log, time.monotonic)
@@ -116,7 +116,7 @@ class Joining:
             self._done += batch.items
         return more
 
-    def _commit(self, joiner: Joiner, batch: Batch) -> None:
+    def _commit(self, joiner: Joiner, batch: JoinedBatch) -> None:
         joiner.committed(batch)
         self._counted.update(batch.counts)
 

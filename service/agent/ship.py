@@ -14,7 +14,7 @@ from pathlib import Path
 from service.agent.ages import Ages
 from service.agent.backoff import Portion
 from service.agent.counting import Retired
-from service.agent.folders import Segment, Verdict, aside_in, set_aside, sized, to_give_up
+from service.agent.folders import FolderVerdict, SizedSegment, aside_in, set_aside, sized, to_give_up
 from service.agent.foreign import Placing
 from service.agent.lane import Lane
 from service.agent.ledger import Journalled
@@ -51,7 +51,7 @@ class Shipper:
         *,
         retention: Retention,
         place: Placing,
-        judge: Callable[[Path], Verdict],
+        judge: Callable[[Path], FolderVerdict],
         wall: Callable[[], float],
         now: Callable[[], float],
         monotonic: Callable[[], float],
@@ -294,7 +294,7 @@ class Shipper:
         return f"<Shipper {len(self._lanes)} writers, {self.ledger()}>"
 
 
-def _sized(lane: Lane) -> list[Segment]:
+def _sized(lane: Lane) -> list[SizedSegment]:
     """A writer's segments, in order; what is being written may not go."""
     paths = segments(lane.folder)
     living = not lane.closed and lane.lifeless_since is None

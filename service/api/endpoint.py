@@ -33,14 +33,14 @@ _encode = msgspec.json.Encoder().encode
 _LATE = b',"late":true}'
 
 
-class Asked(NamedTuple):
+class PendingAnswer(NamedTuple):
     """What is to come of a body, and until when (s, monotonic) its answer is in time."""
 
     outcome: "asyncio.Future[Outcome]"
     deadline: float
 
 
-class Reply(NamedTuple):
+class EncodedAnswer(NamedTuple):
     """An outcome as it is written, before it is known whether it leaves in time; who decided, if somebody did."""
 
     status: int
@@ -75,10 +75,10 @@ class Endpoint:
         self._idempotency = idempotency or Idempotency()
         self._clock = clock
 
-    def ask(self, body: bytes | msgspec.Raw, arrived: float) -> Asked:
+    def ask(self, body: bytes | msgspec.Raw, arrived: float) -> PendingAnswer:
         """Have one body decided; raises RequestRefused where it cannot be."""
         answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        return Asked(answer, self.take(body, answer, arrived))
+        return PendingAnswer(answer, self.take(body, answer, arrived))
 
     def take(self, body: bytes | msgspec.Raw, waiter: Waiter, arrived: float) -> float:
         """Have one body decided for somebody who waits, and say until when (s, monotonic) the answer is in time.
@@ -112,22 +112,22 @@ class Endpoint:
         """The time (s, monotonic) that deadlines are of."""
         return self._clock()
 
-    def stamped(self, reply: Reply, deadline: float, now: float) -> bytes:
+    def stamped(self, reply: EncodedAnswer, deadline: float, now: float) -> bytes:
         """The body of a reply that leaves with others at ``now``: a decision that is late says so, and is counted."""
         if now <= deadline or reply.source is None:
             return reply.content
         self._late(reply.source)
         return reply.content[:-1] + _LATE
 
-    def written(self, outcome: Outcome) -> Reply:
+    def written(self, outcome: Outcome) -> EncodedAnswer:
         """An outcome that will leave with others; errors that no record tells of are counted here."""
         if isinstance(outcome, Decision):
-            return Reply(200, _encode(self.answer_of(outcome)), outcome.source)
+            return EncodedAnswer(200, _encode(self.answer_of(outcome)), outcome.source)
         if isinstance(outcome, Refused):
             outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
         else:
             self._refused(outcome)
-        return Reply(STATUS[outcome.code], outcome.body(), None)
+        return EncodedAnswer(STATUS[outcome.code], outcome.body(), None)
 
     def answer_of(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.asgi import arrived, read_body
 from service.api.decoding import RequestDecoder, decoded
-from service.api.endpoint import STATUS, Asked, Endpoint, Reply
+from service.api.endpoint import STATUS, EncodedAnswer, Endpoint, PendingAnswer
 from service.api.openapi import declared
 from service.api.schemas import Codec, FeedbackResult
 from service.config import Limits
@@ -128,7 +128,7 @@ async def _decided(parts: Parts, body: bytes, came: float) -> bytes:
         _refuse_repeated_keys(body, "$")
     if len(rows) > parts.limits.batch_rows:
         raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
-    endpoint, replies = parts.endpoint, list[tuple[Reply, float]]()
+    endpoint, replies = parts.endpoint, list[tuple[EncodedAnswer, float]]()
     for at in range(0, len(rows), CHUNK):
         waiting = [_attempted(parts, rows[i], came) for i in range(at, min(at + CHUNK, len(rows)))]
         for i, one in enumerate(waiting, start=at):
@@ -172,7 +172,7 @@ def _nothing_taken(results: list[FeedbackResult], *, many: bool) -> NothingTaken
     return NothingTaken(message, path, msgspec.json.encode(results))
 
 
-def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> Asked | RequestRefused:
+def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> PendingAnswer | RequestRefused:
     """A row of a batch on its way, or its own error: other rows are not harmed by it."""
     body = bytes(row)
     try:

@@ -31,7 +31,7 @@ _WRITER = re.compile(r"[0-9a-f]{16}")
 _CHECK_EVERY = 256
 
 
-class Asked(NamedTuple):
+class KnownRequest(NamedTuple):
     """A request id with a digest of its body, where its decision stands, and how long ago (s) that was made."""
 
     session: str
@@ -52,7 +52,7 @@ class Index:
     found: dict[str, Refs] = field(default_factory=dict)
     deeper: set[str] = field(default_factory=set)
     ended: list[str] = field(default_factory=list)
-    asked: list[Asked] = field(default_factory=list)
+    asked: list[KnownRequest] = field(default_factory=list)
 
     @property
     def full(self) -> bool:
@@ -75,7 +75,7 @@ class Index:
         """Take in a request id of a decision that was made so long ago (s)."""
         options = seen.options
         if options is not None and options.request_id and options.request_digest and ago < KEPT_S:
-            self.asked.append(Asked(seen.session, options.request_id, options.request_digest, ref, ago))
+            self.asked.append(KnownRequest(seen.session, options.request_id, options.request_digest, ref, ago))
 
     def block(self, session: str) -> None:
         """A decision that is not gone on from: what the session was before it does not count any more."""

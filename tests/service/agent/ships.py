@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from service.agent.folders import Verdict
+from service.agent.folders import FolderVerdict
 from service.agent.ship import Shipper
 from service.agent.stores import START, Store, StoreUnavailable
 from service.config import Retention
@@ -29,7 +29,7 @@ def shipper(
     clock: Callable[[], float],
     retain_s: float = 900.0,
     *,
-    judge: Callable[[Path], Verdict] = lambda _: Verdict(True),
+    judge: Callable[[Path], FolderVerdict] = lambda _: FolderVerdict(True),
     **retention: Any,
 ) -> Shipper:
     """A shipper with one clock for all, that takes every folder for a writer's unless ``judge`` says otherwise."""

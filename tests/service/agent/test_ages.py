@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.agent.ages import Ages
-from service.agent.folders import Verdict
+from service.agent.folders import FolderVerdict
 from service.agent.ship import Shipper
 from service.agent.stores.sqlite import SqliteStore
 from service.clock import Clock
@@ -109,7 +109,7 @@ async def test_f99_the_journal_is_kept_as_long_as_it_says_over_a_step(tmp_path: 
         tmp_path / "journal",
         retention=Retention(journal_seconds=100.0),
         place=KEYRING.place,
-        judge=lambda _: Verdict(True),
+        judge=lambda _: FolderVerdict(True),
         wall=lambda: hands.wall,
         now=Clock(lambda: hands.wall, lambda: hands.passed).now,
         monotonic=lambda: hands.passed,

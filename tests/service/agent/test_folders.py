@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from service.agent.folders import ASIDE, Deployment, Segment, Verdict, judge, to_give_up
+from service.agent.folders import ASIDE, Deployment, FolderVerdict, SizedSegment, judge, to_give_up
 from service.agent.ship import DEAD_AFTER_S, Shipper
 from service.agent.stores import Position, Store, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
@@ -24,7 +24,7 @@ from tests.service.agent.test_joining import settle as join_all
 DEPLOYMENT = Deployment("svc", KEYRING.fingerprint, KEYRING.place)
 
 
-def judged(folder: Path) -> Verdict:
+def judged(folder: Path) -> FolderVerdict:
     """Whether a folder is one of the tests' service."""
     return judge(folder, DEPLOYMENT)
 
@@ -224,7 +224,7 @@ class TestRoom:
 
     def test_shipped_goes_first_then_the_oldest_and_never_what_is_written(self, tmp_path: Path) -> None:
         """As much as has to, and no more."""
-        one = Segment(tmp_path / "1", 100, 1.0, shipped=False)
+        one = SizedSegment(tmp_path / "1", 100, 1.0, shipped=False)
         two = replace(one, path=tmp_path / "2", written_at=2.0, shipped=True)
         three = replace(one, path=tmp_path / "3", written_at=3.0)
         four = replace(one, path=tmp_path / "4", written_at=0.0, written=True)
