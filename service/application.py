@@ -156,7 +156,7 @@ class Application:
         }
 
     def report(self) -> dict[str, Any]:
-        """The report with what the tally does not know."""
+        """The report with what the statistics do not know."""
         told = {
             "policy": self.config.name,
             "version": self.engine.label,
@@ -205,7 +205,7 @@ class Application:
     def labelled(self) -> list[Labelled]:
         """What the metrics show of each rung and each version."""
         shift = time.time() - time.monotonic()
-        fallback_probe = {rung: shift + at for rung, at in self.fallback_probe.last_success.items() if at is not None}
+        worked = {rung: shift + at for rung, at in self.fallback_probe.last_success.items() if at is not None}
         is_open = {
             label: float(one["phase"] != "closed") for label, one in self.breakers.to_json(time.monotonic()).items()
         }
@@ -214,7 +214,7 @@ class Application:
                 "rung_last_success_timestamp_seconds",
                 "When a rung below the policy last worked",
                 "rung",
-                fallback_probe,
+                worked,
             ),
             Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
             Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
@@ -336,7 +336,7 @@ def _journal(config: Config, folder: Path) -> Journal:
 
 
 def _observing(stats: Stats, fallback_probe: FallbackProbe) -> Callable[[Committed], None]:
-    """What is done with a flight that was answered."""
+    """What is done with a batch that was committed."""
 
     def observe(committed: Committed) -> None:
         now = time.monotonic()

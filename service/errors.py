@@ -1,6 +1,6 @@
 """What a request is answered with when it cannot be: one error with a code, the path in the body, and a sentence.
 
-HTTP status codes are given by ``app.py`` and ``edge.py`` alone, from the code.
+HTTP status codes are given in ``service/api/`` alone, from the code.
 """
 
 from typing import ClassVar

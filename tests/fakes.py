@@ -92,7 +92,7 @@ def asked(**changes: Any) -> Request:
 
 
 def batch_of(rows: Sequence[Request], **changes: Any) -> Batch:
-    """A flight of these requests that may explore, with some of it changed."""
+    """A batch of these requests that may explore, with some of it changed."""
     plain: dict[str, Any] = {
         "rows": rows,
         "observation": np.array([row.observation for row in rows], dtype=np.float64),

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -117,6 +118,33 @@ def test_every_package_folder_is_listed() -> None:
     }
 
     assert set(PROJECT["tool"]["setuptools"]["packages"]) == inside
+
+
+@pytest.mark.parametrize(
+    ("covered", "passes"),
+    [("whole.py", True), ("whole.py half.py", False), ("gone/* whole.py", False), ("whole.py gone.py", False)],
+)
+def test_what_has_to_be_covered_is_there_and_is_covered(tmp_path: Path, covered: str, passes: bool) -> None:
+    """Of several patterns one that matches no file fails, though the others are covered whole."""
+    (tmp_path / "whole.py").write_text("x = 1\n")
+    (tmp_path / "half.py").write_text("if not __name__:\n    x = 2\n")
+    (tmp_path / "run.py").write_text("import half\nimport whole\n")
+    environment = {"PATH": os.environ["PATH"]}
+    command = [sys.executable, "-m", "coverage", "run", "--branch", "--source=.", "run.py"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True)
+
+    command = ["make", "-f", str(ROOT / "Makefile"), "covered", f"DEV={sys.executable}", f"COVERED={covered}"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True)
+
+    assert (done.returncode == 0) == passes, done.stdout + done.stderr
+
+
+def test_the_makefile_names_what_there_is_to_cover() -> None:
+    """Every pattern of what the tests cover whole matches a file of the tree."""
+    (covered,) = re.findall(r"^COVERED = (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+
+    assert "service/decision/decide.py" in covered.split()
+    assert all(list(ROOT.glob(pattern)) for pattern in covered.split())
 
 
 def test_serving_installs_no_training_library() -> None:

@@ -1,7 +1,7 @@
-"""The edge: takes ``POST /act`` itself, before the framework, and gives everything else to the app.
+"""The ASGI side: takes ``POST /act`` itself, before the framework, and gives everything else to the app.
 
 A framework's route costs several times what a decision does, so here is only what HTTP asks for: media type, size, time
-to arrive, status and length. What the bytes mean is the intake's to say.
+to arrive, status and length. What the bytes mean is the decoder's to say.
 """
 
 import asyncio

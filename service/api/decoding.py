@@ -1,4 +1,4 @@
-"""The intake: bytes of a request's body in, a checked request or one clear error out. Nothing is echoed."""
+"""Decoding: bytes of a request's body in, a checked request or one clear error out. Nothing is echoed."""
 
 import hashlib
 import re

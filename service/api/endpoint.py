@@ -1,4 +1,4 @@
-"""The desk: has a body decided, and says what the outcome is called on the wire."""
+"""The endpoint: has a body decided, and says what the outcome is called on the wire."""
 
 import asyncio
 import time

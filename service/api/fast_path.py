@@ -1,6 +1,6 @@
-"""The wire protocol: ``POST /act`` straight from the HTTP parser to the desk, everything else to uvicorn.
+"""The fast path: ``POST /act`` straight from the HTTP parser to the endpoint, everything else to uvicorn.
 
-The ASGI edge answers ``/act`` under any server. Under ours, most of what a decision costs would be the ASGI machinery
+The ASGI side answers ``/act`` under any server. Under ours, most of what a decision costs would be the ASGI machinery
 itself (a scope, a task and an event a request, two messages to answer), so this subclass of uvicorn's protocol leaves
 it out for the one call that is hot. Pipelined requests and ``Expect: 100-continue`` take the ASGI way. See
 docs/decisions/0001-act-below-asgi.md.

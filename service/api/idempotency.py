@@ -1,4 +1,4 @@
-"""Repeats: one decision per request id for a minute, however often it is asked, also over a restart."""
+"""Idempotency: one decision per request id for a minute, however often it is asked, also over a restart."""
 
 import asyncio
 import hashlib

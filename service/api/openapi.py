@@ -62,7 +62,7 @@ _BATCH = ("400", "408", "413", "415", "422")
 
 
 def _name(act: dict[str, Any], outcome: dict[str, Any], codec: Codec) -> None:
-    """Say which actions and facts there are: the decoder leaves that to the intake, which knows them by name."""
+    """Say which actions and facts there are: the decoder leaves that to ``decoding.py``, which knows them by name."""
     allowed, executed, _ = codec.actions.schemas()
     facts = {"type": "object", "properties": {name: {"type": "number"} for name in codec.schema.facts}}
     properties = act["properties"]

@@ -1,4 +1,4 @@
-"""The HTTP face: an ordinary FastAPI app, whose schema also declares ``/act``, which the edge answers before it."""
+"""The HTTP face: an ordinary FastAPI app, whose schema also declares ``/act``, which ``asgi.py`` answers before it."""
 
 import asyncio
 import json

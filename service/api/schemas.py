@@ -1,4 +1,4 @@
-"""The wire: what requests and answers look like, built once from the pinned schema."""
+"""The schemas: what requests and answers look like, built once from the pinned schema."""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal

@@ -39,7 +39,7 @@ class Request(Struct, kw_only=True):
     seconds of the monotonic clock: ``arrived`` is when its first byte came, ``read`` when all of it was here and
     decoded, which is also ``at``. ``now`` is what the guards go by: ``at``, or the caller's ``observed_at`` where the
     configuration says so (``timed``). ``feedback`` still lacks its place in the log, and its decision where that is the
-    one before; ``report`` is what is remembered of such. ``entry`` is found when its wave departs, ``left`` is where
+    one before; ``report`` is what is remembered of such. ``entry`` is found when its batch is made, ``after`` is where
     its decision left the session, once that is in the journal.
     """
 
@@ -111,7 +111,7 @@ class Batch(Struct, frozen=True, kw_only=True):
 
     ``observation[N, ...]`` are their observations; ``departed`` (s, monotonic) is when inference began. ``spread`` and
     ``memory`` are a number and what the memory was before the step for each row, where the policy has them. Where the
-    flight is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none.
+    batch is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none.
     """
 
     rows: Sequence[Request]
@@ -185,7 +185,7 @@ class Choice:
 
 
 class Committed(Struct, frozen=True, kw_only=True, eq=False):
-    """A decided flight for whoever counts: its records and requests, in the same order, and its feedback."""
+    """A batch that was committed, for whoever counts: its records and requests, in the same order, and its feedback."""
 
     version: str
     records: Sequence[Decision | Refused]

@@ -1,7 +1,7 @@
-"""The turn: requests that arrive in the same turn of the event loop are decided as one batch.
+"""The batcher: requests that arrive in the same turn of the event loop are decided as one batch.
 
-A turn is split into waves with at most one row a session, so that the second row of a session sees the first in its
-history, and a wave into flights, one a version. A fast version's flight is inferred and landed at once; a slow one's
+A batch has at most one row a session, so that the second row of a session sees the first in its history, and is of one
+version. A fast version's batch is inferred and committed at once; a slow one's
 goes to the pool, and its sessions' next rows wait for it.
 """
 
@@ -65,7 +65,7 @@ class Batcher:
         self._pending.append(request)
 
     def flush(self) -> None:
-        """Decide what is pending, wave by wave."""
+        """Decide what is pending, at most one row a session at a time."""
         rows, self._pending = self._pending, []
         while rows:
             batch: dict[str, Request] = {}
@@ -82,7 +82,7 @@ class Batcher:
             rows = later
 
     def _route(self, batch: list[Request]) -> None:
-        """One flight per version."""
+        """Make one batch per version."""
         batches: dict[str, tuple[Assignment, list[Request]]] = {}
         for request in batch:
             if self._enter(request):
@@ -92,7 +92,7 @@ class Batcher:
             try:
                 self._run(requests, assignment)
             except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-                _log.exception("a flight of %d requests could not depart", len(requests))
+                _log.exception("a batch of %d requests could not be run", len(requests))
                 for request in requests:
                     request.settle(InternalFault("the service has a fault, which is in its log"))
                 self._free([request.session for request in requests])
@@ -110,7 +110,7 @@ class Batcher:
             self._probe(requests, assignment, engine, due=due)
 
     def _ask(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
-        """Infer here, or on the pool with the sessions busy until it lands."""
+        """Infer here, or on the pool with the sessions busy until it is committed."""
         requests = self._in_time(requests, assignment, engine)
         if not requests:
             return
@@ -211,7 +211,7 @@ class Batcher:
         inputs: Inputs,
         commit: CommitRows,
     ) -> Reasons:
-        """Infer here and now, and land; rows that are late by then take the baseline. Gives what came of the rows."""
+        """Infer here and now, and commit; rows that are late by then take the baseline. Gives what came of the rows."""
         infer_began = self._clock()
         answer: ModelOutput | PolicyUnavailable
         try:
@@ -237,7 +237,7 @@ class Batcher:
         self._breakers.probed(version, reasons, self._clock())
 
     def _free(self, sessions: list[str]) -> None:
-        """Sessions whose rows have landed: what came behind them is next."""
+        """Sessions whose rows are committed: what came behind them is next."""
         waiting = [request for session in sessions for request in self._behind.pop(session, ())]
         if waiting:
             if not self._pending:

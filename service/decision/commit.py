@@ -1,4 +1,4 @@
-"""Landing: a flight is decided, journalled, remembered and answered, in this order, without a pause between.
+"""The commit: a batch is decided, journalled, remembered and answered, in this order, without a pause between.
 
 The ids' sequence numbers are taken from the journal at the start and used by the append at the end; nothing else can
 come between, because nothing here awaits. While nothing can be written, nothing is decided; or, where the configuration
@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 
 
 class Committer:
-    """Decides flights and makes them durable. One a process: it owns the journal."""
+    """Decides batches and makes them durable. One a process: it owns the journal."""
 
     def __init__(
         self,
@@ -85,7 +85,7 @@ class Committer:
             return self._commit(requests, assignment, engine, observation, answer, infer_began)
         except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
             # A fault of ours must not leave anybody waiting. What was answered before it stays answered.
-            _log.exception("a flight of %d requests failed", len(requests))
+            _log.exception("a batch of %d requests failed", len(requests))
             for request in requests:
                 request.settle(InternalFault("the service has a fault, which is in its log"))
             return []
@@ -159,7 +159,7 @@ class Committer:
         answer: ModelOutput | PolicyUnavailable,
         infer_began: float,
     ) -> Batch:
-        """The requests as the next flight in the log, behind the feedback that came with them."""
+        """The requests as the next batch in the log, behind the feedback that came with them."""
         journal, began = self._journal, self._clock()
         return Batch(
             rows=requests,
@@ -182,7 +182,7 @@ class Committer:
         return decide(self._behaviour, batch, answer.head if isinstance(answer, ModelOutput) else answer)
 
     def _append(self, feedback: list[Feedback], records: list[Decision | Refused], ms: int) -> int:
-        """Journal a flight; how many of its decisions are in the journal. Feedback that is not is taken out."""
+        """Journal a batch; how many of its decisions are in the journal. Feedback that is not is taken out."""
         try:
             self._journal.append([encode_record(record) for record in (*feedback, *records)], ms)
         except JournalUnavailable as error:
@@ -199,7 +199,7 @@ class Committer:
         return len(records)
 
     def _answer_unlogged(self, batch: Batch, answer: ModelOutput | PolicyUnavailable, kept: int, untold: int) -> None:
-        """Answer rows of a flight that are not in the journal, from ``kept`` on: that they were not decided, or by what
+        """Answer rows of a batch that are not in the journal, from ``kept`` on: that they were not decided, or by what
         is decided beside the log, without the ``untold`` feedback that came along."""
         requests = list(batch.rows[kept:])
         if not self._serves_unlogged or batch.track != "stable":
@@ -278,7 +278,7 @@ class Committer:
                 request.after = after
 
     def _queue(self, committed: Committed) -> None:
-        """Answer a flight once it is as durable as it will be said to be."""
+        """Answer a batch once it is as durable as it will be said to be."""
         if self._sync_queue is not None:
             self._sync_queue.add(
                 partial(self._answer, committed),
@@ -310,7 +310,7 @@ class Committer:
 
 
 def advanced(behaviour: Behaviour, batch: Batch, records: Sequence[Decision | Refused]) -> dict[int, History]:
-    """The history after each decision, by row; ``records`` are of the flight's first rows."""
+    """The history after each decision, by row; ``records`` are of the batch's first rows."""
     shield, histories = behaviour.shield, dict[int, History]()
     weights = weights_of(behaviour, batch, records) if shield.weighs else {}
     for i, (row, record) in enumerate(zip(batch.rows, records, strict=False)):

@@ -1,6 +1,6 @@
 """The path of a decision, from a batch of requests and a policy's head to records that can be recomputed.
 
-Read this page first. It has no I/O: the turn (``turn.py``) infers before it and journals after it.
+Read this page first. It has no I/O: ``batcher.py`` infers before it and ``commit.py`` journals after it.
 
     guard     context → allowed[N, W]: a truth for every choice there is; doubts about the policy's answer
     explore   head + allowed → a proposal, an action, its probability
@@ -29,7 +29,7 @@ from service.log.records import Decision, Refused
 
 
 def decide(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
-    """Decide a flight: ``head[N, H]`` as the network gave it, or why there is none; one record a row."""
+    """Decide a batch: ``head[N, H]`` as the network gave it, or why there is none; one record a row."""
     context = context_of(behaviour, batch.rows, batch.observation)
     ruling = behaviour.shield.judge(context)
     bodies = _bodies(behaviour, batch)
@@ -103,7 +103,7 @@ def _explore(
     choice = Choice.nothing(len(bodies), behaviour.shield.domain.nothing, why)
     left = [i for i in range(len(bodies)) if i not in why]
     if left:
-        # The rows that are left are a flight of their own, whose choices are put back in place.
+        # The rows that are left are a batch of their own, whose choices are put back in place.
         part = _explore(
             behaviour,
             msgspec.structs.replace(batch, rows=[batch.rows[i] for i in left]),

@@ -111,7 +111,7 @@ class Retracted:
     def take_back(
         self, requests: Sequence[Request], records: Sequence[Decision | Refused], feedback: Sequence[Feedback]
     ) -> None:
-        """Take back a flight, with the feedback that came along, and answer that it was not made."""
+        """Take back a batch, with the feedback that came along, and answer that it was not made."""
         for request, record in zip(requests, records, strict=True):
             if isinstance(record, Decision):
                 self._sessions.take_back(request.session, record.id)
@@ -124,7 +124,7 @@ class Retracted:
     def without(
         self, requests: list[Request], observation: np.ndarray, answer: ModelOutput | PolicyUnavailable
     ) -> tuple[list[Request], np.ndarray, ModelOutput | PolicyUnavailable]:
-        """A flight without the rows that would go on from one of them, because they were being inferred meanwhile."""
+        """A batch without the rows that would go on from one of them, because they were being inferred meanwhile."""
         left = []
         for i, request in enumerate(requests):
             if request.entry is not None and request.entry.decision_id in self._known:

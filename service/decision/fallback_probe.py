@@ -1,4 +1,4 @@
-"""Rungs: what the ladder has below the policy, tried beside live traffic: a fallback that is never exercised is none.
+"""The fallback probe: what is below the policy, tried beside live traffic: a fallback that is never exercised is none.
 
 Of every thousand places in the log one is drawn, with the deployment's key; the decision in it is put to the baseline
 and the last resort as well, after it was answered. So is one where nothing was tried for half the time in which a rung
@@ -39,7 +39,7 @@ class FallbackProbe:
         self.last_success: dict[str, float | None] = dict.fromkeys(names)
 
     def committed(self, committed: Committed, now: float) -> None:
-        """Take in what a flight shows of the rungs, and put the row to them that is drawn."""
+        """Take in what a batch shows of the rungs, and put the row to them that is drawn."""
         records = committed.records
         if not records:
             return

@@ -1,4 +1,4 @@
-"""The account of a flight: one record a row, with all that it takes to decide the row again."""
+"""The records of a batch: one record a row, with all that it takes to decide the row again."""
 
 from collections.abc import Iterator, Sequence
 from itertools import starmap
@@ -114,7 +114,7 @@ def _rows(
     if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT:
         heads = packed_rows(head)
     rows = zip(
-        # The turn finds what a row continues before the flight departs: there is one for each.
+        # The batcher finds what a row continues before its batch is run: there is one for each.
         [row.entry for row in batch.rows if row.entry is not None],
         bodies,
         domain.told(choice.action),

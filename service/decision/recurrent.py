@@ -1,4 +1,4 @@
-"""Memories: what recurrent policies carry from step to step, on its way into a run, out of it and into the record.
+"""Recurrent state: what a policy carries from step to step, on its way into a run, out of it and into the record.
 
 A memory is known where an episode starts, and after a step that the same version was run for. Nobody makes one up: a
 row whose memory is not here falls back, until an episode starts.

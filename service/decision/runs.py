@@ -1,4 +1,4 @@
-"""Flights on the pool: a slow model's rows wait for it each until its own deadline, and no longer."""
+"""Runs on the pool: a slow model's rows wait for it each until its own deadline, and no longer."""
 
 import asyncio
 import time
@@ -31,7 +31,7 @@ class CommitRows(Protocol):
 
 @dataclass(slots=True)
 class _Waiting:
-    """Rows that wait for a run: ``waiting`` maps the row of the run to its request, ``fates`` are of who left."""
+    """Rows that wait for a run: ``waiting`` maps the row of the run to its request, ``reasons`` are of who left."""
 
     waiting: dict[int, Request]
     assignment: Assignment
@@ -54,7 +54,7 @@ class Runs:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``freed`` is told of the sessions whose rows have landed, ``over`` of a version's run that all have left."""
+        """``freed`` is told of sessions whose rows are committed, ``over`` of a version's run that all have left."""
         self._commit = commit
         self._freed = freed
         self._over = over
@@ -72,55 +72,55 @@ class Runs:
     ) -> None:
         """Start a run for the requests."""
         loop = asyncio.get_running_loop()
-        waiting_rows = _Waiting(dict(enumerate(requests)), assignment, engine, observation, infer_began)
+        rows_waiting = _Waiting(dict(enumerate(requests)), assignment, engine, observation, infer_began)
         self._running += 1
 
         def done(_: object) -> None:
-            loop.call_soon_threadsafe(self._finish, waiting_rows)
+            loop.call_soon_threadsafe(self._finish, rows_waiting)
 
-        waiting_rows.run = engine.start(inputs, done)
-        self._watch(waiting_rows)
+        rows_waiting.run = engine.start(inputs, done)
+        self._watch(rows_waiting)
 
-    def _watch(self, waiting_rows: _Waiting) -> None:
+    def _watch(self, rows_waiting: _Waiting) -> None:
         """Wake at the earliest deadline of those who wait."""
-        earliest = min(request.deadline for request in waiting_rows.waiting.values())
+        earliest = min(request.deadline for request in rows_waiting.waiting.values())
         delay = max(0.0, earliest - self._clock())
-        waiting_rows.timer = asyncio.get_running_loop().call_later(delay, self._expire, waiting_rows)
+        rows_waiting.timer = asyncio.get_running_loop().call_later(delay, self._expire, rows_waiting)
 
-    def _expire(self, waiting_rows: _Waiting) -> None:
+    def _expire(self, rows_waiting: _Waiting) -> None:
         """Rows past their deadline take the baseline alone; with the last of them the run is stopped."""
         now = self._clock()
-        late = [i for i, request in waiting_rows.waiting.items() if request.deadline <= now]
+        late = [i for i, request in rows_waiting.waiting.items() if request.deadline <= now]
         if late:
-            self._take(waiting_rows, late, DeadlineExceeded())
-        if waiting_rows.waiting:
-            self._watch(waiting_rows)
-        elif waiting_rows.run is not None:
-            waiting_rows.run.terminate()
+            self._take(rows_waiting, late, DeadlineExceeded())
+        if rows_waiting.waiting:
+            self._watch(rows_waiting)
+        elif rows_waiting.run is not None:
+            rows_waiting.run.terminate()
 
-    def _finish(self, waiting_rows: _Waiting) -> None:
-        """The run ended, well or not: land whoever still waits for it."""
+    def _finish(self, rows_waiting: _Waiting) -> None:
+        """The run ended, well or not: commit whoever still waits for it."""
         self._running -= 1
-        if waiting_rows.timer is not None:
-            waiting_rows.timer.cancel()
-        if not waiting_rows.waiting or waiting_rows.run is None:
+        if rows_waiting.timer is not None:
+            rows_waiting.timer.cancel()
+        if not rows_waiting.waiting or rows_waiting.run is None:
             return
-        rows = list(waiting_rows.waiting)
-        error = waiting_rows.run.future.exception()
+        rows = list(rows_waiting.waiting)
+        error = rows_waiting.run.future.exception()
         if error is None:
-            self._take(waiting_rows, rows, waiting_rows.run.future.result().rows(rows))
+            self._take(rows_waiting, rows, rows_waiting.run.future.result().rows(rows))
         else:
             why = error if isinstance(error, PolicyUnavailable) else InferenceFailed(type(error).__name__)
-            self._take(waiting_rows, rows, why)
+            self._take(rows_waiting, rows, why)
 
-    def _take(self, waiting_rows: _Waiting, rows: list[int], answer: ModelOutput | PolicyUnavailable) -> None:
-        requests = [waiting_rows.waiting.pop(i) for i in rows]
-        observation = waiting_rows.observation[rows]
-        waiting_rows.reasons += self._commit(
-            requests, waiting_rows.assignment, waiting_rows.engine, observation, answer, waiting_rows.infer_began
+    def _take(self, rows_waiting: _Waiting, rows: list[int], answer: ModelOutput | PolicyUnavailable) -> None:
+        requests = [rows_waiting.waiting.pop(i) for i in rows]
+        observation = rows_waiting.observation[rows]
+        rows_waiting.reasons += self._commit(
+            requests, rows_waiting.assignment, rows_waiting.engine, observation, answer, rows_waiting.infer_began
         )
-        if not waiting_rows.waiting:
-            self._over(waiting_rows.assignment.version, waiting_rows.reasons)
+        if not rows_waiting.waiting:
+            self._over(rows_waiting.assignment.version, rows_waiting.reasons)
         self._freed([request.session for request in requests])
 
     def __repr__(self) -> str:

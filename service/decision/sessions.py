@@ -60,20 +60,20 @@ class SessionState(Struct, frozen=True):
 
 
 class Earlier(Protocol):
-    """Sessions of processes before this one, whose moments are found when they are asked for."""
+    """Sessions of processes before this one, whose states are found when they are asked for."""
 
     def __len__(self) -> int:
         """How many sessions are left there."""
 
     def take(self, session: str) -> "tuple[SessionState, ...]":
-        """Take the last moments of a session, oldest first, out of it; none where it has none."""
+        """Take the last states of a session, oldest first, out of it; none where it has none."""
 
     def drop(self, session: str | None = None) -> None:
         """Forget a session, if it is there; without a name the one used longest ago."""
 
 
 class Sessions:
-    """The last moments of each session, newest last; the session used longest ago leaves first.
+    """The last states of each session, newest last; the session used longest ago leaves first.
 
     Beside them, the decisions that are told to have ended their episodes, as many as there may be sessions: whoever
     continues one of them begins an episode.
@@ -129,7 +129,7 @@ class Sessions:
         return self._seen(session, previous, now)
 
     def _of(self, session: str) -> tuple[SessionState, ...]:
-        """The session's last moments, of this process or of one before it."""
+        """The session's last states, of this process or of one before it."""
         states = self._states.get(session, ())
         if states or self._earlier is None:
             return states

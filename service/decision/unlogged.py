@@ -34,7 +34,7 @@ class Unlogged:
     def decide(
         self, batch: Batch, answer: ModelOutput | PolicyUnavailable, spread: Sequence[float | None] | None
     ) -> list[Decision | Refused]:
-        """Decide a flight beside the log.
+        """Decide a batch beside the log.
 
         What a session's history is after that nobody can work out from the log: it is not known, nor is its memory.
         """

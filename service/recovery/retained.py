@@ -65,7 +65,7 @@ class _Made(NamedTuple):
 
 
 class Reader:
-    """Turns lines of the logs into moments of sessions.
+    """Turns lines of the logs into states of sessions.
 
     ``unreadable`` counts lines that were not there any more, ``memories_lost`` decisions whose step a policy could not
     be run for again; where it does not ``relive``, it is not run.
@@ -99,7 +99,7 @@ class Reader:
         return None if made is None else made.record
 
     def states(self, sessions: Sequence[Refs]) -> list[tuple[SessionState, ...]]:
-        """The last moments of some sessions, oldest first; none of one whose last decision cannot be read any more."""
+        """The last states of some sessions, oldest first; none of one whose last decision cannot be read any more."""
         try:
             return self._states(sessions)
         except Exception:  # noqa: BLE001 - whatever a log has in it, whoever asks is answered
@@ -190,7 +190,7 @@ class RetainedSessions:
         return len(self._refs) + len(self._built)
 
     def take(self, session: str) -> tuple[SessionState, ...]:
-        """Take the last moments of a session, oldest first, out of it; none where it has none."""
+        """Take the last states of a session, oldest first, out of it; none where it has none."""
         built = self._built.pop(session, None)
         if built is not None:
             return built

@@ -1,4 +1,4 @@
-"""A sketch of a latency distribution: counts in buckets that grow by 2 %, so that every quantile is within 1 %.
+"""A histogram of a latency distribution: counts in buckets that grow by 2 %, so that every quantile is within 1 %.
 
 The arithmetic is that of DDSketch (Masson, Rim, Lee, VLDB 2019) over a fixed range of microseconds.
 """
@@ -42,7 +42,7 @@ class Histogram:
         return 2.0 * _GROWTH**bucket / (1.0 + 1.0 / _GROWTH)
 
     def up_to_us(self, bounds: Sequence[float]) -> list[int]:
-        """How many durations were at most each of the ascending bounds (µs), within the sketch's 2 %."""
+        """How many durations were at most each of the ascending bounds (µs), within the histogram's 2 %."""
         found, seen, bucket = [], 0, 0
         for bound in bounds:
             top = min(int(math.log(bound) * _SCALE), _BUCKETS - 1)

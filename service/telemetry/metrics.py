@@ -1,4 +1,4 @@
-"""Metrics: the tally as Prometheus reads it. The home of prometheus_client; nothing here counts."""
+"""Metrics: the statistics as Prometheus reads it. The home of prometheus_client; nothing here counts."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -24,7 +24,7 @@ class Labelled(NamedTuple):
 
 
 class Exposition(Collector):
-    """Reads the tally at each scrape."""
+    """Reads the statistics at each scrape."""
 
     def __init__(
         self,

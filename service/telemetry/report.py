@@ -1,4 +1,4 @@
-"""The report: the tally for people and scripts, as one JSON document."""
+"""The report: the statistics for people and scripts, as one JSON document."""
 
 from collections import Counter, defaultdict
 from typing import Any

@@ -28,10 +28,10 @@ class ActionStats(Protocol):
         """What decisions counted by this action, or by none, are called: a name out of few."""
 
     def count(self, actions: Sequence[Action]) -> None:
-        """Count executed actions that the tally's cells do not tell apart."""
+        """Count executed actions that the cells do not tell apart."""
 
     def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:
-        """The mix, given how many decisions have each label."""
+        """What was executed, given how many decisions have each label."""
 
 
 class DiscreteActionStats:
@@ -99,7 +99,7 @@ class BoxActionStats:
 
 
 def action_stats_of(space: ActionSpace) -> ActionStats:
-    """The mix of a space, of which nothing was done yet."""
+    """The statistics of a space, of which nothing was done yet."""
     if isinstance(space, Discrete):
         return DiscreteActionStats(space)
     return MultiDiscreteActionStats(space) if isinstance(space, MultiDiscrete) else BoxActionStats(space)
@@ -124,7 +124,7 @@ class Cell(NamedTuple):
 # Attributes of a decision in the order of a cell's labels.
 _labels = attrgetter(*Cell._fields)
 _labels_but_action = attrgetter(*(name for name in Cell._fields if name != "action"))
-# Flights that are counted together: counting one at a time, between socket calls, costs several times as much, and
+# Batches that are counted together: counting one at a time, between socket calls, costs several times as much, and
 # keeping many more would push what decisions need out of the processor's cache.
 _BACKLOG = 32
 
@@ -152,7 +152,7 @@ class Stats:
         self._backlog: list[tuple[Committed, float]] = []
 
     def committed(self, committed: Committed, now: float) -> None:
-        """Count a flight whose answers are on their way, soon; ``now`` in seconds, monotonic."""
+        """Count a batch whose answers are on their way, soon; ``now`` in seconds, monotonic."""
         self._backlog.append((committed, now))
         if len(self._backlog) >= _BACKLOG:
             self.catch_up()
@@ -166,7 +166,7 @@ class Stats:
         self.late[source] += 1
 
     def catch_up(self) -> None:
-        """Count what has landed since the last time."""
+        """Count what was committed since the last time."""
         backlog, self._backlog = self._backlog, []
         self.batches += len(backlog)
         by_version: defaultdict[str, list[tuple[Committed, float]]] = defaultdict(list)
@@ -178,7 +178,7 @@ class Stats:
             self._count_strays(np.concatenate([committed.observation for committed, _ in backlog]))
 
     def _count(self, version: str, batches: list[tuple[Committed, float]]) -> None:
-        """Count flights of one version."""
+        """Count batches of one version."""
         records = [record for committed, _ in batches for record in committed.records]
         is_made = np.array([type(record) is Decision for record in records], dtype=np.bool_)
         made = [record for record in records if isinstance(record, Decision)]

@@ -1,4 +1,4 @@
-"""Breakers: one for each version, fed with what comes of its flights; while it is open, callers get the baseline."""
+"""Breakers: one for each version, fed with what comes of its batches; while it is open, callers get the baseline."""
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -9,12 +9,12 @@ from guards.errors import PolicyUnavailable
 
 _log = logging.getLogger(__name__)
 _REASONS = {reason.__name__: reason for reason in PolicyUnavailable.__subclasses__()}
-# Why the policy did not decide each row of a flight; None where it did.
+# Why the policy did not decide each row of a batch; None where it did.
 Reasons = Sequence[str | None]
 
 
 class _Standing:
-    """Where a version's breaker stands, and the good flights that it has not been told of yet."""
+    """Where a version's breaker stands, and the good batches that it has not been told of yet."""
 
     def __init__(self, state: BreakerState) -> None:
         self.state = state
@@ -30,7 +30,7 @@ class Breakers:
         self._breaker = breaker
         self._uniform = uniform
         self._all = {version: _Standing(breaker.start(now)) for version in versions}
-        # Flights that are good are told together, at least once in what the breaker counts together.
+        # Batches that are good are told together, at least once in what the breaker counts together.
         self._patience = breaker.window_seconds / BUCKETS
 
     def closed(self, version: str) -> bool:
@@ -38,7 +38,7 @@ class Breakers:
         return self._all[version].state.phase == "closed"
 
     def answered(self, version: str, reasons: Reasons, now: float) -> None:
-        """Take in what came of a flight of callers."""
+        """Take in what came of a batch of callers."""
         one = self._all[version]
         if one.state.phase == "closed" and now - one.state.at < self._patience and not any(reasons):
             one.untold += bool(reasons)
@@ -104,6 +104,6 @@ class Breakers:
 
 
 def _event(kind: Any, reasons: Reasons) -> Event:
-    """What a breaker has to know of a flight."""
+    """What a breaker has to know of a batch."""
     why = {i: _REASONS[reason]() for i, reason in enumerate(reasons) if reason is not None}
     return event_of(kind, len(reasons), why)

@@ -1,6 +1,6 @@
-"""What the guards cost: CPU of a flight with and without constraints; run as ``python -m tests.service.cost``.
+"""What the guards cost: CPU of a batch with and without constraints; run as ``python -m tests.service.cost``.
 
-A flight has 16 rows, which is what one turn of a busy loop has. ``decide`` is called by itself; the whole path, from
+A batch has 16 rows, which is what one turn of a busy loop has. ``decide`` is called by itself; the whole path, from
 the bytes of 16 requests to the bytes of their answers with inference and journal in between, as a server calls it.
 Each is the best of some runs: what else the machine does only adds. Then real servers are driven by wrk.
 """
@@ -52,7 +52,7 @@ def constraints(count: int) -> list[AnyConstraint]:
 
 
 def deciding(count: int, actions: int) -> Callable[[], object]:
-    """``decide`` for a flight."""
+    """``decide`` for a batch."""
     schema = schema_of(FIELDS, [f"a{i}" for i in range(actions)])
     behaviour = behaviour_of(constraints(count), schema=schema)
     batch = batch_of([asked(observation=SEEN, entry=PAST)] * ROWS)
@@ -62,7 +62,7 @@ def deciding(count: int, actions: int) -> Callable[[], object]:
 
 @contextmanager
 def answering(count: int, actions: int, runner: asyncio.Runner) -> Iterator[Callable[[], object]]:
-    """The whole path of a flight, without the sockets."""
+    """The whole path of a batch, without the sockets."""
     artefact = linear(
         np.random.default_rng(0).normal(size=(len(FIELDS), actions)).astype(np.float32),
         observation=Fields(fields=tuple(Field(name=name) for name in FIELDS)),
@@ -95,7 +95,7 @@ def cpu(works: Sequence[Callable[[], object]]) -> list[float]:
 
 def main() -> None:
     """Print the table."""
-    sys.stdout.write(f"guards in process: CPU (µs) of a flight of {ROWS} decisions, and the constraints' share of it\n")
+    sys.stdout.write(f"guards in process: CPU (µs) of a batch of {ROWS} decisions, and the constraints' share of it\n")
     sys.stdout.write("constraints  actions    decide  share    whole path  share\n")
     for actions in (8, 1000):
         with ExitStack() as stack:
@@ -108,7 +108,7 @@ def main() -> None:
             share, whole_share = 1 - inner[0] / a, 1 - whole[0] / b
             sys.stdout.write(f"{count:11d}  {actions:7d}  {a:8.0f}  {share:5.0%}  {b:12.0f}  {whole_share:5.0%}\n")
     sys.stdout.write("\nguards in a server, at 16 connections: CPU (µs) of a request, and the constraints' share\n")
-    sys.stdout.write("constraints  actions     CPU  share  rows a flight\n")
+    sys.stdout.write("constraints  actions     CPU  share  rows a batch\n")
     for actions in (8, 1000):
         for count, one in zip(COUNTS, served([constraints(count) for count in COUNTS], FIELDS, actions), strict=True):
             sys.stdout.write(

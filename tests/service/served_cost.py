@@ -25,7 +25,7 @@ CONNECTIONS, SESSIONS, ROUNDS, SECONDS, WARM_S = 16, 500, 7, 2, 1
 
 
 class Served(NamedTuple):
-    """CPU (µs) a request, its ratio to that without constraints, and how full the flights were."""
+    """CPU (µs) a request, its ratio to that without constraints, and how full the batches were."""
 
     cpu_us: float
     ratio: float

@@ -119,7 +119,7 @@ ODD = artefacts.not_a_number(artefacts.WEIGHTS, observation=artefacts.FIELDS, ac
 @pytest.mark.parametrize("older", [ODD, ports.failing(version="0")], ids=["no number", "cannot be run"])
 @pytest.mark.parametrize("last_resort", ["hold", None])
 async def test_what_it_cannot_say_is_no_proposal(tmp_path: Path, older: bytes, last_resort: str | None) -> None:
-    """The last resort leaves for that row alone, else 503; the other rows of the flight have their proposal."""
+    """The last resort leaves for that row alone, else 503; the other rows of the batch have their proposal."""
     with serving(tmp_path, **trusting(tmp_path, older, last_resort)) as served:
         bad, good = {"cpu": -0.5, "queue": -1.0, "replicas": 1.0}, {"cpu": 0.9, "queue": 0.0, "replicas": 1.0}
         rows = [{"session": f"s{i}", "observation": seen, **LATE} for i, seen in enumerate([good, bad, good])]

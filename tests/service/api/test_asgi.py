@@ -196,7 +196,7 @@ async def test_an_error_that_may_pass_says_when_to_try_again() -> None:
     """A 503 carries Retry-After."""
 
     class Refusing:
-        """A desk that takes nothing."""
+        """An endpoint that takes nothing."""
 
         def refusal(self, error: RequestRefused) -> tuple[int, bytes]:
             return 503, error.body()

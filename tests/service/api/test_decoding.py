@@ -1,4 +1,4 @@
-"""The intake: whatever is wrong with a body, it is one clear error, at once, that gives nothing of the body back."""
+"""Decoding: whatever is wrong with a body, it is one clear error, at once, that gives nothing of the body back."""
 
 import json
 import math
@@ -246,7 +246,7 @@ class Clocks:
 
 
 def decoder_of(clocks: Clocks, **settings: object) -> RequestDecoder:
-    """An intake by these clocks."""
+    """A decoder by these clocks."""
     config = Config.model_validate(
         {"name": "n", "policy": "p.onnx", "baseline": {"kind": "constant", "action": "hold"}, **settings}
     )

@@ -1,4 +1,4 @@
-"""The desk: what is asked on ``/act``, field by field, what is answered, and that a repeat is no second decision."""
+"""The endpoint: what is asked on ``/act``, field by field, what is answered, and that a repeat is no other decision."""
 
 import asyncio
 import json
@@ -282,7 +282,7 @@ async def test_a_request_id_is_one_body_s(served: Serving) -> None:
 
 
 async def test_a_request_id_holds_for_a_minute(tmp_path: Path) -> None:
-    """After 60 s on the desk's clock the same body is decided anew."""
+    """After 60 s on the endpoint's clock the same body is decided anew."""
     clock = iter((0.0, 0.0, 59.9, 59.9, 60.1, 60.1))
     with serving(tmp_path) as served:
         # Each request reads it twice: to find earlier ones, and to see whether its answer is late.

@@ -1,4 +1,4 @@
-"""The wire protocol: the short way to the desk answers exactly as the ASGI way does."""
+"""The fast path: the short way to the endpoint answers exactly as the ASGI way does."""
 
 import asyncio
 import json

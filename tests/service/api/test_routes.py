@@ -152,7 +152,7 @@ async def test_a_long_batch_lets_others_in_between(served: Serving, row: object)
 
 
 async def test_rows_of_a_batch_are_decided_together(served: Serving) -> None:
-    """What comes in one turn is one flight: 150 rows of a batch are three."""
+    """What comes in one turn is one batch: 150 rows of a batch are three."""
     rows = [asking(f"s{i}", deadline_ms=10_000) for i in range(150)]
     await served.post("/act/batch", {"requests": rows})
     report = (await served.get("/report")).json()

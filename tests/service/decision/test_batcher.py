@@ -1,4 +1,4 @@
-"""The turn: one flight for what comes together, one row a session in it; only its own wait for a slow model."""
+"""The batcher: one batch for what comes together, one row a session in it; only its own wait for a slow model."""
 
 import asyncio
 import time
@@ -46,7 +46,7 @@ class ByName(Router):
 
 
 class Table:
-    """A turn over fake engines, with a real landing and a real journal."""
+    """A batcher over fake engines, with a real committer and a real journal."""
 
     def __init__(
         self, folder: Path, breaker: Breaker | None = None, *, deadline_s: float = 0.0, **engines: Any
@@ -88,7 +88,7 @@ async def decided(*answers: "asyncio.Future[Outcome]") -> list[Decision]:
 
 
 async def test_what_comes_together_is_one_batch(table: Table) -> None:
-    """One inference and one landing for all rows of a turn of the loop."""
+    """One inference and one commit for all rows of a turn of the loop."""
     records = await decided(*(table.submit(f"fast {i}") for i in range(5)))
 
     assert table.engine.batches == [5]
@@ -136,7 +136,7 @@ async def test_rows_that_are_late_after_inference_take_the_baseline_alone(table:
 
 
 async def test_an_engine_that_fails_is_a_reason(table: Table) -> None:
-    """All rows of the flight take the baseline."""
+    """All rows of the batch take the baseline."""
 
     def fail(inputs: Inputs) -> Any:
         raise InferenceFailed(f"no {rows_of(inputs)}")
@@ -148,7 +148,7 @@ async def test_an_engine_that_fails_is_a_reason(table: Table) -> None:
 
 
 async def test_a_fault_leaves_nobody_waiting(table: Table) -> None:
-    """What no engine should raise is a 500 for its flight, and the next turn goes on."""
+    """What no engine should raise is a 500 for its batch, and the next turn goes on."""
 
     def fault(*_: object) -> Inputs:
         raise ZeroDivisionError
@@ -287,7 +287,7 @@ async def test_a_version_that_keeps_failing_is_not_asked_until_its_probes_are_go
         asked_of.append(len(table.engine.batches))
     table.journal.close()
 
-    # Two flights fail; a rest of 2 s; a bad probe at 2 s; a rest of 4 s; good ones at 8 and 9 s.
+    # Two batches fail; a rest of 2 s; a bad probe at 2 s; a rest of 4 s; good ones at 8 and 9 s.
     assert asked_of == [1, 2, 2, 3, 3, 3, 4, 5, 6]
     assert reasons == ["InferenceFailed"] * 4 + ["BreakerOpen"] * 12 + [None] * 2
     assert len(table.committed) == 9

@@ -1,4 +1,4 @@
-"""Landing: journal first, answer then; what could not be written was not decided, and nobody is left waiting."""
+"""The commit: journal first, answer then; what could not be written was not decided, and nobody is left waiting."""
 
 import asyncio
 import errno
@@ -51,7 +51,7 @@ class Disk:
 
 
 class Field:
-    """A landing over a real journal."""
+    """A committer over a real journal."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Field:
         )
 
     def commit(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
-        """Land these rows; what each was told, or None as long as it was told nothing."""
+        """Commit these rows; what each was told, or None as long as it was told nothing."""
         told = ModelOutput(np.array([HEAD] * len(requests), dtype=np.float32)) if why is None else why
         observation = np.array([request.observation for request in requests])
         self.committer.commit(list(requests), STABLE, FakeEngine(HEAD), observation, told, 10.0)  # type: ignore[arg-type]  # a fake
@@ -93,7 +93,7 @@ class Field:
 
 @pytest.fixture
 def field(tmp_path: Path) -> Iterator[Field]:
-    """A landing whose journal is in the page cache."""
+    """A committer whose journal is in the page cache."""
     field = Field(tmp_path)
     yield field
     field.journal.close()
@@ -141,7 +141,7 @@ def test_a_batch_is_one_write_of_contiguous_records(field: Field) -> None:
 
 @pytest.mark.parametrize("room", [0, 1, 700])
 def test_what_cannot_be_written_was_not_decided(field: Field, room: int) -> None:
-    """Nothing half-written stays, no session moves on, the sequence stands, and the next flight goes on from there."""
+    """Nothing half-written stays, no session moves on, the sequence stands, and the next batch goes on from there."""
     field.commit(*rows("a"))
     before = field.bytes()
     field.disk.room = room
@@ -191,7 +191,7 @@ def test_a_journalled_decision_is_the_session_s_history(field: Field) -> None:
 
 
 def test_a_fault_of_ours_leaves_nobody_waiting(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A baseline that raises is a 500 for its flight, in the log, and nothing is journalled of it."""
+    """A baseline that raises is a 500 for its batch, in the log, and nothing is journalled of it."""
 
     def broken(_: object) -> np.ndarray:
         raise ZeroDivisionError
@@ -209,7 +209,7 @@ def test_a_fault_of_ours_leaves_nobody_waiting(tmp_path: Path, caplog: pytest.Lo
 
 
 def test_whoever_counts_cannot_take_an_answer_back(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A fault in the tally comes after the answers."""
+    """A fault in the statistics comes after the answers."""
     field = Field(tmp_path)
 
     def fault(_: Committed) -> None:
@@ -335,7 +335,7 @@ async def answered(request: Request) -> None:
 
 
 def durable(tmp_path: Path) -> tuple[Field, Syncs]:
-    """A landing that syncs, and what its disk does."""
+    """A committer that syncs, and what its disk does."""
     syncs = Syncs()
     return Field(tmp_path, sync=syncs.sync, durability="disk"), syncs
 
@@ -352,7 +352,7 @@ def told(requests: Sequence[Request]) -> list[str]:
 
 
 async def test_on_disk_means_synced_before_the_answer(tmp_path: Path) -> None:
-    """What lands while a sync runs is synced with the next one, all together."""
+    """What is committed while a sync runs is synced with the next one, all together."""
     field, syncs = durable(tmp_path)
     first, second, third = waiting("a"), waiting("b"), waiting("c")
     field.commit(*first)
@@ -541,7 +541,7 @@ class TestUnlogged:
 
     @pytest.fixture
     def serving_on(self, tmp_path: Path) -> Iterator[Field]:
-        """A landing that serves on, with an explorer that always explores where it may."""
+        """A committer that serves on, with an explorer that always explores where it may."""
         field = Field(tmp_path, unlogged="serve", explorer=EpsilonGreedy(epsilon=1.0))
         field.lease.see(Page(generation=1, heartbeat=1), 0.0)
         field.lease.see(Page(generation=1, heartbeat=2), float("inf"))
@@ -565,7 +565,7 @@ class TestUnlogged:
         assert field.committer.unlogged.counts == {"unlogged": 5}
 
     def test_only_the_rows_that_did_not_fit_are_not_logged(self, serving_on: Field) -> None:
-        """Wherever the disk was full in a flight, whole records are decisions in the log and the rest is beside it."""
+        """Wherever the disk was full in a batch, whole records are decisions in the log and the rest is beside it."""
         field = serving_on
         field.commit(*rows("z"))
         size = len(field.bytes())

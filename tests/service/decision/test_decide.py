@@ -32,7 +32,7 @@ NOTHING = Rule(name="nothing", forbid="True")
 
 
 def decided(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision]:
-    """Decide a flight in which every row is answered."""
+    """Decide a batch in which every row is answered."""
     records = decide(behaviour, batch, head)
     assert all(isinstance(record, Decision) for record in records)
     return [record for record in records if isinstance(record, Decision)]
@@ -56,7 +56,7 @@ class TestPolicy:
         assert (decision.propensity_ok, decision.why_not_ok, decision.explored) == (True, None, False)
 
     def test_what_was_known_is_on_the_record(self) -> None:
-        """Request, history, flight and plane: everything that a replay needs."""
+        """Request, history, batch and behaviour: everything that a replay needs."""
         history = History(known=True, since=NOW - 60, step=4, action=2, changed_at=NOW - 9, used={2: NOW - 30})
         mask = [True, True, False, True, True, True]
         row = asked(
@@ -152,7 +152,7 @@ class TestPolicy:
         assert (bare.propensity, bare.propensity_ok) == (1.0, True)
 
     def test_an_answer_of_another_length_is_none(self) -> None:
-        """Too few numbers, too many, too few rows: the baseline answers all of the flight."""
+        """Too few numbers, too many, too few rows: the baseline answers all of the batch."""
         for shape in ((2, 5), (2, 7), (1, 6), (2, 6, 1), (2,)):
             decisions = decided(behaviour_of(), batch_of([asked()] * 2), np.zeros(shape, dtype=np.float32))
 
@@ -619,7 +619,7 @@ class TestWeights:
     """What executed actions count for, for the constraints that keep count."""
 
     def test_rows_that_were_refused_count_for_nothing(self) -> None:
-        """In a flight of which some rows are refused, each of the others counts by its own observation."""
+        """In a batch of which some rows are refused, each of the others counts by its own observation."""
         dear = Budget(name="dear", cost="load * 10", at_most=100, seconds=60)
         nothing = Rule(name="nothing", forbid="load > 0.5 and load < 0.6")
         behaviour = behaviour_of([dear, nothing])

@@ -26,7 +26,7 @@ BOTH = Constant(action="hold", last_resort="drop")
 def committed(
     behaviour: Behaviour, seq: int = 1, count: int = 1, head: PolicyUnavailable | None = None, **changes: Any
 ) -> Committed:
-    """A flight that has landed, from a place in the log on."""
+    """A batch that was committed, from a place in the log on."""
     rows = [asked(**changes) for _ in range(count)]
     batch = batch_of(rows, seq=seq)
     return Committed(
@@ -64,7 +64,7 @@ def test_the_first_decision_tries_every_rung() -> None:
 
 
 def test_one_place_of_every_thousand_is_drawn_by_the_key() -> None:
-    """The same one every time, by whoever has the key, wherever the flights begin and end."""
+    """The same one every time, by whoever has the key, wherever the batches begin and end."""
     fallback_probe, again = FallbackProbe(behaviour_of(), 60), FallbackProbe(behaviour_of(), 60)
     other = FallbackProbe(behaviour_of(key=Key(1, b"other" * 8)), 60)
     places = range(20 * EVERY)
@@ -94,7 +94,7 @@ def test_a_slow_loop_tries_them_by_the_clock() -> None:
 
 
 def test_the_drawn_decision_tries_them_whenever_it_comes() -> None:
-    """Also right after another try, and in a flight over the end of a thousand."""
+    """Also right after another try, and in a batch over the end of a thousand."""
     behaviour, times = behaviour_of(), []
     fallback_probe = FallbackProbe(behaviour, 60)
     for i, first in enumerate(range(1, 5000, 24)):
@@ -149,7 +149,7 @@ def test_a_last_resort_that_a_constraint_forbade_is_no_success() -> None:
 
 
 def test_a_batch_that_reached_no_journal_says_nothing() -> None:
-    """Feedback may have, and lands alone."""
+    """Feedback may have, and is committed alone."""
     behaviour = behaviour_of()
     fallback_probe = FallbackProbe(behaviour, 60)
     fallback_probe.committed(structs.replace(committed(behaviour), records=[], requests=[]), 0.0)

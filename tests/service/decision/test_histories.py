@@ -24,7 +24,7 @@ HEADS = np.tile(np.array([0.25, 0.0], dtype=np.float32), (3, 1))
 
 
 def after(baseline: Baseline, head: Any, *constraints: Any, told: tuple[bool, ...] = (True, True, True)) -> Any:
-    """The histories after a flight of three, of which some tell what the baseline goes by."""
+    """The histories after a batch of three, of which some tell what the baseline goes by."""
     behaviour = acting_behaviour(VALVE, baseline=baseline, facts=("fade",), constraints=list(constraints))
     batch = batch_of([asked(session=f"s{i}", facts={"fade": 1.0} if one else None) for i, one in enumerate(told)])
     return advanced(behaviour, batch, decide(behaviour, batch, head))
@@ -41,7 +41,7 @@ def test_what_a_controller_remembers_stands_beside_what_constraints_keep() -> No
 
 
 def test_a_row_that_was_not_measured_keeps_nothing() -> None:
-    """The others of its flight do."""
+    """The others of its batch do."""
     histories = after(PID, HEADS, told=(True, False, True))
 
     assert [KEPT in histories[i].kept for i in range(3)] == [True, False, True]

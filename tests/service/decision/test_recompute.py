@@ -60,7 +60,7 @@ Chosen = tuple[Action | None, Action | None, float, bool, str]
 
 
 class World:
-    """A random service: its configuration, its schema, and flights through it."""
+    """A random service: its configuration, its schema, and batches through it."""
 
     squash: Squash = "none"
 
@@ -235,7 +235,7 @@ class World:
         return np.where(rng.random((n, 1)) < 0.3, scores.round(), scores)
 
     def batches(self) -> list[bytes]:
-        """The journal's lines of some flights of one to fifty rows."""
+        """The journal's lines of some batches of one to fifty rows."""
         lines, seq = [], 1
         for _ in range(BATCHES):
             rows = [self.request() for _ in range(self.random.choice((1, 2, 5, 50)))]

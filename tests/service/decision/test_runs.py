@@ -1,4 +1,4 @@
-"""Flights on the pool: each row waits until its own deadline, and a run ends with the last who waits for it."""
+"""Runs on the pool: each row waits until its own deadline, and a run ends with the last who waits for it."""
 
 import asyncio
 import time
@@ -55,7 +55,7 @@ class SlowEngine:
 
 @dataclass
 class Field:
-    """Where flights land: what landed, with which head, and whose sessions were freed."""
+    """Where rows are committed: what was, with which head, and whose sessions were freed."""
 
     committed: list[tuple[list[str], ModelOutput | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
     freed: list[list[str]] = field(default_factory=list)
@@ -78,14 +78,14 @@ class Field:
         self.touched.set()
 
     async def next(self) -> None:
-        """Wait until something landed."""
+        """Wait until something is committed."""
         async with asyncio.timeout(10):
             await self.touched.wait()
         self.touched.clear()
 
 
 class Scene:
-    """Flights over a slow engine, with rows ``a``, ``b`` ... that observe 0, 1 ... and have these deadlines (s)."""
+    """Runs over a slow engine, with rows ``a``, ``b`` ... that observe 0, 1 ... and have these deadlines (s)."""
 
     def __init__(self, *deadlines: float) -> None:
         self.field, self.engine = Field(), SlowEngine()
@@ -99,7 +99,7 @@ class Scene:
 
 
 async def test_rows_in_time_be_committed_together_with_their_head() -> None:
-    """The run ended before any deadline: one landing for all."""
+    """The run ended before any deadline: one commit for all."""
     scene = Scene(60, 60, 60)
     scene.run.end()
     await scene.field.next()
@@ -166,7 +166,7 @@ async def test_a_deadline_that_is_over_is_over_at_once() -> None:
     ],
 )
 async def test_a_run_that_fails_is_a_reason_for_all_who_wait(error: Exception, reason: str) -> None:
-    """Whatever it raised, the rows land without a head."""
+    """Whatever it raised, the rows are committed without a head."""
     scene = Scene(60, 60)
     scene.run.future.set_exception(error)
     await scene.field.next()

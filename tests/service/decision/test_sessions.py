@@ -30,7 +30,7 @@ UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
 
 
 class Told:
-    """A session told step by step: each decision is remembered as the landing does it."""
+    """A session told step by step: each decision is remembered as the commit does it."""
 
     def __init__(self, limit: int = 100) -> None:
         self.sessions = Sessions(limit)
@@ -44,7 +44,7 @@ class Told:
 
 
 def keeping(state: SessionState, kept: dict[str, tuple[float, ...]]) -> SessionState:
-    """A moment whose history keeps these numbers."""
+    """A state whose history keeps these numbers."""
     return SessionState(state.decision_id, state.episode, replace(state.history, kept=kept))
 
 
@@ -467,7 +467,7 @@ class TestWaves:
         assert {d.episode for d in (first, second, third)} == {first.episode}
 
     async def test_a_batch_has_one_row_of_each_session(self, serving: Serving) -> None:
-        """In the order of arrival; the others wait for the next wave, each for its own session."""
+        """In the order of arrival; the others wait for the next batch, each for its own session."""
         sessions = ("a", "b", "a", "a", "b", "c")
 
         decisions = await serving.answered(*(asks(session=session) for session in sessions))

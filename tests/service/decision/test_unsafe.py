@@ -200,7 +200,7 @@ class Case:
             return head.astype(random.choice((np.float32, np.float64)))
 
     def outcome(self) -> Counter[str]:
-        """Decide a flight, and hold every answer against the judge."""
+        """Decide a batch, and hold every answer against the judge."""
         pasts = [self.random.choice(self.pasts) for _ in range(ROWS)]
         requests = [self.request(past) for past in pasts]
         records = decide(self.behaviour, batch_of(requests, seq=1 + self.random.randrange(2**40)), self.head())
@@ -228,7 +228,7 @@ class Case:
 
 
 def run(seeds: range, batches: int) -> Counter[str]:
-    """Decide so many flights of each random service."""
+    """Decide so many batches of each random service."""
     found: Counter[str] = Counter()
     for seed in seeds:
         case = Case(seed)

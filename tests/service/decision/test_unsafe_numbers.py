@@ -157,7 +157,7 @@ class Case:
         return self.random.uniform(min(low, high), high)
 
     def history(self) -> History:
-        """Nothing, something, or something elsewhere, as the landing writes it."""
+        """Nothing, something, or something elsewhere, as the commit writes it."""
         random, shield = self.random, self.behaviour.shield
         ago = random.uniform(0, 9)
         history = History(known=random.random() < 0.7, since=NOW - ago)

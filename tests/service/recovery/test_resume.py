@@ -143,7 +143,7 @@ class Walk:
 
 
 def states(served: Serving) -> dict[str, tuple[SessionState, ...]]:
-    """The last moments of all sessions."""
+    """The last states of all sessions."""
     return {name: served.application.sessions._of(name) for name in SESSIONS}
 
 
@@ -165,7 +165,7 @@ def assert_same(
 
 
 def bare(state: SessionState) -> SessionState:
-    """A moment without its memory."""
+    """A state without its memory."""
     return msgspec.structs.replace(state, memory=None)
 
 

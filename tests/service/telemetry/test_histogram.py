@@ -1,4 +1,4 @@
-"""The sketch: quantiles within 2 % of the truth, whatever the latencies look like."""
+"""The histogram: quantiles within 2 % of the truth, whatever the latencies look like."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from service.telemetry.histogram import Histogram
 
 
 def histogram_of(durations: np.ndarray) -> Histogram:
-    """A sketch of these microseconds."""
+    """A histogram of these microseconds."""
     histogram = Histogram()
     for some in np.array_split(durations, 7):
         histogram.add_all(some)
@@ -46,7 +46,7 @@ def test_one_duration_is_every_quantile() -> None:
 
 
 def test_it_does_not_matter_how_durations_come() -> None:
-    """One by one, all at once or in any order, with none among them: the sketch is the same."""
+    """One by one, all at once or in any order, with none among them: the histogram is the same."""
     durations = np.array([3, 1_000_000, 250, 250, 77])
     one, other = Histogram(), Histogram()
     one.add_all(durations)
@@ -68,7 +68,7 @@ def test_extremes_have_a_bucket(us: int) -> None:
 
 
 def test_buckets_of_a_histogram_are_cumulative() -> None:
-    """How many were at most each bound, within the sketch's 2 %."""
+    """How many were at most each bound, within the histogram's 2 %."""
     durations = np.random.default_rng(3).lognormal(np.log(300), 1.0, 10_000).astype(np.int64).clip(1)
     bounds = [50.0, 100.0, 250.0, 1000.0, 1e6, 1e12]
 

@@ -1,4 +1,4 @@
-"""The metrics: the tally in Prometheus' words, in both of its formats."""
+"""The metrics: the statistics in Prometheus' words, in both of its formats."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ AWKWARD = 'a "quoted"\\name\nof two lines {é}'
 
 
 def stats_of(durations: np.ndarray) -> Stats:
-    """A tally with decisions of two kinds, a constraint with an awkward name, and these latencies (µs)."""
+    """Statistics with decisions of two kinds, a constraint with an awkward name, and these latencies (µs)."""
     stats = Stats(SCHEMA)
     stats.decisions = Counter(
         {
@@ -35,7 +35,7 @@ def stats_of(durations: np.ndarray) -> Stats:
 
 
 def shown(stats: Stats, accept: str, gauges: Mapping[str, float] | None = None) -> tuple[bytes, str]:
-    """The text and media type of a tally's metrics."""
+    """The text and media type of their metrics."""
     return Exposition(stats, "demo", lambda: gauges or {}).text(accept)
 
 

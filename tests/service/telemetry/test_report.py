@@ -18,7 +18,7 @@ UNSAFE = POLICY._replace(source="last_resort", reason="NoSafeAction", action=0)
 
 
 def stats_of(cells: dict[Cell, int]) -> Stats:
-    """A tally of these decisions."""
+    """Statistics of these decisions."""
     stats = Stats(SCHEMA)
     stats.decisions = Counter({tuple(cell): count for cell, count in cells.items()})
     stats.batches = 4

@@ -1,4 +1,4 @@
-"""The tally: every decision counted once, under labels from closed sets."""
+"""The statistics: every decision counted once, under labels from closed sets."""
 
 from collections.abc import Sequence
 
@@ -69,7 +69,7 @@ def committed(
     feedback: Sequence[Feedback] = (),
     version: str = "v-1",
 ) -> Committed:
-    """A flight of these records, whose requests arrived at 10 s."""
+    """A batch of these records, whose requests arrived at 10 s."""
     requests: list[Request] = [asked() for _ in records]
     rows = [[0.0] * 3] * len(records) if observation is None else observation
     return Committed(
@@ -86,7 +86,7 @@ def committed(
 
 
 def stats_of(*batches: Committed, now: float = 10.5) -> Stats:
-    """A tally that has counted these flights."""
+    """Statistics that have counted these batches."""
     stats = Stats(SCHEMA)
     for batch in batches:
         stats.committed(batch, now)
@@ -116,7 +116,7 @@ def test_violations_are_counted_by_constraint_and_verdict() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_every_decision_is_in_every_stage(stage: str) -> None:
-    """A stage that a flight went through together counts for each of its rows."""
+    """A stage that a batch went through together counts for each of its rows."""
     stats = stats_of(committed([PLAIN] * 3), committed([PLAIN]))
     expected = {"wait": 100, "infer": 20, "decide": 300, "journal": 4, "total": 500_000}[stage]
     histogram = stats.stages[stage, "v-1"]

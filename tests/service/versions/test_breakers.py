@@ -1,4 +1,4 @@
-"""Breakers: fed with flights, they close a version off and let it back; what they say of it."""
+"""Breakers: fed with batches, they close a version off and let it back; what they say of it."""
 
 import logging
 
@@ -25,7 +25,7 @@ def opened() -> Breakers:
 
 
 def test_a_version_that_keeps_failing_is_closed_off_alone(caplog: pytest.LogCaptureFixture) -> None:
-    """After as many flights as are configured; the log says so once."""
+    """After as many batches as are configured; the log says so once."""
     some, states = breakers(), []
     with caplog.at_level(logging.WARNING):
         for _ in range(4):
@@ -41,7 +41,7 @@ def test_a_version_that_keeps_failing_is_closed_off_alone(caplog: pytest.LogCapt
 
 @pytest.mark.parametrize("between", [[None, None], ["NoSafeAction"], ["LowConfidence", None], []])
 def test_what_is_no_fault_of_the_version_opens_nothing(between: list[str | None]) -> None:
-    """Doubts and constraints are not charged to it, and a good flight between breaks a row of bad ones."""
+    """Doubts and constraints are not charged to it, and a good batch between breaks a row of bad ones."""
     some = breakers()
     for _ in range(2):
         some.answered("a-1", FAILED, 100.0)
