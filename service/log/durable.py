@@ -2,7 +2,7 @@
 
 A file whose sync failed is never synced again, because the system may have dropped what it could not write. What was
 not synced is written to another file, under the same numbers, and synced there; where that fails too it is taken back:
-nobody was told of it, and nobody reads it, because the mark (``synced.py``) is before it, and the next segment, which
+nobody was told of it, and nobody reads it, because the mark (``lines.py``) is before it, and the next segment, which
 begins in its place, ends those before.
 """
 
