@@ -624,7 +624,7 @@ class TestBounds:
             assert not served.application.engine.inline
             assert len(served.application.resumed.retained._built) == 2
             await served.act("a")
-        monkeypatch.setattr("service.recovery.resume.RELIVE_S", -1.0)
+        monkeypatch.setattr("service.recovery.resume.REPLAY_S", -1.0)
         with serving(tmp_path, **told) as served:
             reply = (await served.act("b")).json()
             assert reply["reason"] == "HistoryUnknown"
