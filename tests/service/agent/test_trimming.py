@@ -72,6 +72,12 @@ def ago(hours: float) -> int:
     return int(time.time() * 1000 - hours * HOUR_MS)
 
 
+def span(hours: float, count: int) -> tuple[int, int]:
+    """So many milliseconds, the first of which was so long ago."""
+    first = ago(hours)
+    return first, first + count
+
+
 class TestAge:
     """``stream_hours``."""
 
@@ -106,7 +112,7 @@ class TestAge:
     async def test_transitions_go_by_when_they_were_made(self, store: Store) -> None:
         """A backlog of days that was joined a moment ago is not thrown away unread; a day later it is."""
         clock, pen = Clock(), Pen(1)
-        await lived(store, pen, clock, ago(60), ago(60) + 300)
+        await lived(store, pen, clock, *span(60, 300))
         await trimming(store, clock).step()
         assert len(await transitions(store)) == 300
         clock.ahead = 24.1 * 3600
@@ -123,7 +129,7 @@ class TestAge:
         # The machine's clock was right, and its agent begun by it, before it was set to what it says here.
         now = Time(lambda: time.time() - step * 3600, lambda: passed[0]).now
         store, pen, clock = SqliteStore(tmp_path / "store.sqlite", now=now), Pen(1), Clock()
-        await lived(store, pen, clock, ago(1), ago(1) + 200)
+        await lived(store, pen, clock, *span(1, 200))
         kept = []
         for hours in (23.9, 0.2):
             passed[0] += hours * 3600
@@ -136,7 +142,7 @@ class TestAge:
     async def test_positions_outlive_what_is_trimmed(self, store: Store) -> None:
         """A stream that is empty goes on where it was, for agents that begin anew too."""
         clock, pen, shipped = Clock(), Pen(1), None
-        await lived(store, pen, clock, ago(30), ago(30) + 200)
+        await lived(store, pen, clock, *span(30, 200))
         clock.ahead = 30 * 3600
         end = await store.position(pen.name)
         await trimming(store, clock).step()
@@ -144,8 +150,9 @@ class TestAge:
         assert await store.position(pen.name) == end
         shipped = Shipped(store)
         shipped.at[pen.name] = pen.count
-        told(pen, ago(0), ago(0) + 10)
-        pen.beat(ago(0) + 100)
+        first, last = span(0, 10)
+        told(pen, first, last)
+        pen.beat(last + 90)
         await shipped.ship(pen)
         join = joining(store, clock)
         await settle(join)
@@ -160,7 +167,7 @@ class TestGroups:
     async def test_what_a_group_has_to_read_or_to_acknowledge_is_not_old(self, redis_server: RedisServer) -> None:
         """Of transitions and of a writer's records; once it was, it goes."""
         store, clock, pen = RedisStreams(redis_server.url, "groups"), Clock(), Pen(1)
-        await lived(store, pen, clock, ago(30), ago(30) + 300)
+        await lived(store, pen, clock, *span(30, 300))
         clock.ahead = 48 * 3600
         keys = ["actd:{groups}:transitions", f"actd:{{groups}}:w:{pen.name}"]
         with redis_server.client() as client:
@@ -190,7 +197,7 @@ class TestGroups:
         """Exactly as many as were not read or not acknowledged; the newest stay."""
         store, clock, pen = RedisStreams(redis_server.url, "forced"), Clock(), Pen(1)
         key = "actd:{forced}:transitions"
-        await lived(store, pen, clock, ago(1), ago(1) + 4000)
+        await lived(store, pen, clock, *span(1, 4000))
         with redis_server.client() as client:
             client.xgroup_create(key, "slow", "0")
             found: Any = client.xreadgroup("slow", "one", {key: ">"}, count=500)
@@ -217,7 +224,7 @@ class TestGroups:
     async def test_what_is_still_to_be_joined_is_never_forced_out(self, store: Store) -> None:
         """The bound is broken instead, and said; the shipper holds back while the joiner gets on."""
         clock, pen, busy = Clock(), Pen(1), [True]
-        for ms in range(ago(1), ago(1) + 3000):
+        for ms in range(*span(1, 3000)):
             pen.decision(ms)
         await Shipped(store).ship(pen)
         trim = trimming(store, clock, lambda: busy[0], stream_bytes=100_000)
@@ -245,8 +252,9 @@ class TestForgetting:
             at = ago(30) + name * 1000
             told(pen, at, at + 2)
             await shipped.ship(pen, close=True)
-        told(other, ago(0), ago(0) + 2)
-        other.beat(ago(0) + 60_000)
+        now = ago(0)
+        told(other, now, now + 2)
+        other.beat(now + 60_000)
         await Shipped(store).ship(other)
         await settle(join)
         assert len(await store.joined()) == 41
@@ -258,9 +266,9 @@ class TestForgetting:
         shipped = Shipped(store)
         shipped.at[other.name] = other.count
         late = Pen(5).decision(ago(30) + 5000)
-        other.feedback(ago(0) + 61_000, late, 1.0)
-        told(other, ago(0) + 61_001, ago(0) + 61_003)
-        other.beat(ago(0) + 80_000)
+        other.feedback(now + 61_000, late, 1.0)
+        told(other, now + 61_001, now + 61_003)
+        other.beat(now + 80_000)
         await shipped.ship(other)
         await settle(join)
 
@@ -275,8 +283,8 @@ class TestForgetting:
     async def test_a_writer_that_is_open_or_young_or_not_joined_is_kept(self, store: Store) -> None:
         """Whatever is trimmed of it."""
         clock, young, opened, unjoined = Clock(), Pen(1), Pen(2), Pen(3)
-        told(young, ago(1), ago(1) + 2)
-        told(opened, ago(30), ago(30) + 2)
+        told(young, *span(1, 2))
+        told(opened, *span(30, 2))
         unjoined.decision(ago(29))
         for pen in (young, opened):
             await Shipped(store).ship(pen, close=pen is young)
@@ -290,7 +298,7 @@ class TestForgetting:
     async def test_a_folder_that_is_kept_longer_is_not_shipped_anew(self, store: Store, tmp_path: Path) -> None:
         """What the store has forgotten was shipped once, to its end; what it lost before that is shipped again."""
         clock, pen = Clock(), Pen(1, tmp_path)
-        told(pen, ago(2), ago(2) + 5)
+        told(pen, *span(2, 5))
         pen.close()
 
         def ship() -> Any:
@@ -357,7 +365,7 @@ class TestFull:
         """Though it can register nothing and count nothing before; what is lost unread is counted once it can."""
         store, pen = RedisStreams(redis_server.url, "svc"), Pen(1)
         await store.claim_key(KEYRING.fingerprint)
-        await lived(store, pen, Clock(), ago(1), ago(1) + 4000)
+        await lived(store, pen, Clock(), *span(1, 4000))
         key = "actd:{svc}:transitions"
         with redis_server.client() as client:
             client.xgroup_create(key, "slow", "0")
@@ -419,7 +427,7 @@ class TestSqlite:
     async def test_space_is_given_back(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         """What was trimmed by age; but for a little that is used again."""
         clock, path = Clock(), tmp_path / "store.sqlite"
-        await lived(sqlite, Pen(1), clock, ago(30), ago(30) + 3000)
+        await lived(sqlite, Pen(1), clock, *span(30, 3000))
         before = path.stat().st_size
         clock.ahead = 48 * 3600
         await trimming(sqlite, clock, stream_bytes=1024 * 1024).step()
@@ -433,7 +441,7 @@ class TestSqlite:
         """It is written anew once, with all that is in it; transitions without a time are the oldest."""
         path = tmp_path / "store.sqlite"
         store = SqliteStore(path)
-        await lived(store, Pen(1), Clock(), ago(1), ago(1) + 2000)
+        await lived(store, Pen(1), Clock(), *span(1, 2000))
         await store.close()
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("ALTER TABLE transitions DROP COLUMN made_ms")
@@ -459,7 +467,7 @@ async def test_a_ledger_says_what_there_is(store: Store) -> None:
     """Bytes, bound and what others left."""
     clock, pen = Clock(), Pen(1)
     trim = trimming(store, clock, stream_bytes=10**9)
-    await lived(store, pen, clock, ago(1), ago(1) + 300)
+    await lived(store, pen, clock, *span(1, 300))
     await trim.step()
 
     told = trim.ledger()
