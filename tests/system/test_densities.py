@@ -28,7 +28,7 @@ def test_densities_of_plain_numbers() -> None:
 
     draw = drawn(of(None, None, 4), np.concatenate([mean, std], axis=1), rng.random((300, 4)))
 
-    normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
+    normal: Any = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
     expected = normal.log_prob(torch.tensor(draw.action)).sum(1).numpy()
     np.testing.assert_allclose(np.log(draw.propensity), expected, rtol=1e-9, atol=1e-9)
 
@@ -43,8 +43,8 @@ def test_densities_of_squashed_numbers() -> None:
     kinds = torch.distributions
     middle, half = (torch.tensor(numbers, dtype=torch.float64) for numbers in ([0, 5], [2, 5]))
     affine = kinds.AffineTransform(middle, half)
-    normal = kinds.Normal(torch.tensor(mean), torch.tensor(std))
-    squashed = kinds.TransformedDistribution(normal, [kinds.TanhTransform(), affine])
+    normal: Any = kinds.Normal(torch.tensor(mean), torch.tensor(std))
+    squashed: Any = kinds.TransformedDistribution(normal, [kinds.TanhTransform(), affine])
     # Torch inverts tanh, which loses digits near the bounds; ours keeps the number before it.
     inside = (np.abs((draw.action - [0, 5]) / [2, 5]) < 0.9999).all(axis=1)
     expected = squashed.log_prob(torch.tensor(draw.action)).sum(1).numpy()
@@ -60,7 +60,7 @@ def test_masses_beyond_the_bounds() -> None:
 
     draw = drawn(of(-1, 2), np.concatenate([mean, std], axis=1), rng.random((500, 1)))
 
-    normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
+    normal: Any = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
     low, high = normal.cdf(torch.tensor(-1.0)).numpy(), 1 - normal.cdf(torch.tensor(2.0)).numpy()
     density = normal.log_prob(torch.tensor(draw.action)).exp().numpy()
     expected = np.where(draw.action == -1, low, np.where(draw.action == 2, high, density))[:, 0]
