@@ -20,10 +20,9 @@ from service.ids import KeyringInvalid
 from service.journal import JournalUnavailable
 from service.ownership import FolderRefused
 from service.plane import DataPlane, assemble
+from service.processes import MISCONFIGURED as MISCONFIGURED
 from service.protocol import ActProtocol
 
-# What a process ends with when starting it again cannot help.
-MISCONFIGURED = 2
 DRAIN_S = 5
 # A controller with a period of a minute keeps its connection.
 KEEP_ALIVE_S = 75
