@@ -454,3 +454,15 @@ class TestLean:
         assert int(resident.split()[1]) < 40_000
         assert str(tmp_path / "data" / "owner") in held
         assert owner["process"] == service.process.pid
+
+    def test_the_data_plane_looks_for_garbage_once_it_runs(self) -> None:
+        """It does not while it imports; what its cycles are made of would never be given back."""
+        script = (
+            "import gc; from service import __main__, process;"
+            "process.run = lambda *_, **__: print(gc.isenabled());"
+            "__main__.main(['plane', 'policy.toml', '--data', 'data', '--descriptor', '0'])"
+        )
+
+        told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+        assert told.stdout == "True\n"
