@@ -6,6 +6,12 @@ PYTHON = python3
 HOST = 127.0.0.1
 PORT = 8080
 DATA = data
+# make bench AGAINST=main~3 CONFIG=policy.toml AGAINST_CONFIG=other.toml ROUNDS=3 SECONDS=1
+AGAINST =
+CONFIG =
+AGAINST_CONFIG =
+ROUNDS =
+SECONDS =
 
 RUN = .venv/bin/python
 DEV = .venv-dev/bin/python
@@ -45,9 +51,13 @@ check: .venv-dev/.installed ## ruff, mypy --strict, import direction, hadolint, 
 	.venv-dev/bin/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	set -e; for script in $(SCRIPTS); do bash -n "$$script"; done
 
-bench: .venv/.installed .venv-dev/.installed ## CPU per request of /act beside bare uvicorn and FastAPI, and of the guards (needs wrk)
-	@$(RUN) -m loadtests.bench
-	@exec $(DEV) -m tests.service.cost
+LENGTH = $(if $(ROUNDS),--rounds "$(ROUNDS)") $(if $(SECONDS),--seconds "$(SECONDS)")
+BENCH = $(LENGTH) $(if $(AGAINST),--against "$(AGAINST)") $(if $(CONFIG),--config "$(CONFIG)")
+BENCH += $(if $(AGAINST_CONFIG),--against-config "$(AGAINST_CONFIG)")
+
+bench: .venv/.installed .venv-dev/.installed ## latency and CPU of /act beside bare uvicorn and FastAPI, and of the guards: 10 minutes (needs wrk; AGAINST=commit)
+	@$(RUN) -m loadtests.bench $(BENCH)
+	@exec $(DEV) -m tests.service.cost $(LENGTH)
 
 soak: .venv-dev/.installed ## run the tests that take long; then change guards/ in every small way: its tests must notice
 	$(DEV) -m pytest -m soak

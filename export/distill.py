@@ -12,10 +12,10 @@ from torch import nn
 from export.errors import OptionInvalid
 from export.meaning import About
 from export.mother import Mother, accepted, agreement, asked
-from export.observations import Recorded, sampled
+from export.observations import sampled
 from export.questions import sizes_of
 from export.runtime import Session
-from export.spec import HEADS, Fields
+from export.spec import HEADS, Fields, Recorded
 from export.spec.artefact import Artefact
 from export.trained import TrainedPolicy
 from export.write import build

@@ -6,11 +6,10 @@ import numpy as np
 
 from export.errors import OptionInvalid, ParityFailed
 from export.meaning import Arrays, Meaning
-from export.observations import Recorded
 from export.parity import differing
 from export.questions import Played, play, trials
 from export.runtime import Session
-from export.spec import Box, Variant
+from export.spec import Box, Recorded, Variant
 from export.spec.artefact import Artefact, open_artefact
 
 BATCHES = (1, 8, 64)

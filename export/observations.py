@@ -1,8 +1,6 @@
 """Observations to try a policy on: recorded ones from a file, and ones sampled from its space."""
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +9,11 @@ from numpy.typing import NDArray
 from export.archive import TENSOR_CAP, array_of, members_of, read_capped
 from export.errors import CheckpointRefused, SampleInvalid
 from export.meaning import Arrays, Meaning
-from export.spec import MASK, Array, Dict, Fields, ObservationSpace, Port, Statistics
-from export.spec.statistics import score_quantiles
+from export.spec import MASK, Array, Dict, Fields, ObservationSpace, Port, Recorded
 
-PROBABILITIES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Unbounded fields are drawn at two widths, ordinary and far out, so that every part of an activation is met.
 _WIDTHS = (1.0, 10.0)
 _PART = 4_000_000  # numbers that are drawn at once
-_MOST_STATISTICS = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the policy saw, ``[K, *shape]`` by the name of its input, and what it did, where that was recorded too.
-
-    ``actions`` are what the source framework executed without exploration, ``[K]`` or ``[K, *form]``; ``starts[K]``
-    says where an episode begins; ``origin`` is the name of the file.
-    """
-
-    inputs: Mapping[str, NDArray[np.generic]]
-    actions: NDArray[np.generic] | None = None
-    starts: NDArray[np.bool_] | None = None
-    origin: str = ""
-
-    def __len__(self) -> int:
-        return len(next(iter(self.inputs.values())))
 
 
 def read_recorded(path: Path, meaning: Meaning) -> Recorded:
@@ -182,20 +160,3 @@ def _bounds(space: Fields | Array) -> tuple[NDArray[np.float64], NDArray[np.floa
     if isinstance(space, Array):
         return np.full(space.shape, low[0]), np.full(space.shape, high[0])
     return low, high
-
-
-def statistics(recorded: Recorded, space: ObservationSpace) -> Statistics | None:
-    """Summarise recorded observations number by number, flattened; None for images and other large arrays."""
-    if space.size > _MOST_STATISTICS:
-        return None
-    parts = [recorded.inputs[port.name].reshape(len(recorded), -1) for port in space.inputs]
-    rows = np.concatenate([part.astype(np.float64) for part in parts], axis=1)
-    taken = Statistics(
-        count=len(rows),
-        mean=tuple(rows.mean(axis=0).tolist()),
-        std=tuple(rows.std(axis=0).tolist()),
-        probabilities=PROBABILITIES,
-        quantiles=tuple(tuple(row) for row in np.quantile(rows, PROBABILITIES, axis=0).T.tolist()),
-        source=recorded.origin,
-    )
-    return taken.model_copy(update={"scores": score_quantiles(taken.scoring()(rows))})

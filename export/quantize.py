@@ -19,8 +19,8 @@ from export.errors import ConversionFailed
 from export.graph import strip
 from export.meaning import About, Arrays
 from export.mother import Mother, accepted, agreement, asked
-from export.observations import Recorded
 from export.runtime import Session
+from export.spec import Recorded
 from export.spec.artefact import Artefact, model_of
 from export.write import finish
 

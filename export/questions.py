@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.meaning import EPISODE_START, Answers, Arrays, Meaning
-from export.observations import Recorded, sampled, states
-from export.spec import MASK, Discrete, MultiDiscrete
+from export.observations import sampled, states
+from export.spec import MASK, Discrete, MultiDiscrete, Recorded
 
 SAMPLES = 2000
 LARGE_SAMPLES = 1000

@@ -8,9 +8,10 @@ from export.distill import distilled
 from export.errors import OptionInvalid
 from export.meaning import About
 from export.mother import Mother, asked, beside, mother_of
-from export.observations import Recorded, read_recorded
+from export.observations import read_recorded
 from export.playing import mean_return
 from export.quantize import quantized
+from export.spec import Recorded
 from export.spec.artefact import Artefact
 from export.write import place
 

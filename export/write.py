@@ -19,14 +19,14 @@ from export.gaussian_columns import refuse_constant, refuse_negative_std
 from export.gaussian_ranges import doubts, refuse_squashed_twice
 from export.graph import graph_of
 from export.meaning import About, Answers, Meaning
-from export.observations import Recorded, statistics
 from export.parity import TOLERANCE, Proof, gaps, prove
 from export.precision import Precise
 from export.questions import trials
 from export.runtime import Session
-from export.spec import HEADS, Box, Golden, Manifest, Parity, Tensor
+from export.spec import HEADS, Box, Golden, Manifest, Parity, Recorded, Tensor
 from export.spec.artefact import Artefact, open_artefact, seal
 from export.spec.errors import ArtefactError
+from export.spec.statistics import statistics
 from export.trained import TrainedPolicy
 from export.verify import verify
 

@@ -1,47 +1,35 @@
-"""The bench: requests per second and server CPU per request of ``/act``, beside a bare ASGI callable and FastAPI.
+"""The bench: requests per second, latency and server CPU of ``/act``, beside a bare ASGI callable and FastAPI.
 
-One run alternates between the three under the same wrk script, so that whatever else the machine does meets all of
-them: (a) bare, (b) fastapi, (c) act. Ratios are medians over rounds. All are up at once; only one is driven at a time.
+One run alternates between (a) bare, (b) fastapi and (c) act under the same wrk script, so that whatever else the
+machine does meets all of them; (d) against, where asked for, is the service of another commit or under another
+configuration. Ratios are medians over paired rounds. All are up at once, each service with its agent and the lease of
+exploration; only one is driven at a time. The whole default run takes about 5 minutes, with (d) about 7.
 """
 
 import argparse
 import json
 import os
 import platform
-import random
-import re
 import signal
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from loadtests import wrk
-from loadtests.launch import ROOT, Server, cpu_ns
-from loadtests.observations import act_body
+from loadtests.launch import ROOT, cpu_ns
+from loadtests.stage import SERVER_CORE, SERVICES, SESSIONS, WRK_CORE, Stage, counted, fourth, may_explore, pin, staged
 from loadtests.summary import SERVERS, Measurement, Served, summary, table
 from loadtests.wrk import BenchFailed
 
-SESSIONS = 500
 WARM_S = 1.0
-SERVER_CORE, WRK_CORE = 0, 1
-
-
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The servers of a run, by letter, and the script that drives them."""
-
-    servers: dict[str, Server]
-    script: Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status."""
-    options = _parser().parse_args(arguments)
+    options = parsed(arguments)
     try:
         results = bench(options)
         options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
@@ -58,19 +46,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def bench(options: argparse.Namespace) -> dict[str, Any]:
     """Start the servers, measure them in turn, end them; the results. Raises BenchFailed."""
     wrk.found()
-    if not options.config.is_file():
-        msg = f"--config is {options.config}, expected the configuration of a policy"
-        raise BenchFailed(msg)
+    for name in ("config", "against_config"):
+        path = getattr(options, name)
+        if path is not None and not path.is_file():
+            msg = f"--{name.replace('_', '-')} is {path}, expected the configuration of a policy"
+            raise BenchFailed(msg)
     with tempfile.TemporaryDirectory(prefix="actd-bench-") as folder, ExitStack() as running:
-        stage = _staged(options, Path(folder), running)
+        stage = staged(options, Path(folder), running)
+        if stage.tree is not None:
+            _tell(stage.tree.commit, stage.tree.differing)
         if options.pin:
-            _pin(stage)
+            pin(stage)
         measured: list[Measurement] = []
-        served: dict[int, Served] = {}
+        served: dict[tuple[str, int], Served] = {}
+        services = [letter for letter in SERVICES if letter in options.only]
         for connections in options.connections:
-            before = counted(stage.servers["c"].serving.url)
+            before = {letter: counted(stage.servers[letter].serving.url) for letter in services}
             measured += alternated(stage, connections, options)
-            served[connections] = counted(stage.servers["c"].serving.url).since(before)
+            for letter, was in before.items():
+                served[letter, connections] = counted(stage.servers[letter].serving.url).since(was)
         return {"run": _described(options, stage), **summary(measured, served)}
 
 
@@ -100,7 +94,7 @@ def measure(stage: Stage, name: str, connections: int, number: int, seconds: flo
     serving = server.serving
     before, all_before = cpu_ns(serving.pid), server.family_ns()
     try:
-        seen = wrk.run(serving.url, stage.script, connections=connections, seconds=seconds)
+        seen = wrk.run(serving.url, stage.scripts[name], connections=connections, seconds=seconds)
     except BenchFailed as error:
         msg = f"{SERVERS[name]} at {connections} connections: {error}"
         raise BenchFailed(msg) from error
@@ -115,77 +109,31 @@ def measure(stage: Stage, name: str, connections: int, number: int, seconds: flo
         beside_us=max(0, all_used - used) / 1000 / seen.requests,
         p50_ms=seen.p50_ms,
         p99_ms=seen.p99_ms,
+        explores=may_explore(serving.url) if name in SERVICES else None,
     )
 
 
-def counted(url: str) -> Served:
-    """What the service has decided so far, in how many flights, and how much of it not by the policy."""
-    report = json.loads(asked(f"{url}/report"))
-    # The report's mean is rounded; the metrics have the count.
-    flights = re.search(r"^actd_flights_total (\S+)$", asked(f"{url}/metrics").decode(), re.MULTILINE)
-    return Served(
-        decisions=report["decisions"],
-        flights=0 if flights is None else int(float(flights[1])),
-        fallbacks=report["decisions"] - report["sources"].get("policy", 0),
-    )
-
-
-def bodies(policy: dict[str, Any], *, listed: bool, seed: int = 1) -> list[str]:
-    """One request's body for each session."""
-    rng = random.Random(seed)
-    made = (act_body(policy, f"s{i}", rng, listed=listed) for i in range(SESSIONS))
-    return [json.dumps(body, separators=(",", ":")) for body in made]
-
-
-def _staged(options: argparse.Namespace, folder: Path, running: ExitStack) -> Stage:
-    """The service tells the schema and a typical answer; the others are made like it."""
-    serve = ["-m", "service", "serve", str(options.config.resolve()), "--port", "0", "--data", str(folder / "data")]
-    servers = {"c": running.enter_context(Server("act", serve, folder / "act.log"))}
-    url = servers["c"].serving.url
-    policy = json.loads(asked(f"{url}/policy"))
-    texts = bodies(policy, listed=options.listed)
-    answer = json.loads(asked(f"{url}/act", texts[0].encode()))
-    like = folder / "like.json"
-    like.write_text(json.dumps({"policy": policy, "answer": answer, "listed": options.listed}), "utf-8")
-    for letter, name in (("a", "bare"), ("b", "fastapi")):
-        command = ["-m", "loadtests.servers", name, "--like", str(like)]
-        servers[letter] = running.enter_context(Server(name, command, folder / f"{name}.log"))
-        asked(f"{servers[letter].serving.url}/act", texts[0].encode())
-    script = folder / "sessions.lua"
-    script.write_text(wrk.script(texts), "ascii")
-    return Stage(servers, script)
-
-
-def asked(url: str, body: bytes | None = None) -> bytes:
-    """What a server of ours answers; raises BenchFailed where that is no 2xx."""
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})  # noqa: S310 - our own server
-    try:
-        with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - our own server
-            content: bytes = response.read()
-            return content
-    except OSError as error:
-        msg = f"{url} did not answer ({error}), expected 200"
-        raise BenchFailed(msg) from error
-
-
-def _pin(stage: Stage) -> None:
-    """Each serving process to one core, and what is started from here on, which is wrk, to another.
-
-    The agent stays free: on the service's core it would take from what is measured.
-    """
-    cores = os.sched_getaffinity(0)
-    if not {SERVER_CORE, WRK_CORE} <= cores:
-        msg = f"--pin needs the cores {SERVER_CORE} and {WRK_CORE}, and there are {sorted(cores)}"
-        raise BenchFailed(msg)
-    for server in stage.servers.values():
-        for task in Path(f"/proc/{server.serving.pid}/task").iterdir():
-            os.sched_setaffinity(int(task.name), {SERVER_CORE})
-    os.sched_setaffinity(0, {WRK_CORE})
+def _tell(commit: str, differing: Sequence[str]) -> None:
+    """Say what is measured against, and where it does not get the dependencies that it asks for."""
+    sys.stderr.write(f"bench: against {commit}\n")
+    if differing:
+        sys.stderr.write(
+            f"bench: it runs with the dependencies of this tree, and asks for others ({', '.join(differing)}):"
+            " its numbers may differ for that alone\n"
+        )
 
 
 def _described(options: argparse.Namespace, stage: Stage) -> dict[str, Any]:
+    tree = stage.tree
+    against = {
+        "commit": None if tree is None else tree.commit,
+        "config": str(options.against_config or options.config),
+        "dependencies_differ": [] if tree is None else list(tree.differing),
+    }
     return {
         "policy": stage.servers["c"].serving.label,
+        "config": str(options.config),
+        "against": against if fourth(options) else None,
         "seconds": options.seconds,
         "rounds": options.rounds,
         "sessions": SESSIONS,
@@ -198,6 +146,18 @@ def _described(options: argparse.Namespace, stage: Stage) -> dict[str, Any]:
     }
 
 
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options of the command; exits where what they ask for cannot be measured."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    available = tuple(SERVERS) if fourth(options) else tuple(letter for letter in SERVERS if letter != "d")
+    if options.only is None:
+        options.only = available
+    if not set(options.only) <= set(available):
+        parser.error("--only has d, which is measured where --against or --against-config says what it is")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m loadtests.bench",
@@ -206,10 +166,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--config", type=Path, default=ROOT / "policy.toml", help="what (c) serves")
+    add("--against", metavar="COMMIT", help="measure the service of this commit too, from a worktree, as (d)")
+    add("--against-config", type=Path, help="what (d) serves, if it is not what (c) does; without --against, this tree")
     add("--connections", type=_counts, default=(1, 16, 64), metavar="N,N,...", help="connections of wrk")
-    add("--rounds", type=_positive, default=5, help="alternations at each number of connections")
-    add("--seconds", type=_positive, default=3, help="length of one run of wrk, whole seconds")
-    add("--only", type=_letters, default=tuple(SERVERS), metavar="LETTERS", help="measure only these, such as c or bc")
+    add("--rounds", type=_positive, default=9, help="alternations at each number of connections")
+    add("--seconds", type=_positive, default=2, help="length of one run of wrk, whole seconds")
+    add("--only", type=_letters, metavar="LETTERS", help="measure only these, such as c or bc")
     add("--listed", action="store_true", help="send observations as lists, not as named fields")
     add("--pin", action="store_true", help=f"servers to core {SERVER_CORE}, wrk to core {WRK_CORE}: the same for all")
     add("--json", type=Path, default=Path("bench.json"), help="where the results go")

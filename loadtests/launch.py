@@ -52,9 +52,10 @@ def cpu_ns(pid: int) -> int:
 class Server:
     """A server that runs while the ``with`` block does."""
 
-    def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
-        """``command`` is what follows ``python``; ``log`` takes its standard error."""
+    def __init__(self, name: str, command: Sequence[str], log: Path, root: Path = ROOT) -> None:
+        """``command`` is what follows ``python``; ``log`` takes its standard error; ``root`` has the modules."""
         self.name = name
+        self._root = root
         self._command = [sys.executable, *command]
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
@@ -64,9 +65,16 @@ class Server:
         return f"<Server {self.name} at {self.serving.url or 'no address yet'}, process {self.serving.pid}>"
 
     def __enter__(self) -> Self:
+        # Said twice, for what it starts in turn: no other tree, such as one that is installed, comes first.
+        path = os.pathsep.join([str(self._root), *filter(None, [os.environ.get("PYTHONPATH")])])
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, cwd=ROOT
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                cwd=self._root,
+                env=os.environ | {"PYTHONPATH": path},
             )
         try:
             self.serving = self._wait(self._process)

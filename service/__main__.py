@@ -2,15 +2,15 @@
 
 import argparse
 import asyncio
+import gc
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from service import server, supervisor
-from service.config import ConfigInvalid
-from service.log.ids import KeyringInvalid
-from service.log.ownership import UMASK, FolderRefused
+from service import supervisor
+from service.processes import MISCONFIGURED, UMASK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,18 +18,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     os.umask(UMASK)
     if options.command == "plane":
+        # Not above: the supervisor, which is the other command, would hold all of the data plane's modules.
+        # Nothing that is imported is garbage: to look for some would make the start longer by a sixth.
+        gc.disable()
+        from service import server  # noqa: PLC0415
+
+        gc.enable()
         return server.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
     return _serve(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
     data = options.data.resolve()
+    for number in supervisor.SIGNALS:
+        # Before anything is started there is nothing to drain.
+        signal.signal(number, lambda *_: sys.exit(0))
     try:
         # The folder is ours as long as this process lives: nobody closes the descriptor.
         supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
-    except (ConfigInvalid, FolderRefused, KeyringInvalid) as error:
-        return _failed(str(error))
+    except supervisor.Unprepared as error:
+        if error.status != MISCONFIGURED:
+            return _failed(str(error))
+        return MISCONFIGURED
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
         return _failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")
@@ -41,7 +52,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def _failed(problem: str) -> int:
     sys.stderr.write(f"actd: {problem}\n")
-    return server.MISCONFIGURED
+    return MISCONFIGURED
 
 
 def _parser() -> argparse.ArgumentParser:

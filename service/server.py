@@ -20,10 +20,9 @@ from service.config import Config, ConfigInvalid, within_file
 from service.log.ids import KeyringInvalid
 from service.log.journal import JournalUnavailable
 from service.log.ownership import FolderRefused
+from service.processes import MISCONFIGURED as MISCONFIGURED
 from service.versions.engine import VersionRefused
 
-# What a process ends with when starting it again cannot help.
-MISCONFIGURED = 2
 DRAIN_S = 5
 # A controller with a period of a minute keeps its connection.
 KEEP_ALIVE_S = 75

@@ -3,12 +3,15 @@
 It owns the data folder, and holds the listening socket, so that connections wait while a data plane is started again,
 and a pipe to each child's standard input, so that no child outlives it however it ends. A child says through another
 pipe that it has begun: until then its refusal ends the start, and nothing is served before the agent has.
+
+It is there as long as the service is, and imports the standard library alone: whatever needs more is done by others.
 """
 
 import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -16,11 +19,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from service.config import Config
-from service.log.ownership import Owner, keyring_of, make_folders, refuse_other_service, sign, take
-from service.server import MISCONFIGURED
+from service.processes import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
+# What tells a service to end.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GO = b"go"
 _REST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 5.0
@@ -151,7 +154,7 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
     agent = Child("agent", [sys.executable, "-m", "service.agent", *agent_options, *admin_options])
     told = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in SIGNALS:
         loop.add_signal_handler(number, told.set)
     children = [asyncio.create_task(child.keep()) for child in (plane, agent)]
     signalled = asyncio.create_task(told.wait())
@@ -173,20 +176,27 @@ async def _release(plane: Child, agent: Child) -> None:
     await plane.release()
 
 
-def prepare(config_path: Path, data: Path) -> tuple[Config, int]:
-    """Read the configuration and make the data folder ours before anything is started.
+def prepare(config_path: Path, data: Path) -> int:
+    """Have the configuration read and the data folder made ours before anything is started, by a process that ends.
 
-    Gives the descriptor that holds the folder, to be kept open. Raises ConfigInvalid, FolderRefused, KeyringInvalid
-    and OSError.
+    Gives the descriptor that holds the folder, to be kept open. Raises Unprepared where it was refused, which has been
+    said on standard error by then.
     """
-    config = Config.read(config_path)
-    make_folders(data)
-    held = take(data, config.name)
-    try:
-        refuse_other_service(data, config.name)
-        keyring = keyring_of(data)
-        sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
-    except BaseException:
-        os.close(held)
-        raise
-    return config, held
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        answer = theirs.fileno()
+        command = [sys.executable, "-m", "service.preparation", str(config_path), "--data", str(data)]
+        done = subprocess.run([*command, "--answer", str(answer)], pass_fds=(answer,), check=False)  # noqa: S603 - ours
+        if done.returncode != 0:
+            raise Unprepared(done.returncode)
+        _, (held,), _, _ = socket.recv_fds(ours, 64, 1)
+    os.set_inheritable(held, False)
+    return held
+
+
+class Unprepared(Exception):
+    """Nothing can be started; ``status`` is what the preparation ended with."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the preparation ended with status {status}")
+        self.status = status

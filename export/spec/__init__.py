@@ -19,6 +19,7 @@ from export.spec.manifest import (
     Tensor,
     Variant,
 )
+from export.spec.recorded import Recorded
 from export.spec.spaces import (
     ActionSpace,
     Array,
@@ -57,6 +58,7 @@ __all__ = [
     "ObservationSpace",
     "Parity",
     "Port",
+    "Recorded",
     "Source",
     "Squash",
     "Statistics",

@@ -7,14 +7,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field as Constrained
 
-from export.spec.spaces import Frozen
+from export.spec.recorded import Recorded
+from export.spec.spaces import Frozen, ObservationSpace
 
+PROBABILITIES: Final = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 # Where the scores' quantiles are kept: the tail, and the largest score of all.
 SCORE_PROBABILITIES: Final = (0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999, 0.9995, 0.9998, 0.9999, 1.0)
 # What never changed in training has no std; then this share of its mean is taken for one, well above what rounding to
 # float32 makes of it, and of what was always zero any other value is far away.
 _LEAST_SHARE: Final = 1e-6
 _LEAST_STD: Final = 1e-12
+# Of observations with more numbers, such as images, there are none.
+_MOST_NUMBERS: Final = 4096
 _MOST: Final = float(np.finfo(np.float64).max)
 Numbers = NDArray[np.float64]
 
@@ -70,3 +74,20 @@ def score_quantiles(scores: Numbers) -> tuple[float, ...]:
     That is ``weibull``'s definition, whatever the distribution; NumPy's default is met too often by others' scores.
     """
     return tuple(np.quantile(scores, SCORE_PROBABILITIES, method="weibull").tolist())
+
+
+def statistics(recorded: Recorded, space: ObservationSpace) -> Statistics | None:
+    """Summarise recorded observations number by number, flattened; None for images and other large arrays."""
+    if space.size > _MOST_NUMBERS:
+        return None
+    parts = [recorded.inputs[port.name].reshape(len(recorded), -1) for port in space.inputs]
+    rows = np.concatenate([part.astype(np.float64) for part in parts], axis=1)
+    taken = Statistics(
+        count=len(rows),
+        mean=tuple(rows.mean(axis=0).tolist()),
+        std=tuple(rows.std(axis=0).tolist()),
+        probabilities=PROBABILITIES,
+        quantiles=tuple(tuple(row) for row in np.quantile(rows, PROBABILITIES, axis=0).T.tolist()),
+        source=recorded.origin,
+    )
+    return taken.model_copy(update={"scores": score_quantiles(taken.scoring()(rows))})

@@ -22,11 +22,10 @@ from pathlib import Path
 from service.log.ids import Keyring, load_keyring, make_keyring
 from service.log.journal import read_segment, segments
 from service.log.records import Writer
+from service.processes import UMASK as UMASK
 
 OWNER = "owner"
 KEYRING = "keyring.json"
-# What a process makes is its user's alone.
-UMASK = 0o077
 _FOLDERS = ("journal", "state")
 _FILES = (OWNER, KEYRING, "store.sqlite", "store.sqlite-wal", "store.sqlite-shm")
 _HEAD = 4 * 1024 * 1024

@@ -12,9 +12,9 @@ from export.distill import distilled
 from export.errors import DeclarationInvalid, HeadImplausible, OptionInvalid
 from export.module import of_module
 from export.mother import mother_of
-from export.observations import Recorded
 from export.quantize import quantized
 from export.runtime import Session
+from export.spec import Recorded
 from export.spec.artefact import Artefact
 from export.torchscript import torch_file
 from export.trained import About, TrainedPolicy

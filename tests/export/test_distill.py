@@ -8,10 +8,9 @@ from torch import nn
 from export.distill import distilled
 from export.errors import OptionInvalid, ParityFailed
 from export.mother import Mother, mother_of
-from export.observations import Recorded
 from export.playing import mean_return
 from export.runtime import Session
-from export.spec import Box, Discrete, Field, Fields
+from export.spec import Box, Discrete, Field, Fields, Recorded
 from export.trained import About, TrainedPolicy
 from export.verify import verify
 from export.write import build

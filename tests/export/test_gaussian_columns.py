@@ -16,9 +16,8 @@ from export.declared import state_dict
 from export.errors import DeclarationInvalid, HeadImplausible, OptionInvalid
 from export.gaussian_columns import columns_named, constant_columns
 from export.module import of_module
-from export.observations import Recorded
 from export.runtime import Session
-from export.spec import Box, Discrete, Field
+from export.spec import Box, Discrete, Field, Recorded
 from export.spec.artefact import open_artefact
 from export.torchscript import torch_file
 from export.trained import About

@@ -12,7 +12,7 @@ import torch
 from export.archive import array_of, load_tensors_only, members_of, read_capped, tensors_of
 from export.errors import CheckpointRefused, SampleInvalid
 from export.meaning import Meaning
-from export.observations import PROBABILITIES, Recorded, read_recorded, sampled, states, statistics
+from export.observations import read_recorded, sampled, states
 from export.spec import Array, Dict, Discrete, Entry, Field, Fields, ObservationSpace
 
 SPACE = Fields(
@@ -69,19 +69,6 @@ def test_whole_numbers_reach_both_ends() -> None:
     assert states(SPACE, 10) == {}
     assert sampled(image, 2000)["obs"].max() == 255
     assert sampled(image, 2000)["obs"].min() == 0
-
-
-def test_statistics_are_those_of_numpy() -> None:
-    """Count, mean, deviation and quantiles at fixed probabilities, per field."""
-    rows = np.random.default_rng(0).normal([1, -2], [3, 0.1], (1000, 2)).astype(np.float32)
-
-    found = statistics(Recorded(inputs={"obs": rows}, origin="x.npy"), PAIR)
-
-    assert found is not None
-    assert found.count == 1000
-    assert found.probabilities == PROBABILITIES
-    assert found.std == pytest.approx(rows.astype(np.float64).std(axis=0))
-    assert found.quantiles[0] == pytest.approx(np.quantile(rows[:, 0].astype(np.float64), PROBABILITIES))
 
 
 def test_recorded_observations_come_from_npy_and_npz(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from export.errors import ParityFailed, VerificationFailed
-from export.observations import Recorded
 from export.parity import gaps, prove
 from export.questions import trials
 from export.runtime import Session
-from export.spec import Array, Discrete, Parity
+from export.spec import Array, Discrete, Parity, Recorded
 from export.trained import Arrays, TrainedPolicy
 
 ROWS = np.random.default_rng(0).normal(size=(1000, 3)).astype(np.float32)

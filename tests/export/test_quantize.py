@@ -9,10 +9,9 @@ from torch import nn
 
 from export.errors import ConversionFailed, OptionInvalid, ParityFailed
 from export.mother import Mother, beside, mother_of
-from export.observations import Recorded
 from export.quantize import quantized
 from export.runtime import Session
-from export.spec import Discrete, Field, Fields
+from export.spec import Discrete, Field, Fields, Recorded
 from export.trained import About, TrainedPolicy
 from export.verify import verify
 from export.write import build

@@ -16,7 +16,6 @@ from export.declared import state_dict
 from export.errors import ParityFailed
 from export.graph import graph_of
 from export.meaning import Answers, Arrays
-from export.observations import Recorded
 from export.parity import Proof, prove
 from export.precision import Precise
 from export.questions import trials
@@ -24,7 +23,7 @@ from export.rounding import CAP
 from export.runtime import Session
 from export.sb3 import of_sb3, read_sb3
 from export.sb3.normaliser import Normaliser, Running
-from export.spec import Array, Box, Discrete, Field
+from export.spec import Array, Box, Discrete, Field, Recorded
 from export.trained import About, TrainedPolicy
 from export.verify import verify
 from export.write import build

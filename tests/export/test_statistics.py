@@ -5,9 +5,8 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from export.observations import Recorded, statistics
-from export.spec import Field, Fields, Statistics
-from export.spec.statistics import SCORE_PROBABILITIES, score_quantiles
+from export.spec import Field, Fields, Recorded, Statistics
+from export.spec.statistics import PROBABILITIES, SCORE_PROBABILITIES, score_quantiles, statistics
 
 Drawn = Callable[[np.random.Generator, int], np.ndarray]
 PAIR = Fields(fields=(Field(name="a"), Field(name="b")))
@@ -18,6 +17,19 @@ def taken(rows: np.ndarray) -> Statistics:
     found = statistics(Recorded(inputs={"obs": rows}), PAIR)
     assert found is not None
     return found
+
+
+def test_statistics_are_those_of_numpy() -> None:
+    """Count, mean, deviation and quantiles at fixed probabilities, per field."""
+    rows = np.random.default_rng(0).normal([1, -2], [3, 0.1], (1000, 2)).astype(np.float32)
+
+    found = statistics(Recorded(inputs={"obs": rows}, origin="x.npy"), PAIR)
+
+    assert found is not None
+    assert found.count == 1000
+    assert found.probabilities == PROBABILITIES
+    assert found.std == pytest.approx(rows.astype(np.float64).std(axis=0))
+    assert found.quantiles[0] == pytest.approx(np.quantile(rows[:, 0].astype(np.float64), PROBABILITIES))
 
 
 def test_the_score_is_the_largest_distance_from_a_mean() -> None:

@@ -18,11 +18,11 @@ from export.errors import CheckpointRefused
 from export.meaning import EPISODE_START, Arrays
 from export.module import of_module
 from export.mother import mother_of
-from export.observations import Recorded, sampled
+from export.observations import sampled
 from export.quantize import quantized
 from export.remembered import stacked, timed
 from export.sb3 import of_sb3, read_sb3
-from export.spec import MASK, Discrete, Field, Fields
+from export.spec import MASK, Discrete, Field, Fields, Recorded
 from export.tensorfile import tensor_file
 from export.torchscript import torch_file
 from export.trained import About, TrainedPolicy

@@ -11,9 +11,8 @@ from torch import nn
 
 from export.errors import CheckpointRefused, ConversionFailed, OptionInvalid, ParityFailed
 from export.naming import Names, named
-from export.observations import Recorded
 from export.runtime import Session
-from export.spec import Array, Discrete, Field, Fields
+from export.spec import Array, Discrete, Field, Fields, Recorded
 from export.spec.artefact import open_artefact
 from export.tabular import tabular
 from export.trained import About, TrainedPolicy

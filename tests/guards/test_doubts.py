@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from pydantic import ValidationError
 
-from export.observations import Recorded, statistics
 from export.spec import (
     Array,
     Box,
@@ -22,8 +21,10 @@ from export.spec import (
     Manifest,
     MultiDiscrete,
     ObservationSpace,
+    Recorded,
     Statistics,
 )
+from export.spec.statistics import statistics
 from guards.constraints import Constraint, Rule
 from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.errors import GuardMisconfigured

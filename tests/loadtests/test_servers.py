@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from export.spec import Array, Field, Fields
-from loadtests.bench import asked
 from loadtests.launch import ROOT, Server
 from loadtests.observations import act_body
 from loadtests.servers import act_model
+from loadtests.stage import asked
 from service.api.fast_path import ActProtocol
 
 FIELDS = Fields(fields=(Field(name="cpu", low=0, high=1), Field(name="queue", low=0)))

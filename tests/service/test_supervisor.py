@@ -1,6 +1,7 @@
 """The supervisor: mistakes end it with a sentence, signals with a drain, deaths of its children with a new one."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -171,20 +172,27 @@ class TestSignals:
         assert not any(map(running, children))
         assert "Traceback" not in service.output()
 
-    @pytest.mark.parametrize("count", [1, 2])
-    def test_a_signal_in_the_middle_of_the_start_ends_everything(self, tmp_path: Path, count: int) -> None:
-        """SIGTERM in the moment in which the first or second child is there: nothing hangs and nothing is left."""
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+    @pytest.mark.parametrize("child", ["service.preparation", "plane", "service.agent"])
+    def test_a_signal_in_the_middle_of_the_start_ends_everything(
+        self, tmp_path: Path, child: str, number: signal.Signals
+    ) -> None:
+        """A signal in the moment in which each child is there: nothing hangs, nothing is left, nothing is raised."""
         service = Service(demo(tmp_path), tmp_path / "data")
         service.spawn()
         try:
-            eventually(lambda: len(service.children()) >= count)
-            status = service.stop()
+            eventually(lambda: any(child in command_line(one) for one in service.children()))
+            children = service.children()
+            service.process.send_signal(number)
+            status = service.wait()
         finally:
             if service.process.poll() is None:
                 service.process.kill()
                 service.process.wait()
 
         assert status == 0
+        eventually(lambda: not any(map(running, children)))
+        assert "Traceback" not in service.output()
 
     def test_a_signal_while_a_child_is_to_be_started_again_ends_everything(self, tmp_path: Path) -> None:
         """SIGTERM right after the data plane has died: nothing hangs and nothing is left."""
@@ -413,3 +421,48 @@ class TestChild:
 
             with pytest.raises(OSError, match="Address already in use"):
                 supervisor.listen(*address)
+
+
+class TestLean:
+    """It is there as long as the service is, and takes little."""
+
+    def test_it_imports_the_standard_library_alone(self) -> None:
+        """And of the service its own modules: what it needs of the others is done by a process that ends."""
+        script = (
+            "import sys; before = set(sys.modules); import service.__main__; print(*sorted(set(sys.modules) - before))"
+        )
+
+        told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+        found = told.stdout.split()
+        ours = {name for name in found if name.partition(".")[0] == "service"}
+        others = {name.partition(".")[0] for name in found} - {"service"}
+        assert ours == {"service", "service.__main__", "service.processes", "service.supervisor"}
+        assert others <= sys.stdlib_module_names
+        assert "asyncio" in others
+
+    def test_a_running_one_has_loaded_nothing_else(self, tmp_path: Path) -> None:
+        """No extension module of a library, and at most 40 MB; it holds the folder that was made its own."""
+        with Service(demo(tmp_path), tmp_path / "data") as service:
+            process = Path(f"/proc/{service.process.pid}")
+            mapped = (process / "maps").read_text()
+            resident = next(line for line in (process / "status").read_text().splitlines() if line.startswith("VmRSS"))
+            held = {str(path.readlink()) for path in (process / "fd").iterdir()}
+            owner = json.loads((tmp_path / "data" / "owner").read_text("utf-8"))
+
+        assert [line for line in mapped.splitlines() if "-packages" in line] == []
+        assert int(resident.split()[1]) < 40_000
+        assert str(tmp_path / "data" / "owner") in held
+        assert owner["process"] == service.process.pid
+
+    def test_the_data_plane_looks_for_garbage_once_it_runs(self) -> None:
+        """It does not while it imports; what its cycles are made of would never be given back."""
+        script = (
+            "import gc; from service import __main__, server;"
+            "server.run = lambda *_, **__: print(gc.isenabled());"
+            "__main__.main(['plane', 'policy.toml', '--data', 'data', '--descriptor', '0'])"
+        )
+
+        told = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+
+        assert told.stdout == "True\n"

@@ -26,11 +26,10 @@ from export.channels import refuse_last
 from export.errors import OptionInvalid
 from export.frames import Axes, Cut, Padding
 from export.meaning import Arrays
-from export.observations import Recorded
 from export.remembered import stacked
 from export.runtime import Session
 from export.sb3.native_frames import frame_stack_observation, vec_frame_stack
-from export.spec import Array, Discrete
+from export.spec import Array, Discrete, Recorded
 from export.spec.artefact import Artefact, open_artefact
 from export.trained import TrainedPolicy
 from export.write import build

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.observations import Recorded, statistics
-from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
+from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Recorded, Squash
+from export.spec.statistics import statistics
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
 from guards.boxes import BoxRuling, Linear

@@ -127,57 +127,6 @@ class TestMeasure:
         assert draw.propensity[0] == pytest.approx(stats.norm.pdf(z) / 3, rel=1e-12)
 
 
-class TestTorch:
-    """Against the distributions that policies are trained with."""
-
-    def test_densities_of_plain_numbers(self) -> None:
-        """To 1e-9 of Normal's, summed over the numbers."""
-        torch = pytest.importorskip("torch")
-        rng = np.random.default_rng(4)
-        mean, std = rng.normal(size=(300, 4)) * 5, np.exp(rng.normal(size=(300, 4)) * 2)
-
-        draw = drawn(of(None, None, 4), np.concatenate([mean, std], axis=1), rng.random((300, 4)))
-
-        normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
-        expected = normal.log_prob(torch.tensor(draw.action)).sum(1).numpy()
-        np.testing.assert_allclose(np.log(draw.propensity), expected, rtol=1e-9, atol=1e-9)
-
-    def test_densities_of_squashed_numbers(self) -> None:
-        """To 1e-9 of a normal's through tanh and an affine map to the bounds."""
-        torch = pytest.importorskip("torch")
-        rng = np.random.default_rng(5)
-        mean, std = rng.normal(size=(300, 2)), np.exp(rng.normal(size=(300, 2)) - 1)
-
-        draw = drawn(BOUNDED, np.concatenate([mean, std], axis=1), rng.random((300, 2)), squash="tanh")
-
-        kinds = torch.distributions
-        middle, half = (torch.tensor(numbers, dtype=torch.float64) for numbers in ([0, 5], [2, 5]))
-        affine = kinds.AffineTransform(middle, half)
-        normal = kinds.Normal(torch.tensor(mean), torch.tensor(std))
-        squashed = kinds.TransformedDistribution(normal, [kinds.TanhTransform(), affine])
-        # Torch inverts tanh, which loses digits near the bounds; ours keeps the number before it.
-        inside = (np.abs((draw.action - [0, 5]) / [2, 5]) < 0.9999).all(axis=1)
-        expected = squashed.log_prob(torch.tensor(draw.action)).sum(1).numpy()
-        assert inside.sum() > 200
-        np.testing.assert_allclose(np.log(draw.propensity)[inside], expected[inside], rtol=1e-9, atol=1e-9)
-        assert set(draw.measure) == {"density"}
-
-    def test_masses_beyond_the_bounds(self) -> None:
-        """To 1e-9 of Normal's cumulative distribution."""
-        torch = pytest.importorskip("torch")
-        rng = np.random.default_rng(6)
-        mean, std = rng.normal(size=(500, 1)) * 3, np.exp(rng.normal(size=(500, 1)))
-
-        draw = drawn(of(-1, 2), np.concatenate([mean, std], axis=1), rng.random((500, 1)))
-
-        normal = torch.distributions.Normal(torch.tensor(mean), torch.tensor(std))
-        low, high = normal.cdf(torch.tensor(-1.0)).numpy(), 1 - normal.cdf(torch.tensor(2.0)).numpy()
-        density = normal.log_prob(torch.tensor(draw.action)).exp().numpy()
-        expected = np.where(draw.action == -1, low, np.where(draw.action == 2, high, density))[:, 0]
-        np.testing.assert_allclose(draw.propensity, expected, rtol=1e-9)
-        assert set(draw.measure) == {"mass", "density"}
-
-
 def decided(space: Box, head: Sequence[float], explorer: Explorer, squash: Squash, n: int) -> list[Decision]:
     """Decisions of one observation."""
     behaviour = acting_behaviour(space, explorer, squash=squash, key=Key(1, b"gaussian" * 4))
