@@ -66,6 +66,10 @@ class Order:
         elif last.ms > mark.known:
             mark.known = last.ms
             mark.pace.came(last.ms, now)
+        elif last.ms < mark.known:
+            # It ended with what was not the writer's, or the store has lost some: that said nothing of its clock.
+            mark.known = max(mark.ms, last.ms)
+            mark.pace = Pace.of(mark.known, now)
 
     def feed(self, writer: str, record: AnyRecord, now: float) -> None:
         """The next record of a writer that is known."""
@@ -74,9 +78,9 @@ class Order:
             mark.ms, mark.moved_at = record.ms, now
         self._waiting.setdefault(writer, deque()).append(((record.ms, writer, record.seq), record))
 
-    def ended(self, writer: str) -> None:
-        """A writer is closed, and was read to its end."""
-        self._marks[writer].ended = True
+    def ended(self, writer: str, *, has: bool = True) -> None:
+        """Whether a writer is closed, and was read to its end: one that was closed by mistake goes on."""
+        self._marks[writer].ended = has
 
     def forget(self, writer: str) -> None:
         """A writer is gone for good, and all its records had their turn."""

@@ -184,7 +184,9 @@ class Shipper:
             lane.closed = True
         elif (moved := lane.align(there)) and not first:
             log.warning("writer %s: %s to %s, where the store is", lane.writer, moved, there.seq)
-        if there != START and not self._is_past(lane.shipped) and await self._store.register(lane.writer):
+        lives = not dead and not lane.closed
+        known = there != START and (lives or not self._is_past(lane.shipped))
+        if known and await self._store.register(lane.writer, lives=lives):
             lane.closed = False
         lane.aligned_at = self._monotonic()
         # Now is when the store itself has said what it has.

@@ -59,9 +59,16 @@ class SqliteStore:
 
         return await self._run(work)
 
-    async def register(self, writer: str) -> bool:
-        """Make a writer known, before its first entry; one that is known stays as it is, and False says so."""
-        return await self._run(lambda db: _known(db, writer))
+    async def register(self, writer: str, *, lives: bool = False) -> bool:
+        """Make a writer known, before its first entry; one that is known stays as it is, and False says so: but one
+        that ``lives`` is open, whatever was said of it."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            if lives:
+                db.execute("UPDATE writers SET open = 1 WHERE writer = ? AND open IS NOT 1", (writer,))
+            return _known(db, writer)
+
+        return await self._run(work)
 
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
