@@ -62,6 +62,7 @@ class Trimming:
         self._now = now
         self._monotonic = monotonic
         self._looked_at = float("-inf")
+        self._failed = False
         self._size = 0
         self._written = 0
         self._weight = 2.0
@@ -108,9 +109,11 @@ class Trimming:
 
     async def step(self) -> bool:
         """Look, where it is time to, and cut what has to go; never more to do at once. Raises StoreError."""
-        if self._is_due():
-            self._looked_at = self._monotonic()
+        # What has failed works again only once it was done.
+        if self._failed or self._is_due():
+            self._looked_at, self._failed = self._monotonic(), True
             await self._round()
+            self._failed = False
         return False
 
     def _now_taken(self) -> int:

@@ -11,7 +11,7 @@ import redis
 
 from service.agent.foreign import NAMED_AGAIN_S, NAMED_AT_ONCE, Notes, Stranger, record_of
 from service.agent.lane import Lane
-from service.agent.ship import Shipper
+from service.agent.ship import SOON_S, Shipper
 from service.agent.stores import START, Entry, Position, StoreError
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
@@ -274,6 +274,34 @@ class TestStreams:
 
         assert [t.reward for t in await emitted(store)] == [float(ms) for ms in range(1000, 1006)]
         assert (join.ledger().missing, store.strange) == (0, {})
+        pen.close()
+        await store.close()
+
+    async def test_it_is_shipped_within_seconds_after_a_register_is_set_right(
+        self, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """However long that took: what is wrong in the store is over for a writer when it is over, and is said once."""
+        service = f"rests-{tmp_path.name}"
+        store, pen, clock = RedisStreams(redis_server.url, service), Pen(1, tmp_path), Clock()
+        ship, key = shipper(store, tmp_path, clock), f"actd:{{{service}}}"
+        pen.beat(1)
+        await settle(ship)
+        with redis_server.client() as client:
+            client.set(f"{key}:joined", "x")
+            client.xadd(f"{key}:w:{pen.name}", {"x": "y"})
+            pen.beat(2)
+            for _ in range(100):
+                clock.now += 1.0
+                await settle(ship)
+            assert "joined" in caplog.text
+            assert sum("not shipped for" in record.message for record in caplog.records) == 1
+            assert ship.failing()
+            client.delete(f"{key}:joined")
+        clock.now += SOON_S
+        await settle(ship)
+
+        assert await stream(store, pen.name) == texts(pen)
+        assert ship.failing() == ""
         pen.close()
         await store.close()
 

@@ -465,3 +465,24 @@ async def test_a_ledger_says_what_there_is(store: Store) -> None:
     told = trim.ledger()
     assert 100_000 < told.size < 10_000_000
     assert (told.bound, told.lost, told.aside, told.strange, told.warning) == (10**9, {}, 0, {}, "")
+
+
+async def test_what_has_failed_works_again_only_once_it_was_done(redis_server: RedisServer) -> None:
+    """Also where it is not time to look: else it was said to work again, and to fail, each second."""
+    store, now = RedisStreams(redis_server.url, "failed"), [0.0]
+    trim = Trimming(
+        store, retention=Retention(), rewards=REWARDS, now=time.time, monotonic=lambda: now[0], busy=lambda: False
+    )
+    with redis_server.client() as client:
+        client.set("actd:{failed}:joined", "x")
+        for _ in range(3):
+            with pytest.raises(StoreError, match="joined"):
+                await trim.step()
+        client.delete("actd:{failed}:joined")
+    await trim.step()
+    redis_server.kill()
+    await trim.step()
+    now[0] += EVERY_S
+    with pytest.raises(StoreError):
+        await trim.step()
+    await store.close()
