@@ -54,8 +54,10 @@ class SqliteStore:
         """Leave a keyring's fingerprint where none is; the fingerprint that is there."""
 
         def work(db: sqlite3.Connection) -> str:
-            db.execute("INSERT OR IGNORE INTO deployment VALUES ('key', ?)", (fingerprint,))
-            return str(db.execute("SELECT value FROM deployment WHERE name = 'key'").fetchone()[0])
+            asked = "SELECT value FROM deployment WHERE name = 'key'"
+            if db.execute(asked).fetchone() is None:
+                db.execute("INSERT INTO deployment VALUES ('key', ?)", (fingerprint,))
+            return str(db.execute(asked).fetchone()[0])
 
         return await self._run(work)
 
