@@ -165,6 +165,9 @@ class Store(Protocol):
     async def counts(self) -> dict[str, int]:
         """The ledger's counts, as they were committed."""
 
+    async def time(self) -> float | None:
+        """The time (s since 1970) by which it says when transitions were made, None where it does not tell."""
+
     async def capacity(self) -> Capacity:
         """What it can hold."""
 

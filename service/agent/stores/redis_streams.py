@@ -218,6 +218,11 @@ class RedisStreams:
         with translated():
             return await registers.counts(self._client, self._key("ledger"))
 
+    async def time(self) -> float | None:
+        """The server's time, by which transitions have their ids."""
+        with translated():
+            return await space.time(self._client)
+
     async def capacity(self) -> Capacity:
         """What the server's ``maxmemory`` says, and whether it throws away on its own."""
         with translated():

@@ -80,7 +80,7 @@ class TestLoop:
 
     @pytest.mark.parametrize("emptied", [True, False])
     async def test_a_store_that_becomes_foreign_is_said_and_left_alone(
-        self, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, emptied: bool
+        self, redis_server: RedisServer, tmp_path: Path, emptied: bool
     ) -> None:
         """While it works: another deployment claims it after it was emptied, or it is another one by now."""
         store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)

@@ -42,7 +42,12 @@ class Clock:
 def trimming(
     store: Store, clock: Callable[[], float], busy: Callable[[], bool] = lambda: False, **told: Any
 ) -> Trimming:
-    """A trimmer whose every step is due."""
+    """A trimmer whose every step is due, of a store whose time goes on with the test's."""
+
+    async def there() -> float:
+        return clock()
+
+    store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
     ticks = iter(range(0, 10**9, int(EVERY_S)))
     return Trimming(
         store,
@@ -106,7 +111,8 @@ class TestAge:
     async def test_transitions_go_by_when_they_were_made(self, store: Store) -> None:
         """A backlog of days that was joined a moment ago is not thrown away unread; a day later it is."""
         clock, pen = Clock(), Pen(1)
-        await lived(store, pen, clock, ago(60), ago(60) + 300)
+        began = ago(60)
+        await lived(store, pen, clock, began, began + 300)
         await trimming(store, clock).step()
         assert len(await transitions(store)) == 300
         clock.ahead = 24.1 * 3600
@@ -116,6 +122,67 @@ class TestAge:
         assert len(await transitions(store)) == 0
         assert trim.ledger().lost == {}
 
+    @pytest.mark.parametrize("there_h", [-25.0, 0.0, 25.0, -24.0 * 365])
+    async def test_f99_a_store_whose_host_has_another_time_makes_no_transition_old(
+        self, redis_server: RedisServer, there_h: float
+    ) -> None:
+        """They have their ids by it: they are kept as long as it says, and no longer, however far it is off."""
+        store, pen, passed_h = RedisStreams(redis_server.url, "skewed"), Pen(1), [0.0]
+        monotonic = iter(range(0, 10**6, 10))
+
+        # Of this machine, where Redis runs; the agent's host has another time, and time passes for both.
+        async def there() -> float:
+            return time.time() + passed_h[0] * 3600
+
+        store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
+        trim = Trimming(
+            store, retention=Retention(), rewards=REWARDS, now=lambda: time.time() + (passed_h[0] - there_h) * 3600,
+            monotonic=lambda: float(next(monotonic)), busy=lambda: False,
+        )  # fmt: skip
+        began = ago(1 + there_h)
+        told(pen, began, began + 200)
+        pen.beat(began + 200_000)
+        await Shipped(store).ship(pen)
+        await settle(joining(store, time.time))
+        kept = []
+        for hours in (0.0, 23.9, 0.2):
+            passed_h[0] += hours
+            await trim.step()
+            kept.append(len(await transitions(store)))
+
+        assert kept == [200, 200, 0]
+        await store.close()
+
+    @pytest.mark.parametrize("set_h", [-30.0, 30.0])
+    async def test_f99_a_store_whose_clock_is_set_makes_no_transition_old(
+        self, redis_server: RedisServer, set_h: float
+    ) -> None:
+        """While the agent works: what was made before it was set is kept as long as it says, or longer."""
+        store, pen, passed_h = RedisStreams(redis_server.url, "set"), Pen(1), [0.0, 0.0]
+        monotonic = iter(range(0, 10**6, 10))
+
+        async def there() -> float:
+            return time.time() + sum(passed_h) * 3600
+
+        store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
+        trim = Trimming(
+            store, retention=Retention(), rewards=REWARDS, now=lambda: time.time() + passed_h[0] * 3600,
+            monotonic=lambda: float(next(monotonic)), busy=lambda: False,
+        )  # fmt: skip
+        began = ago(1)
+        await lived(store, pen, Clock(), began, began + 200)
+        await trim.step()
+        passed_h[1] = set_h
+        await trim.step()
+        passed_h[0] = 23.9
+        await trim.step()
+        assert len(await transitions(store)) == 200
+        passed_h[0] = 24.1 + max(0.0, -set_h)
+        await trim.step()
+
+        assert len(await transitions(store)) == 0
+        await store.close()
+
     @pytest.mark.parametrize("step", [-30.0, -24.0 * 365, 30.0])
     async def test_f99_a_clock_that_is_set_makes_no_transition_old(self, tmp_path: Path, step: float) -> None:
         """By hours, after the agent has begun: what is joined then is kept as long as it says, and no longer."""
@@ -123,7 +190,8 @@ class TestAge:
         # The machine's clock was right, and its agent begun by it, before it was set to what it says here.
         now = Time(lambda: time.time() - step * 3600, lambda: passed[0]).now
         store, pen, clock = SqliteStore(tmp_path / "store.sqlite", now=now), Pen(1), Clock()
-        await lived(store, pen, clock, ago(1), ago(1) + 200)
+        began = ago(1)
+        await lived(store, pen, clock, began, began + 200)
         kept = []
         for hours in (23.9, 0.2):
             passed[0] += hours * 3600
@@ -136,7 +204,8 @@ class TestAge:
     async def test_positions_outlive_what_is_trimmed(self, store: Store) -> None:
         """A stream that is empty goes on where it was, for agents that begin anew too."""
         clock, pen, shipped = Clock(), Pen(1), None
-        await lived(store, pen, clock, ago(30), ago(30) + 200)
+        began = ago(30)
+        await lived(store, pen, clock, began, began + 200)
         clock.ahead = 30 * 3600
         end = await store.position(pen.name)
         await trimming(store, clock).step()
@@ -160,7 +229,8 @@ class TestGroups:
     async def test_what_a_group_has_to_read_or_to_acknowledge_is_not_old(self, redis_server: RedisServer) -> None:
         """Of transitions and of a writer's records; once it was, it goes."""
         store, clock, pen = RedisStreams(redis_server.url, "groups"), Clock(), Pen(1)
-        await lived(store, pen, clock, ago(30), ago(30) + 300)
+        began = ago(30)
+        await lived(store, pen, clock, began, began + 300)
         clock.ahead = 48 * 3600
         keys = ["actd:{groups}:transitions", f"actd:{{groups}}:w:{pen.name}"]
         with redis_server.client() as client:
@@ -190,7 +260,8 @@ class TestGroups:
         """Exactly as many as were not read or not acknowledged; the newest stay."""
         store, clock, pen = RedisStreams(redis_server.url, "forced"), Clock(), Pen(1)
         key = "actd:{forced}:transitions"
-        await lived(store, pen, clock, ago(1), ago(1) + 4000)
+        began = ago(1)
+        await lived(store, pen, clock, began, began + 4000)
         with redis_server.client() as client:
             client.xgroup_create(key, "slow", "0")
             found: Any = client.xreadgroup("slow", "one", {key: ">"}, count=500)
@@ -357,7 +428,8 @@ class TestFull:
         """Though it can register nothing and count nothing before; what is lost unread is counted once it can."""
         store, pen = RedisStreams(redis_server.url, "svc"), Pen(1)
         await store.claim_key(KEYRING.fingerprint)
-        await lived(store, pen, Clock(), ago(1), ago(1) + 4000)
+        began = ago(1)
+        await lived(store, pen, Clock(), began, began + 4000)
         key = "actd:{svc}:transitions"
         with redis_server.client() as client:
             client.xgroup_create(key, "slow", "0")
@@ -419,7 +491,8 @@ class TestSqlite:
     async def test_space_is_given_back(self, sqlite: SqliteStore, tmp_path: Path) -> None:
         """What was trimmed by age; but for a little that is used again."""
         clock, path = Clock(), tmp_path / "store.sqlite"
-        await lived(sqlite, Pen(1), clock, ago(30), ago(30) + 3000)
+        began = ago(30)
+        await lived(sqlite, Pen(1), clock, began, began + 3000)
         before = path.stat().st_size
         clock.ahead = 48 * 3600
         await trimming(sqlite, clock, stream_bytes=1024 * 1024).step()
@@ -433,7 +506,8 @@ class TestSqlite:
         """It is written anew once, with all that is in it; transitions without a time are the oldest."""
         path = tmp_path / "store.sqlite"
         store = SqliteStore(path)
-        await lived(store, Pen(1), Clock(), ago(1), ago(1) + 2000)
+        began = ago(1)
+        await lived(store, Pen(1), Clock(), began, began + 2000)
         await store.close()
         with closing(sqlite3.connect(path, isolation_level=None)) as db:
             db.execute("ALTER TABLE transitions DROP COLUMN made_ms")
@@ -459,7 +533,8 @@ async def test_a_ledger_says_what_there_is(store: Store) -> None:
     """Bytes, bound and what others left."""
     clock, pen = Clock(), Pen(1)
     trim = trimming(store, clock, stream_bytes=10**9)
-    await lived(store, pen, clock, ago(1), ago(1) + 300)
+    began = ago(1)
+    await lived(store, pen, clock, began, began + 300)
     await trim.step()
 
     told = trim.ledger()
