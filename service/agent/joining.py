@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
 
 import msgspec
@@ -17,9 +18,10 @@ from service.agent.foreign import Notes, Stranger, record_of
 from service.agent.join import LAG_MS, SILENCE_MS, Batch, Joiner
 from service.agent.ledger import Joined
 from service.agent.order import Order
-from service.agent.stores import START, Entry, Position, Store, StoreError, StoreFull, WriterState
+from service.agent.stores import START, Entry, NotOurs, Position, Store, StoreError, StoreFull, WriterState
 from service.config import Rewards
 from service.ids import Place
+from service.records import Writer
 
 log = logging.getLogger("actd.agent.join")
 
@@ -149,10 +151,21 @@ class Joining:
         since = reading_since(writers, await oldest_waiting(self._store, writers, joined), self._rewards)
         self._read = {writer: _reading_from(joined.get(writer, START), since) for writer in writers}
         self._seen = {}
-        self._joiner = Joiner(rewards=self._rewards, place=self._place, joined=joined)
+        joiner = Joiner(rewards=self._rewards, place=self._place, joined=joined)
+        for writer in writers:
+            await self._introduce(joiner, writer)
+        self._joiner = joiner
         self._standby_until = 0.0
         self._doubt = None
         return self._joiner
+
+    async def _introduce(self, joiner: Joiner, writer: str) -> None:
+        """Read what a writer said first, which may be before all that is still to be joined: how clocks stand."""
+        with suppress(Stranger, NotOurs):
+            for entry in await self._store.read(writer, START, 1):
+                record = record_of(writer, entry, self._place)
+                if isinstance(record, Writer):
+                    joiner.order.introduce(record)
 
     def _forget(self, joiner: Joiner, writers: Mapping[str, WriterState], joined: Mapping[str, Position]) -> None:
         """Writers that the store has forgotten, which it does long after all that came of them."""
