@@ -85,6 +85,7 @@ class DataPlane:
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
         config = self.config
+        ahead_ms = {writer: round(ahead * 1000) for writer, ahead in self.resumed.ahead_s().items()}
         record = Writer(
             seq=self.journal.next_seq,
             ms=int(self.clock.now() * 1000),
@@ -95,6 +96,7 @@ class DataPlane:
             versions={engine.label: engine.digest for engine in (self.trusted, self.engine) if engine is not None},
             key_fingerprint=self.keyring.fingerprint,
             wait_s=config.rewards.wait_seconds,
+            ahead_ms=ahead_ms or msgspec.UNSET,
         )
         self.journal.introduce(record)
         if config.durability == "disk":
@@ -266,7 +268,8 @@ def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, cl
     landing = Landing(plane, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     turn = Turn(Router(engine.label), {engine.label: engine}, sessions, landing, wire.layout, breakers)
-    intake = Intake(wire, config, keyring, owner=landing.owners.session_of, now=clock.now)
+    owner, ahead_s = landing.owners.session_of, resumed.ahead_s()
+    intake = Intake(wire, config, keyring, owner=owner, ahead_s=ahead_s, now=clock.now)
     running = DataPlane(
         config=config,
         data=data,

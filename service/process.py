@@ -89,6 +89,7 @@ def server_of(plane: DataPlane, listening: socket.socket, began: int | None = No
     config = uvicorn.Config(
         plane.edge,
         loop="uvloop",
+        ws="none",
         http=protocol,  # type: ignore[arg-type]  # whatever makes a protocol serves
         proxy_headers=False,
         access_log=False,

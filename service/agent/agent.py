@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,6 +26,8 @@ from service.state import HEARTBEAT_S, Page, read_page, write_page
 log = logging.getLogger("actd.agent")
 
 POLL_S = 0.05
+# How often it is asked whose the store is: it may have been emptied, or be another one.
+CLAIM_EVERY_S = 1.0
 # What is left of stopping for the last records; the supervisor's patience is longer.
 LAST_S = 2.0
 
@@ -59,7 +62,7 @@ class Agent:
         # What fails at the moment, and why; everything does, until it has worked once.
         self._failing = {"ship": "has not begun", "join": "has not begun"}
         self._held = False
-        self._claimed = False
+        self._claimed_at = float("-inf")
         deployment = Deployment(config.name, keyring.fingerprint, keyring.place)
         self._shipper = Shipper(
             store,
@@ -146,12 +149,12 @@ class Agent:
         if not await self._keep("ship", self._claim_in_time, once=True):
             return
         steps = {"ship": self._ship, "join": self._joining.step, "trim": self._trimming.step}
-        await asyncio.gather(*(self._keep(name, step) for name, step in steps.items()))
+        await asyncio.gather(*(self._keep(name, partial(self._in_ours, step)) for name, step in steps.items()))
         try:
             async with asyncio.timeout(LAST_S):
                 more = True
                 while more:
-                    more = await self._shipper.step() or await self._joining.step()
+                    more = await self._in_ours(self._shipper.step) or await self._joining.step()
                     await asyncio.sleep(0)
         except (TimeoutError, StoreError, OSError) as error:
             log.info("the last round was cut short (%s): the rest stays in the journal", error)
@@ -173,16 +176,26 @@ class Agent:
                 f"name that deployment's keyring file by ACTD_KEYRING, or begin anew on purpose under another name"
             )
             raise KeyMismatch(msg)
-        self._claimed = True
+        self._claimed_at = self._clocks.monotonic()
 
     async def _claim_in_time(self) -> bool:
         """The same once the service serves, which goes on serving: whoever shares the store may put it right."""
         self._shipper.keep_room()
-        try:
-            if not self._claimed:
+        return await self._in_ours(self._nothing)
+
+    async def _in_ours(self, step: Callable[[], Awaitable[bool]]) -> bool:
+        """Do a step in a store that is this deployment's still. Raises StoreUnavailable where it is another's."""
+        if self._clocks.monotonic() - self._claimed_at >= CLAIM_EVERY_S:
+            try:
                 await self._claim()
-        except KeyMismatch as error:
-            raise StoreUnavailable(str(error)) from error
+            except KeyMismatch as error:
+                raise StoreUnavailable(str(error)) from error
+            except StoreFull:
+                # It is nobody's, and has no room to say so: trimming makes some.
+                pass
+        return await step()
+
+    async def _nothing(self) -> bool:
         return False
 
     async def _keep(self, name: str, step: Callable[[], Awaitable[bool]], *, once: bool = False) -> bool:
@@ -200,6 +213,8 @@ class Agent:
             except Exception as error:
                 known = isinstance(error, (StoreError, OSError))
                 self._trimming.full |= isinstance(error, StoreFull)
+                # Whoever answers next may be another.
+                self._claimed_at = float("-inf")
                 if not backoff.tries or str(error) != self._failing.get(name):
                     if known:
                         log.warning("%s: records stay in the journal until this is over", error)

@@ -14,7 +14,8 @@ class Lane:
     """A writer's way to the store: up to where it is there, and what is being sent.
 
     ``ours`` is whether its folder is a writer's of this service, None while that is not known; ``failures`` counts
-    mistakes in a row, after which it is left alone until ``rests_until`` (s, monotonic).
+    mistakes in a row, after which it is left alone until ``rests_until`` (s, monotonic), and ``failing`` says of which
+    one the log tells.
     """
 
     writer: str
@@ -29,6 +30,7 @@ class Lane:
     judged_at: float | None = None
     heard: bool = False
     failures: int = 0
+    failing: str = ""
     rests_until: float = float("-inf")
 
     @property

@@ -35,8 +35,10 @@ JUDGE_EVERY_S = 0.1
 DEAD_AFTER_S = 0.5
 # One that was taken away is put back by a writer that lives, which looks each second.
 GONE_AFTER_S = 5.0
-# A writer with whom something is wrong that nobody has thought of is left alone longer each time, up to this.
+# A writer with whom something is wrong that nobody has thought of is left alone longer each time, up to this; where it
+# is with its files or with the store, that may be over at any time.
 REST_S = 60.0
+SOON_S = 2.0
 # What the streams forget, and folders that are kept longer must not bring back: with so much to spare.
 EARLY_S = 60.0
 
@@ -123,13 +125,15 @@ class Shipper:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are shipped
-            rest_s = min(REST_S, 2.0**lane.failures)
-            lane.rests_until, lane.failures, lane.aligned_at = self._monotonic() + rest_s, lane.failures + 1, None
             known = isinstance(error, (OSError, NotOurs))
-            say = log.error if known else log.exception
-            say("writer %s: not shipped for %g s (%s)", lane.writer, rest_s, error)
+            rest_s = min(SOON_S if known else REST_S, 2.0**lane.failures)
+            lane.rests_until, lane.failures, lane.aligned_at = self._monotonic() + rest_s, lane.failures + 1, None
+            if not known or lane.failing != str(error):
+                say = log.error if known else log.exception
+                say("writer %s: not shipped for %g s (%s)", lane.writer, rest_s, error)
+            lane.failing = str(error)
             return False
-        lane.failures = 0
+        lane.failures, lane.failing = 0, ""
         return more
 
     def _is_ours(self, lane: Lane, *, dead: bool) -> bool:
@@ -184,7 +188,9 @@ class Shipper:
             lane.closed = True
         elif (moved := lane.align(there)) and not first:
             log.warning("writer %s: %s to %s, where the store is", lane.writer, moved, there.seq)
-        if there != START and not self._is_past(lane.shipped) and await self._store.register(lane.writer):
+        lives = not dead and not lane.closed
+        known = there != START and (lives or not self._is_past(lane.shipped))
+        if known and await self._store.register(lane.writer, lives=lives):
             lane.closed = False
         lane.aligned_at = self._monotonic()
         # Now is when the store itself has said what it has.

@@ -54,14 +54,23 @@ class SqliteStore:
         """Leave a keyring's fingerprint where none is; the fingerprint that is there."""
 
         def work(db: sqlite3.Connection) -> str:
-            db.execute("INSERT OR IGNORE INTO deployment VALUES ('key', ?)", (fingerprint,))
-            return str(db.execute("SELECT value FROM deployment WHERE name = 'key'").fetchone()[0])
+            asked = "SELECT value FROM deployment WHERE name = 'key'"
+            if db.execute(asked).fetchone() is None:
+                db.execute("INSERT INTO deployment VALUES ('key', ?)", (fingerprint,))
+            return str(db.execute(asked).fetchone()[0])
 
         return await self._run(work)
 
-    async def register(self, writer: str) -> bool:
-        """Make a writer known, before its first entry; one that is known stays as it is, and False says so."""
-        return await self._run(lambda db: _known(db, writer))
+    async def register(self, writer: str, *, lives: bool = False) -> bool:
+        """Make a writer known, before its first entry; one that is known stays as it is, and False says so: but one
+        that ``lives`` is open, whatever was said of it."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            if lives:
+                db.execute("UPDATE writers SET open = 1 WHERE writer = ? AND open IS NOT 1", (writer,))
+            return _known(db, writer)
+
+        return await self._run(work)
 
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
@@ -162,6 +171,10 @@ class SqliteStore:
         """The ledger's counts, as they were committed."""
         found = await self._run(lambda db: db.execute("SELECT name, value FROM ledger").fetchall())
         return {str(name): value for name, value in found if isinstance(value, int)}
+
+    async def time(self) -> float | None:
+        """This process's, which nobody sets."""
+        return self._now()
 
     async def capacity(self) -> Capacity:
         """A file has no limit of its own."""

@@ -81,6 +81,18 @@ class TestDecisions:
         assert await get(store, f"/decisions/{one.id}") == (200, {"closed": True, "decision": msgspec.to_builtins(one)})
         assert (await get(store, f"/decisions/{two.id}"))[1]["closed"] is False
 
+    @pytest.mark.parametrize("text", [b'"x"', b"[]", b"{}", b'{"kind":"heartbeat","v":1,"seq":1,"ms":5}'])
+    @pytest.mark.parametrize("later_ms", [0, 7])
+    async def test_what_others_left_in_its_place_is_not_it(self, store: Store, text: bytes, later_ms: int) -> None:
+        """Under its id, or where it is not there under its number at another time."""
+        pen = Pen(1)
+        decision = pen.decision(5)
+        await store.register(pen.name)
+        await store.append(pen.name, START, [Entry(5 + later_ms, 1, text)])
+        status, told = await get(store, f"/decisions/{decision.id}")
+
+        assert (status, told["error"]["code"]) == (404, "not_found")
+
     async def test_an_id_of_no_decision_is_not_found(self, store: Store) -> None:
         """A token of ours whose record is not there, or is another's."""
         pen = Pen(1)

@@ -13,7 +13,7 @@ from service.agent.stores.redis_streams import RedisStreams
 from service.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
-from tests.service.agent.pens import Pen
+from tests.service.agent.pens import KEYRING, Pen
 
 
 class TestLoop:
@@ -75,6 +75,50 @@ class TestLoop:
 
         assert before == ({}, False)
         assert sum("keyring another" in record.getMessage() for record in caplog.records) == 1
+        await store.close()
+        pen.close()
+
+    @pytest.mark.parametrize("emptied", [True, False])
+    async def test_a_store_that_becomes_foreign_is_said_and_left_alone(
+        self, redis_server: RedisServer, tmp_path: Path, emptied: bool
+    ) -> None:
+        """While it works: another deployment claims it after it was emptied, or it is another one by now."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        pen.introduce(1)
+        async with running(store, tmp_path) as one:
+            await seen(lambda: one.ledger().journal.delivered == 1)
+            with redis_server.client() as other:
+                if emptied:
+                    other.flushall()
+                other.set("actd:{svc}:key", "another")
+                await seen(lambda: "keyring another" in one.ledger().failing.get("ship", ""))
+                there = other.xlen(f"actd:{{svc}}:w:{pen.name}")
+                pen.beat(2)
+                await asyncio.sleep(0.5)
+                assert other.xlen(f"actd:{{svc}}:w:{pen.name}") == there
+                assert "keyring another" in one.ledger().failing["join"]
+                other.delete("actd:{svc}:key")
+                await seen(lambda: one.ledger().journal.delivered == 2 and not one.ledger().failing)
+                assert other.get("actd:{svc}:key") == KEYRING.fingerprint.encode()
+        await store.close()
+        pen.close()
+
+    async def test_a_full_store_that_is_nobodys_is_worked_in(self, redis_server: RedisServer, tmp_path: Path) -> None:
+        """Where the claim was thrown away and there is no room for another, trimming has to make some."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        pen.introduce(1)
+        async with running(store, tmp_path) as one:
+            await seen(lambda: one.ledger().journal.delivered == 1)
+            with redis_server.client() as other:
+                other.config_set("maxmemory", "1")
+                other.delete("actd:{svc}:key")
+                await asyncio.sleep(1.5)
+                await seen(lambda: "trim" not in one.ledger().failing)
+                other.config_set("maxmemory", "0")
+            pen.beat(2)
+            await seen(lambda: one.ledger().journal.delivered == 2 and not one.ledger().failing)
         await store.close()
         pen.close()
 
