@@ -5,6 +5,7 @@ It is held as long as the process lives, and let go by the kernel however it die
 
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from service.segment import is_at
@@ -47,10 +48,14 @@ class Lock:
 def alive(folder: Path) -> bool:
     """Whether the process that writes in a writer's folder still lives."""
     try:
-        lock = os.open(folder / "lock", os.O_RDWR)
-    except FileNotFoundError:
+        # To look is not to write: a disk that has become read-only has records that are still to be shipped.
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            # Something is in its way: nobody can tell, and of one that may live nothing is given up.
+            return True
         # Shared: whoever else looks at this moment is no writer.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

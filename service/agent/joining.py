@@ -165,6 +165,8 @@ class Joining:
         for writer, state in there.items():
             order.knows(writer, self._read.setdefault(writer, START), state.last, now)
         for writer, state in there.items():
+            if state.open:
+                order.lives(writer)
             if self._read[writer] < state.last and self._may_read(order, writer, now):
                 await self._feed(joiner, writer, state.last, now)
             if self._read[writer] >= state.last and not state.open:

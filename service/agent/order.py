@@ -78,6 +78,10 @@ class Order:
         """A writer is closed, and was read to its end."""
         self._marks[writer].ended = True
 
+    def lives(self, writer: str) -> None:
+        """A writer is open, also where it was closed before."""
+        self._marks[writer].ended = False
+
     def forget(self, writer: str) -> None:
         """A writer is gone for good, and all its records had their turn."""
         self._marks.pop(writer, None)
