@@ -253,7 +253,12 @@ class Shipper:
     def _is_dead(self, lane: Lane) -> bool:
         if lane.closed:
             return True
-        if alive(lane.folder):
+        try:
+            lives = alive(lane.folder)
+        except OSError:
+            # Nobody can tell: of one that may live nothing is given up, and what is there is shipped.
+            lives = True
+        if lives:
             lane.lifeless_since = None
             return False
         now = self._monotonic()
