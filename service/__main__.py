@@ -25,8 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _serve(options: argparse.Namespace) -> int:
     data = options.data.resolve()
     try:
-        # The folder is ours as long as this process lives: nobody closes the descriptor.
-        supervisor.prepare(options.config, data)
+        # The folder is ours as long as this process lives.
+        _, hold = supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
     except (ConfigInvalid, FolderRefused, KeyringInvalid) as error:
         return _failed(str(error))
@@ -36,7 +36,9 @@ def _serve(options: argparse.Namespace) -> int:
     with listening:
         port = listening.getsockname()[1]
         admin = options.admin_port if options.admin_port is not None else port + 1 if options.port else 0
-        return asyncio.run(supervisor.supervise(options.config.resolve(), data, listening, options.admin_host, admin))
+        return asyncio.run(
+            supervisor.supervise(options.config.resolve(), data, hold, listening, options.admin_host, admin)
+        )
 
 
 def _failed(problem: str) -> int:

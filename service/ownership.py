@@ -55,6 +55,55 @@ class Owner:
     since: float
 
 
+class Hold:
+    """A lock file as its owner holds it: where others look, though it was taken away or replaced meanwhile."""
+
+    def __init__(self, path: Path, descriptor: int, owner: Owner) -> None:
+        """``descriptor`` is of the file, and locked."""
+        self._path = path
+        self._descriptor = descriptor
+        self._owner = owner
+        self._said = ""
+        sign(descriptor, owner)
+
+    def keep(self) -> str:
+        """Hold the file that is there now; what is wrong, where that was not said before: somebody else holds it, or
+        it cannot be made."""
+        try:
+            if not _leads_to(self._path, self._descriptor):
+                self._anew()
+            problem = ""
+        except FolderTaken as error:
+            problem = str(error)
+        except OSError as error:
+            problem = f"{self._path} cannot be held ({error.strerror}): a second service would not be refused"
+        said, self._said = self._said, problem
+        return problem if problem != said else ""
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+
+    def _anew(self) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        descriptor = lock(
+            self._path, lambda other: f"{self._path} was taken away, and is held by {other}: end one of the two"
+        )
+        sign(descriptor, self._owner)
+        os.close(self._descriptor)
+        self._descriptor = descriptor
+
+    def __repr__(self) -> str:
+        return f"<Hold of {self._path} by {self._owner.service!r}>"
+
+
+def _leads_to(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
 @dataclass(frozen=True, slots=True)
 class Traces:
     """What a folder shows of those who used it: services by name, keyrings by fingerprint."""
@@ -153,10 +202,11 @@ def traces(data: Path) -> Traces:
 def _writers(journal: Path) -> Iterator[Writer]:
     """The first record of each writer's folder, where it can be read."""
     for folder in sorted(journal.iterdir()) if journal.is_dir() else ():
-        for segment in segments(folder)[:1] if folder.is_dir() else ():
-            with suppress(OSError), segment.open("rb") as file:
-                # A line at most: its configuration is what is long in it.
-                line = next(read_segment(file.readline(_HEAD)), None)
+        with suppress(OSError):
+            for segment in segments(folder)[:1]:
+                with segment.open("rb") as file:
+                    # A line at most: its configuration is what is long in it.
+                    line = next(read_segment(file.readline(_HEAD)), None)
                 if line is not None and isinstance(line.record, Writer):
                     yield line.record
 

@@ -31,7 +31,7 @@ from service.landing import Landed, Landing
 from service.lineage import Instant
 from service.loading import advising, load_baseline, load_policy
 from service.metrics import Exposition, Labelled
-from service.ownership import keyring_of
+from service.ownership import keyring_of, refuse_other_service
 from service.proving import proven
 from service.records import UNLOGGED, UNLOGGED_FEEDBACK, Writer
 from service.reserve import Reserve
@@ -253,7 +253,7 @@ def _at_once() -> None:
 def assemble(config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None) -> DataPlane:
     """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
 
-    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
+    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign, JournalUnavailable or OSError.
     """
     engine, trusted, keyring, common = _loaded(config, data)
     schema = common.schema
@@ -299,6 +299,8 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
     engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
     trusted = load_baseline(config, schema, engine)
+    # The configuration may have changed since the folder was taken: under another name nothing would be shipped.
+    refuse_other_service(data, config.name)
     keyring = keyring_of(data)
     advise = None if trusted is None else advising(trusted)
     common = bound(config, schema, engine.manifest, keyring, advise)

@@ -54,13 +54,21 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     except SupervisorGone:
         return 0
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
-        sys.stderr.write(f"actd: {error}\n")
-        return MISCONFIGURED
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(
+            f"{error.filename or data}: {error.strerror}, expected a data folder that can be read and written"
+        )
     collect_seldom()
     # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
         uvloop.run(serve(plane, listening, began))
     return 0
+
+
+def _failed(problem: str) -> int:
+    sys.stderr.write(f"actd: {problem}\n")
+    return MISCONFIGURED
 
 
 def _go_on() -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from service.config import Config
-from service.ownership import Owner, keyring_of, make_folders, refuse_other_service, sign, take
+from service.ownership import OWNER, Hold, Owner, keyring_of, make_folders, refuse_other_service, take
 from service.process import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
@@ -25,6 +25,7 @@ _GO = b"go"
 _REST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 5.0
 _PATIENCE_S = 10.0
+_LOOK_S = 1.0
 
 
 @dataclass(slots=True)
@@ -140,8 +141,10 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
-async def supervise(config_path: Path, data: Path, listening: socket.socket, admin_host: str, admin_port: int) -> int:
-    """Keep the data plane and the agent running until a signal; the exit status."""
+async def supervise(
+    config_path: Path, data: Path, hold: Hold, listening: socket.socket, admin_host: str, admin_port: int
+) -> int:
+    """Keep the data plane and the agent running, and the folder ours, until a signal; the exit status."""
     descriptor = listening.fileno()
     module = [sys.executable, "-m", "service"]
     plane_options = [str(config_path), "--data", str(data), "--descriptor", str(descriptor), "--held"]
@@ -155,16 +158,24 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
         loop.add_signal_handler(number, told.set)
     children = [asyncio.create_task(child.keep()) for child in (plane, agent)]
     signalled = asyncio.create_task(told.wait())
-    releasing = asyncio.create_task(_release(plane, agent))
+    besides = [asyncio.create_task(_release(plane, agent)), asyncio.create_task(_own(hold))]
     done, _ = await asyncio.wait([*children, signalled], return_when=asyncio.FIRST_COMPLETED)
-    releasing.cancel()
     # The agent goes last: what the data plane still answers is shipped too.
     await plane.stop()
     await agent.stop()
-    signalled.cancel()
+    for one in (signalled, *besides):
+        one.cancel()
     statuses = [task.result() for task in done if task is not signalled]
     await asyncio.gather(*children)
     return max(statuses, default=0)
+
+
+async def _own(hold: Hold) -> None:
+    """Look each second whether the folder still says whose it is."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if problem := hold.keep():
+            sys.stderr.write(f"actd: {problem}\n")
 
 
 async def _release(plane: Child, agent: Child) -> None:
@@ -173,10 +184,10 @@ async def _release(plane: Child, agent: Child) -> None:
     await plane.release()
 
 
-def prepare(config_path: Path, data: Path) -> tuple[Config, int]:
+def prepare(config_path: Path, data: Path) -> tuple[Config, Hold]:
     """Read the configuration and make the data folder ours before anything is started.
 
-    Gives the descriptor that holds the folder, to be kept open. Raises ConfigInvalid, FolderRefused, KeyringInvalid
+    Gives what holds the folder, to be kept. Raises ConfigInvalid, FolderRefused, KeyringInvalid
     and OSError.
     """
     config = Config.read(config_path)
@@ -185,8 +196,7 @@ def prepare(config_path: Path, data: Path) -> tuple[Config, int]:
     try:
         refuse_other_service(data, config.name)
         keyring = keyring_of(data)
-        sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
+        return config, Hold(data / OWNER, held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
     except BaseException:
         os.close(held)
         raise
-    return config, held

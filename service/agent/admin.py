@@ -63,6 +63,7 @@ def create_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _unreadable)
 
     @app.get("/live", summary="The process runs")
     async def live() -> dict[str, bool]:
@@ -121,6 +122,12 @@ def _json(content: object, status: int = 200) -> Response:
 
 def _error(status: int, code: str, path: str, message: str) -> Response:
     return _json({"error": {"code": code, "path": path, "message": message}}, status)
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    """What is counted from the journal cannot be while that cannot be read."""
+    assert isinstance(error, OSError)  # noqa: S101 - the handler is registered for nothing else
+    return _error(503, "journal_unreadable", "", f"{error.filename or 'the journal'} cannot be read ({error.strerror})")
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -61,6 +61,7 @@ class Agent:
         self._stop = asyncio.Event()
         # What fails at the moment, and why; everything does, until it has worked once.
         self._failing = {"ship": "has not begun", "join": "has not begun"}
+        self._unpublished = ""
         self._held = False
         self._claimed_at = float("-inf")
         deployment = Deployment(config.name, keyring.fingerprint, keyring.place)
@@ -122,7 +123,8 @@ class Agent:
     def failing(self) -> dict[str, str]:
         """What does not work at the moment, and why."""
         lane = self._shipper.failing()
-        return dict(self._failing) | ({"ship": lane} if lane and "ship" not in self._failing else {})
+        page = {"publish": self._unpublished} if self._unpublished else {}
+        return dict(self._failing) | ({"ship": lane} if lane and "ship" not in self._failing else {}) | page
 
     async def _beat(self) -> None:
         """Sign that the agent lives and reaches its store: exploration and canaries hold only while it does."""
@@ -130,7 +132,7 @@ class Agent:
         before = read_page(path)
         heartbeat, said = before.heartbeat if before is not None else 0, ""
         while not self._stop.is_set():
-            failing = "; ".join(f"{name}: {why}" for name, why in self.failing().items())
+            failing = "; ".join(f"{name}: {why}" for name, why in self.failing().items() if name != "publish")
             # The streams may be trimmed later: that is said, and no reason to allow less.
             works = self._failing.keys() <= {"trim"}
             if works:
@@ -140,9 +142,18 @@ class Agent:
                 try:
                     write_page(path, Page(generation=1, heartbeat=heartbeat, failing=failing))
                     said = failing
+                    self._published("")
                 except OSError as error:
-                    log.warning("the state page cannot be written (%s)", error.strerror)
+                    self._published(f"{path} cannot be written ({error.strerror}), so nothing is explored")
             await self._pause(HEARTBEAT_S if works else POLL_S)
+
+    def _published(self, trouble: str) -> None:
+        """Say once that the page cannot be written, and that it can be again."""
+        if trouble and trouble != self._unpublished:
+            log.warning("%s", trouble)
+        elif self._unpublished and not trouble:
+            log.info("the state page can be written again")
+        self._unpublished = trouble
 
     async def _work(self) -> None:
         """Ship and join, side by side, once the store is known to be this deployment's; then a last time."""

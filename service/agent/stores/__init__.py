@@ -126,6 +126,9 @@ class Store(Protocol):
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
 
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
+
     async def close_writer(self, writer: str) -> None:
         """Say that no more will come of a writer: it is dead and shipped to its end."""
 

@@ -117,6 +117,15 @@ class RedisStreams:
         with translated():
             await self._client.hset(self._key("writers"), writer, _CLOSED + name_of(at))
 
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
+        with translated():
+            state = await self._client.hget(self._key("writers"), writer)
+            if state is None or not text_of(state).startswith(_CLOSED):
+                return False
+            await self._client.hset(self._key("writers"), writer, _OPEN)
+        return True
+
     async def position(self, writer: str) -> Position:
         """The last entry of a writer's stream, START where it has none; raises NotOurs where it is no stream."""
         return (await self.end(writer))[0]

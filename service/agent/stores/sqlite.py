@@ -27,10 +27,11 @@ from service.agent.stores import (
     WriterState,
 )
 from service.agent.stores import sqlite_space as space
-from service.agent.stores.sqlite_file import connected
+from service.agent.stores.sqlite_file import Identity, connected
 from service.clock import Clock
 
 T = TypeVar("T")
+_DAMAGED = " (move it away with its -wal and -shm: another is made at once, of what the journal has)"
 
 
 class SqliteStore:
@@ -45,6 +46,7 @@ class SqliteStore:
         self._timeout_s = timeout_s
         self._now = now or Clock().now
         self._connection: sqlite3.Connection | None = None
+        self._identity = Identity(path)
         self.written = 0
         self.strange: dict[str, str] = {}
         # SQLite blocks: a thread of its own keeps the agent's loop, and with it the heartbeat, going.
@@ -81,6 +83,14 @@ class SqliteStore:
     async def close_writer(self, writer: str) -> None:
         """Say that no more will come of a writer: it is dead and shipped to its end."""
         await self._run(lambda db: db.execute("UPDATE writers SET open = 0 WHERE writer = ?", (writer,)))
+
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            return db.execute("UPDATE writers SET open = 1 WHERE writer = ? AND open = 0", (writer,)).rowcount > 0
+
+        return await self._run(work)
 
     async def position(self, writer: str) -> Position:
         """The last entry of a writer's stream, START where it has none."""
@@ -248,8 +258,15 @@ class SqliteStore:
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._translated():
+            if self._connection is not None and self._identity.is_other():
+                self._disconnect()
+                self._identity.leave()
+                # Said as a failure, so that everybody asks anew what the store has.
+                msg = f"{self._path}: was taken away or replaced while it was open, and is opened anew"
+                raise StoreUnavailable(msg)
             if self._connection is None:
                 self._connection = connected(self._path, self._timeout_s)
+                self._identity.note()
             db = self._connection
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -268,7 +285,8 @@ class SqliteStore:
             yield
         except (sqlite3.Error, OSError) as error:
             self._disconnect()
-            msg = f"{self._path}: sqlite refused: {error}"
+            way_out = _DAMAGED if any(said in str(error) for said in ("malformed", "not a database")) else ""
+            msg = f"{self._path}: sqlite refused: {error}{way_out}"
             full = "database or disk is full" in str(error)
             raise (StoreFull if full else StoreUnavailable)(msg) from error
 

@@ -1,5 +1,8 @@
 """The admin port: what operators ask, and how errors look."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,9 @@ LEDGER = Ledger(
 )
 
 
-async def get(store: Store, path: str) -> tuple[int, Any]:
+async def get(store: Store, path: str, ledger: Callable[[], Ledger] = lambda: LEDGER) -> tuple[int, Any]:
     """The status and JSON of an answer."""
-    app = create_app(Desk(store, KEYRING.place, lambda: LEDGER))
+    app = create_app(Desk(store, KEYRING.place, ledger))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://agent") as client:
         answer = await client.get(path)
     return answer.status_code, answer.json()
@@ -51,6 +54,18 @@ class TestReadings:
     async def test_the_ledger_is_one_object(self, sqlite: SqliteStore) -> None:
         """All of it, in the words of its records."""
         assert await get(sqlite, "/ledger") == (200, msgspec.to_builtins(LEDGER))
+
+    @pytest.mark.parametrize("path", ["/ledger", "/ready"])
+    async def test_a_journal_that_cannot_be_read_is_said(self, sqlite: SqliteStore, path: str) -> None:
+        """What is counted from it cannot be told then: it was a 500, and a traceback in the log each time."""
+
+        def unreadable() -> Ledger:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "data/journal/1.log")
+
+        status, told = await get(sqlite, path, unreadable)
+
+        assert (status, told["error"]["code"]) == (503, "journal_unreadable")
+        assert told["error"]["message"] == "data/journal/1.log cannot be read (Input/output error)"
 
 
 class TestDecisions:

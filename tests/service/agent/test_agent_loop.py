@@ -1,6 +1,7 @@
 """The agent in this process, where time and failures are the test's, and how it ends."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -10,6 +11,7 @@ from service.agent.__main__ import main
 from service.agent.agent import KeyMismatch
 from service.agent.backoff import FIRST_S, LONGEST_S, Backoff
 from service.agent.stores.redis_streams import RedisStreams
+from service.agent.stores.sqlite import SqliteStore
 from service.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
@@ -39,6 +41,36 @@ class TestLoop:
             assert "svc" in repr(one)
         await store.close()
         pen.close()
+
+    async def test_its_folder_may_be_taken_away(self, tmp_path: Path) -> None:
+        """The page is published again: without it nothing would be explored, for ever."""
+        store = SqliteStore(tmp_path / "store.sqlite")
+        async with running(store, tmp_path):
+            page = await seen(lambda: page_after(tmp_path, 0))
+            shutil.rmtree(tmp_path / "state")
+            await seen(lambda: page_after(tmp_path, page.heartbeat))
+        await store.close()
+
+    async def test_a_page_that_cannot_be_published_is_said_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The agent is not ready then, since nothing is explored; it was, and wrote a line a second."""
+        store = SqliteStore(tmp_path / "store.sqlite")
+        path = tmp_path / "state" / "agent.page"
+        async with running(store, tmp_path) as one:
+            page = await seen(lambda: page_after(tmp_path, 0))
+            path.unlink()
+            path.mkdir()
+            why = await seen(lambda: one.failing().get("publish"))
+            await asyncio.sleep(2.5)
+            said = [record.message for record in caplog.records if "agent.page" in record.message]
+            path.rmdir()
+            await seen(lambda: page_after(tmp_path, page.heartbeat))
+            await seen(lambda: "publish" not in one.failing() or None)
+        await store.close()
+
+        assert said == [why]
+        assert "agent.page cannot be written (Is a directory)" in why
 
     async def test_a_foreign_store_is_refused_before_anything_is_shipped(
         self, redis_server: RedisServer, tmp_path: Path
