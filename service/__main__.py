@@ -34,8 +34,8 @@ def _serve(options: argparse.Namespace) -> int:
         # Before anything is started there is nothing to drain.
         signal.signal(number, lambda *_: sys.exit(0))
     try:
-        # The folder is ours as long as this process lives: nobody closes the descriptor.
-        supervisor.prepare(options.config, data)
+        # The folder is ours as long as this process lives.
+        hold = supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
     except supervisor.Unprepared as error:
         if error.status != MISCONFIGURED:
@@ -47,7 +47,9 @@ def _serve(options: argparse.Namespace) -> int:
     with listening:
         port = listening.getsockname()[1]
         admin = options.admin_port if options.admin_port is not None else port + 1 if options.port else 0
-        return asyncio.run(supervisor.supervise(options.config.resolve(), data, listening, options.admin_host, admin))
+        return asyncio.run(
+            supervisor.supervise(options.config.resolve(), data, hold, listening, options.admin_host, admin)
+        )
 
 
 def _failed(problem: str) -> int:

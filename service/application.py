@@ -29,7 +29,7 @@ from service.decision.watch import Watch
 from service.log.durable import DurableJournal
 from service.log.ids import Keyring
 from service.log.journal import Journal, JournalUnavailable
-from service.log.ownership import keyring_of
+from service.log.ownership import keyring_of, refuse_other_service
 from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Writer
 from service.log.reserve import Reserve
 from service.recovery.lineage import Instant
@@ -82,6 +82,7 @@ class Application:
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
         config = self.config
+        ahead_ms = {writer: round(ahead * 1000) for writer, ahead in self.resumed.ahead_s().items()}
         record = Writer(
             seq=self.journal.next_seq,
             ms=int(self.clock.now() * 1000),
@@ -92,6 +93,7 @@ class Application:
             versions={engine.label: engine.digest for engine in (self.trusted, self.engine) if engine is not None},
             key_fingerprint=self.keyring.fingerprint,
             wait_s=config.rewards.wait_seconds,
+            ahead_ms=ahead_ms or msgspec.UNSET,
         )
         self.journal.introduce(record)
         if config.durability == "disk":
@@ -255,7 +257,7 @@ def assemble(
 ) -> Application:
     """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
 
-    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign or JournalUnavailable.
+    Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign, JournalUnavailable or OSError.
     """
     engine, trusted, keyring, common = _loaded(config, data)
     schema = common.schema
@@ -266,13 +268,13 @@ def assemble(
     sessions, lease, stats = resumed.sessions, Lease(), Stats(schema)
     codec, behaviour = Codec(schema), replace(common, writer=journal.writer)
     fallback_probe = FallbackProbe(behaviour, config.limits.stale_seconds)
-    observe, deadline_s = _observing(stats, fallback_probe), config.limits.deadline_ms / 1000
-    committer = Committer(
-        behaviour, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=config.limits.unlogged
-    )
+    observe, limits = _observing(stats, fallback_probe), config.limits
+    deadline_s, on_full = limits.deadline_ms / 1000, limits.unlogged
+    committer = Committer(behaviour, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=on_full)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     batcher = Batcher(Router(engine.label), {engine.label: engine}, sessions, committer, codec.layout, breakers)
-    decoder = RequestDecoder(codec, config, keyring, owner=committer.owners.session_of, now=clock.now)
+    owner = committer.owners.session_of
+    decoder = RequestDecoder(codec, config, keyring, owner=owner, ahead_s=resumed.ahead_s(), now=clock.now)
     running = Application(
         config=config,
         data=data,
@@ -304,6 +306,8 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
     engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
     trusted = load_baseline(config, schema, engine)
+    # The configuration may have changed since the folder was taken: under another name nothing would be shipped.
+    refuse_other_service(data, config.name)
     keyring = keyring_of(data)
     advise = None if trusted is None else advising(trusted)
     common = bound(config, schema, engine.manifest, keyring, advise)

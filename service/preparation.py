@@ -5,37 +5,38 @@ the folder, and is spared the modules that all this needs.
 """
 
 import argparse
+import json
 import os
 import signal
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from service.config import Config, ConfigInvalid
+from service.hold import FolderRefused, Owner
 from service.log.ids import KeyringInvalid
-from service.log.ownership import FolderRefused, Owner, keyring_of, make_folders, refuse_other_service, sign, take
+from service.log.ownership import keyring_of, make_folders, refuse_other_service, take
 from service.processes import MISCONFIGURED, UMASK
 
 
-def prepare(config_path: Path, data: Path, process: int) -> int:
+def prepare(config_path: Path, data: Path, process: int) -> tuple[int, Owner]:
     """Read the configuration and make the data folder that of the service whose supervisor is ``process``.
 
-    Gives the descriptor that holds the folder, to be kept open. Raises ConfigInvalid, FolderRefused, KeyringInvalid
-    and OSError.
+    Gives the descriptor that holds the folder, to be kept open, and what is to be written into it. Raises
+    ConfigInvalid, FolderRefused, KeyringInvalid and OSError.
     """
     config = Config.read(config_path)
     make_folders(data)
     held = take(data, config.name)
     try:
         refuse_other_service(data, config.name)
-        keyring = keyring_of(data)
-        sign(held, Owner(config.name, keyring.fingerprint, process, time.time()))
+        return held, Owner(config.name, keyring_of(data).fingerprint, process, time.time())
     except BaseException:
         os.close(held)
         raise
-    return held
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,9 +50,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     os.umask(UMASK)
     try:
-        held = prepare(options.config, options.data, os.getppid())
+        held, owner = prepare(options.config, options.data, os.getppid())
         with socket.socket(fileno=options.answer) as answer:
-            socket.send_fds(answer, [b"held"], [held])
+            socket.send_fds(answer, [json.dumps(asdict(owner)).encode()], [held])
     except (ConfigInvalid, FolderRefused, KeyringInvalid) as error:
         return _failed(str(error))
     except OSError as error:

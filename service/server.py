@@ -17,9 +17,9 @@ import uvloop
 from service.api.fast_path import ActProtocol
 from service.application import Application, assemble
 from service.config import Config, ConfigInvalid, within_file
+from service.hold import FolderRefused
 from service.log.ids import KeyringInvalid
 from service.log.journal import JournalUnavailable
-from service.log.ownership import FolderRefused
 from service.processes import MISCONFIGURED as MISCONFIGURED
 from service.versions.engine import VersionRefused
 
@@ -53,13 +53,21 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     except SupervisorGone:
         return 0
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
-        sys.stderr.write(f"actd: {error}\n")
-        return MISCONFIGURED
+        return _failed(str(error))
+    except OSError as error:
+        return _failed(
+            f"{error.filename or data}: {error.strerror}, expected a data folder that can be read and written"
+        )
     collect_seldom()
     # Ctrl-C reaches all processes of the terminal; uvicorn raises it once more after it has stopped.
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
         uvloop.run(serve(application, listening, began))
     return 0
+
+
+def _failed(problem: str) -> int:
+    sys.stderr.write(f"actd: {problem}\n")
+    return MISCONFIGURED
 
 
 def _go_on() -> None:
@@ -88,6 +96,7 @@ def server_of(application: Application, listening: socket.socket, began: int | N
     config = uvicorn.Config(
         application.asgi,
         loop="uvloop",
+        ws="none",
         http=protocol,  # type: ignore[arg-type]  # whatever makes a protocol serves
         proxy_headers=False,
         access_log=False,

@@ -8,6 +8,7 @@ It is there as long as the service is, and imports the standard library alone: w
 """
 
 import asyncio
+import json
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from service.hold import OWNER, FolderHold, Owner
 from service.processes import MISCONFIGURED
 
 FATAL = {MISCONFIGURED, 3}
@@ -28,6 +30,8 @@ _GO = b"go"
 _REST_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 _STEADY_S = 5.0
 _PATIENCE_S = 10.0
+_LOOK_S = 1.0
+_ANSWER_BYTES = 4096
 
 
 @dataclass(slots=True)
@@ -143,8 +147,10 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server((host, port), family=family, backlog=2048)
 
 
-async def supervise(config_path: Path, data: Path, listening: socket.socket, admin_host: str, admin_port: int) -> int:
-    """Keep the data plane and the agent running until a signal; the exit status."""
+async def supervise(
+    config_path: Path, data: Path, hold: FolderHold, listening: socket.socket, admin_host: str, admin_port: int
+) -> int:
+    """Keep the data plane and the agent running, and the folder ours, until a signal; the exit status."""
     descriptor = listening.fileno()
     module = [sys.executable, "-m", "service"]
     plane_options = [str(config_path), "--data", str(data), "--descriptor", str(descriptor), "--held"]
@@ -158,16 +164,24 @@ async def supervise(config_path: Path, data: Path, listening: socket.socket, adm
         loop.add_signal_handler(number, told.set)
     children = [asyncio.create_task(child.keep()) for child in (plane, agent)]
     signalled = asyncio.create_task(told.wait())
-    releasing = asyncio.create_task(_release(plane, agent))
+    besides = [asyncio.create_task(_release(plane, agent)), asyncio.create_task(_own(hold))]
     done, _ = await asyncio.wait([*children, signalled], return_when=asyncio.FIRST_COMPLETED)
-    releasing.cancel()
     # The agent goes last: what the data plane still answers is shipped too.
     await plane.stop()
     await agent.stop()
-    signalled.cancel()
+    for one in (signalled, *besides):
+        one.cancel()
     statuses = [task.result() for task in done if task is not signalled]
     await asyncio.gather(*children)
     return max(statuses, default=0)
+
+
+async def _own(hold: FolderHold) -> None:
+    """Look each second whether the folder still says whose it is."""
+    while True:
+        await asyncio.sleep(_LOOK_S)
+        if problem := hold.keep():
+            sys.stderr.write(f"actd: {problem}\n")
 
 
 async def _release(plane: Child, agent: Child) -> None:
@@ -176,11 +190,11 @@ async def _release(plane: Child, agent: Child) -> None:
     await plane.release()
 
 
-def prepare(config_path: Path, data: Path) -> int:
+def prepare(config_path: Path, data: Path) -> FolderHold:
     """Have the configuration read and the data folder made ours before anything is started, by a process that ends.
 
-    Gives the descriptor that holds the folder, to be kept open. Raises Unprepared where it was refused, which has been
-    said on standard error by then.
+    Gives what holds the folder, to be kept. Raises Unprepared where it was refused, which has been said on standard
+    error by then, and OSError.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -189,9 +203,9 @@ def prepare(config_path: Path, data: Path) -> int:
         done = subprocess.run([*command, "--answer", str(answer)], pass_fds=(answer,), check=False)  # noqa: S603 - ours
         if done.returncode != 0:
             raise Unprepared(done.returncode)
-        _, (held,), _, _ = socket.recv_fds(ours, 64, 1)
+        told, (held,), _, _ = socket.recv_fds(ours, _ANSWER_BYTES, 1)
     os.set_inheritable(held, False)
-    return held
+    return FolderHold(data / OWNER, held, Owner(**json.loads(told)))
 
 
 class Unprepared(Exception):

@@ -23,23 +23,18 @@ from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
 from service.clock import elapsed
 from service.config import Config, ConfigInvalid
+from service.hold import FolderHold, FolderRefused, Owner, lock
 from service.log.ids import KeyringInvalid
-from service.log.ownership import (
-    UMASK,
-    FolderRefused,
-    Owner,
-    keyring_of,
-    lock,
-    make_folders,
-    refuse_other_service,
-    sign,
-)
+from service.log.ownership import UMASK, keyring_of, make_folders, refuse_other_service
 
 MISCONFIGURED = 2
 FOREIGN_STORE = 3
 NICENESS = 19
 # An agent whose supervisor was killed has a last round to do before it lets the folder go.
 HANDOVER_S = 10.0
+LOOK_S = 1.0
+AGENT = Path("state") / "agent"
+log = logging.getLogger("actd.agent")
 
 
 class PortTaken(Exception):
@@ -73,7 +68,7 @@ async def _run(told: argparse.Namespace) -> int:
     held = _own(told.data, config.name)
     store = _store(config, told.data)
     keyring = keyring_of(told.data)
-    sign(held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
+    hold = FolderHold(told.data / AGENT, held, Owner(config.name, keyring.fingerprint, os.getpid(), time.time()))
     # Jitter needs no secrets.
     clocks = Clocks(time.time, elapsed, random.Random())  # noqa: S311 - as said
     agent = Agent(config, told.data, store, keyring, clocks)
@@ -81,9 +76,11 @@ async def _run(told: argparse.Namespace) -> int:
     with _listening(told.admin_host, told.admin_port) as listening:
         host, port = listening.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        keeping = asyncio.create_task(_keep(hold))
         try:
             await agent.run(listening, lambda: _begun(f"actd agent: admin on {url}, store {store.kind}", told.began))
         finally:
+            keeping.cancel()
             await _closed(store)
     return 0
 
@@ -91,9 +88,15 @@ async def _run(told: argparse.Namespace) -> int:
 def _own(data: Path, service: str) -> int:
     """Be the one agent of a data folder; the descriptor that holds it is kept open as long as the process lives."""
     refuse_other_service(data, service)
-    return lock(
-        data / "state" / "agent", lambda owner: f"{data} has an agent already, {owner}: end it first", wait_s=HANDOVER_S
-    )
+    return lock(data / AGENT, lambda owner: f"{data} has an agent already, {owner}: end it first", wait_s=HANDOVER_S)
+
+
+async def _keep(hold: FolderHold) -> None:
+    """Look each second whether the folder still says who its agent is."""
+    while True:
+        await asyncio.sleep(LOOK_S)
+        if problem := hold.keep():
+            log.error("%s", problem)
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -147,7 +150,7 @@ async def _closed(store: Store) -> None:
     try:
         await store.close()
     except StoreUnavailable as error:
-        logging.getLogger("actd.agent").info("%s", error)
+        log.info("%s", error)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,10 +11,11 @@ from fastapi import FastAPI, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
+from service.agent.foreign import Placing, Stranger, record_of
 from service.agent.ledger import Ledger
-from service.agent.stores import START, Position, Store, StoreError
+from service.agent.stores import START, Entry, Position, Store, StoreError
 from service.log.ids import Place
-from service.log.records import Decision, decode_record
+from service.log.records import Decision
 
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
@@ -62,6 +63,7 @@ def create_app(desk: Desk) -> FastAPI:
         redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(OSError, _unreadable)
 
     @app.get("/live", summary="The process runs")
     async def live() -> dict[str, bool]:
@@ -100,9 +102,17 @@ async def _decision(desk: Desk, decision_id: str) -> Response:
         joined = (await desk.store.joined()).get(place.writer, START)
     except StoreError as error:
         return _error(503, "store_unavailable", "", str(error))
-    if not found or found[0].seq != place.seq or not isinstance(decode_record(found[0].text), Decision):
+    if not found or found[0].position != (place.ms, place.seq) or not _is_decision(place, found[0], desk.place):
         return _error(404, "not_found", "decision_id", "the store has no such decision (or has not got it yet)")
     return _json({"closed": joined.seq >= place.seq, "decision": msgspec.Raw(found[0].text)})
+
+
+def _is_decision(place: Place, entry: Entry, placing: Placing) -> bool:
+    """Whether an entry is the decision of its place, and not what somebody else has left there."""
+    try:
+        return isinstance(record_of(place.writer, entry, placing), Decision)
+    except Stranger:
+        return False
 
 
 def _json(content: object, status: int = 200) -> Response:
@@ -112,6 +122,12 @@ def _json(content: object, status: int = 200) -> Response:
 
 def _error(status: int, code: str, path: str, message: str) -> Response:
     return _json({"error": {"code": code, "path": path, "message": message}}, status)
+
+
+async def _unreadable(_: Request, error: Exception) -> Response:
+    """What is counted from the journal cannot be while that cannot be read."""
+    assert isinstance(error, OSError)  # noqa: S101 - the handler is registered for nothing else
+    return _error(503, "journal_unreadable", "", f"{error.filename or 'the journal'} cannot be read ({error.strerror})")
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

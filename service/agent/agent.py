@@ -6,6 +6,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 
@@ -25,6 +26,8 @@ from service.versions.lease import HEARTBEAT_S, Page, read_page, write_page
 log = logging.getLogger("actd.agent")
 
 POLL_S = 0.05
+# How often it is asked whose the store is: it may have been emptied, or be another one.
+CLAIM_EVERY_S = 1.0
 # What is left of stopping for the last records; the supervisor's patience is longer.
 LAST_S = 2.0
 
@@ -58,8 +61,9 @@ class Agent:
         self._stop = asyncio.Event()
         # What fails at the moment, and why; everything does, until it has worked once.
         self._failing = {"ship": "has not begun", "join": "has not begun"}
+        self._unpublished = ""
         self._held = False
-        self._claimed = False
+        self._claimed_at = float("-inf")
         deployment = Deployment(config.name, keyring.fingerprint, keyring.place)
         self._shipper = Shipper(
             store,
@@ -119,7 +123,8 @@ class Agent:
     def failing(self) -> dict[str, str]:
         """What does not work at the moment, and why."""
         lane = self._shipper.failing()
-        return dict(self._failing) | ({"ship": lane} if lane and "ship" not in self._failing else {})
+        page = {"publish": self._unpublished} if self._unpublished else {}
+        return dict(self._failing) | ({"ship": lane} if lane and "ship" not in self._failing else {}) | page
 
     async def _beat(self) -> None:
         """Sign that the agent lives and reaches its store: exploration and canaries hold only while it does."""
@@ -127,7 +132,7 @@ class Agent:
         before = read_page(path)
         heartbeat, said = before.heartbeat if before is not None else 0, ""
         while not self._stop.is_set():
-            failing = "; ".join(f"{name}: {why}" for name, why in self.failing().items())
+            failing = "; ".join(f"{name}: {why}" for name, why in self.failing().items() if name != "publish")
             # The streams may be trimmed later: that is said, and no reason to allow less.
             works = self._failing.keys() <= {"trim"}
             if works:
@@ -137,21 +142,30 @@ class Agent:
                 try:
                     write_page(path, Page(generation=1, heartbeat=heartbeat, failing=failing))
                     said = failing
+                    self._published("")
                 except OSError as error:
-                    log.warning("the state page cannot be written (%s)", error.strerror)
+                    self._published(f"{path} cannot be written ({error.strerror}), so nothing is explored")
             await self._pause(HEARTBEAT_S if works else POLL_S)
+
+    def _published(self, trouble: str) -> None:
+        """Say once that the page cannot be written, and that it can be again."""
+        if trouble and trouble != self._unpublished:
+            log.warning("%s", trouble)
+        elif self._unpublished and not trouble:
+            log.info("the state page can be written again")
+        self._unpublished = trouble
 
     async def _work(self) -> None:
         """Ship and join, side by side, once the store is known to be this deployment's; then a last time."""
         if not await self._keep("ship", self._claim_in_time, once=True):
             return
         steps = {"ship": self._ship, "join": self._joining.step, "trim": self._trimming.step}
-        await asyncio.gather(*(self._keep(name, step) for name, step in steps.items()))
+        await asyncio.gather(*(self._keep(name, partial(self._in_ours, step)) for name, step in steps.items()))
         try:
             async with asyncio.timeout(LAST_S):
                 more = True
                 while more:
-                    more = await self._shipper.step() or await self._joining.step()
+                    more = await self._in_ours(self._shipper.step) or await self._joining.step()
                     await asyncio.sleep(0)
         except (TimeoutError, StoreError, OSError) as error:
             log.info("the last round was cut short (%s): the rest stays in the journal", error)
@@ -173,16 +187,26 @@ class Agent:
                 f"name that deployment's keyring file by ACTD_KEYRING, or begin anew on purpose under another name"
             )
             raise KeyMismatch(msg)
-        self._claimed = True
+        self._claimed_at = self._clocks.monotonic()
 
     async def _claim_in_time(self) -> bool:
         """The same once the service serves, which goes on serving: whoever shares the store may put it right."""
         self._shipper.keep_room()
-        try:
-            if not self._claimed:
+        return await self._in_ours(self._nothing)
+
+    async def _in_ours(self, step: Callable[[], Awaitable[bool]]) -> bool:
+        """Do a step in a store that is this deployment's still. Raises StoreUnavailable where it is another's."""
+        if self._clocks.monotonic() - self._claimed_at >= CLAIM_EVERY_S:
+            try:
                 await self._claim()
-        except KeyMismatch as error:
-            raise StoreUnavailable(str(error)) from error
+            except KeyMismatch as error:
+                raise StoreUnavailable(str(error)) from error
+            except StoreFull:
+                # It is nobody's, and has no room to say so: trimming makes some.
+                pass
+        return await step()
+
+    async def _nothing(self) -> bool:
         return False
 
     async def _keep(self, name: str, step: Callable[[], Awaitable[bool]], *, once: bool = False) -> bool:
@@ -200,6 +224,8 @@ class Agent:
             except Exception as error:
                 known = isinstance(error, (StoreError, OSError))
                 self._trimming.full |= isinstance(error, StoreFull)
+                # Whoever answers next may be another.
+                self._claimed_at = float("-inf")
                 if not backoff.tries or str(error) != self._failing.get(name):
                     if known:
                         log.warning("%s: records stay in the journal until this is over", error)

@@ -47,7 +47,7 @@ class Account:
         self.torn = kept.torn
         self._place = kept.place
         self.closed = kept.closed
-        self._changed = False
+        self._changed = self._failed = False
 
     @property
     def lost(self) -> Counter[str]:
@@ -112,7 +112,8 @@ class Account:
         """Keep it in the folder, where anything has changed."""
         if self._changed and self._path.parent.is_dir():
             kept = _Kept(self._gone, self.damaged, self.torn, self._place, self.closed)
-            self._changed = not _written(self._path, msgspec.json.encode(kept))
+            self._changed = not _written(self._path, msgspec.json.encode(kept), quiet=self._failed)
+            self._failed = self._changed
 
     def _read(self) -> _Kept:
         try:
@@ -163,28 +164,33 @@ class Retired:
             log.warning("%s: is damaged (%s): what removed folders held is not in the ledger", self._path, error)
             kept = _Totals()
         self.totals = kept.totals
+        self._failed = False
         if kept.last:
             shutil.rmtree(journal / kept.last, ignore_errors=True)
 
     def retire(self, folder: Path, account: Journalled) -> None:
         """Count a folder, then remove it."""
         totals = self.totals + account
-        if _written(self._path, msgspec.json.encode(_Totals(totals, folder.name))):
+        if _written(self._path, msgspec.json.encode(_Totals(totals, folder.name)), quiet=self._failed):
             self.totals = totals
             shutil.rmtree(folder, ignore_errors=True)
+            self._failed = False
+        else:
+            self._failed = True
 
     def __repr__(self) -> str:
         return f"<Retired {self.totals}>"
 
 
-def _written(path: Path, text: bytes) -> bool:
-    """Write a file beside and rename it into place; False, and said, where that cannot be done now."""
+def _written(path: Path, text: bytes, *, quiet: bool = False) -> bool:
+    """Write a file beside and rename it into place; False, and said unless ``quiet``, where that cannot be done now."""
     draft = path.with_name(f".{path.name}.new")
     try:
         with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
             file.write(text)
         draft.replace(path)
     except OSError as error:
-        log.warning("%s: cannot be written (%s)", path, error.strerror)
+        if not quiet:
+            log.warning("%s: cannot be written (%s): it is tried again", path, error.strerror)
         return False
     return True

@@ -232,9 +232,10 @@ class Joiner:
             return
         # From the newest back, so that a session with many that wait costs no more than one with few.
         waiting = reversed(self._sessions.get(decision.session, {}).values())
-        for other in list(takewhile(lambda o: o.key > _key(place), waiting)):
-            if other.key < key and other is not before and not self._apart(other, (key[1], place.writer), now):
-                other.skipped(decision)
+        after, both = _key(place), (key[1], place.writer)
+        for other in list(takewhile(lambda o: o.key > self._by(after, o), waiting)):
+            if other.key < self._by(key, other) and other is not before and not self._apart(other, both, now):
+                other.skipped(self._in_time(key[1], decision, other, now))
                 self._settle(other)
 
     def _hear(self, writer: str, feedback: Feedback, item: Item | None, now: float) -> str:
@@ -247,12 +248,13 @@ class Joiner:
         if self._hold(feedback.decision_id, writer, feedback, item, now):
             return ""
         place = self._place(feedback.decision_id)
-        return "late" if place is not None and self._is_late(feedback, place) else "unmatched"
+        return "late" if place is not None and self._is_late(writer, feedback, place) else "unmatched"
 
-    def _is_late(self, record: Feedback | Decision, place: Place) -> bool:
+    def _is_late(self, writer: str, record: Feedback | Decision, place: Place) -> bool:
         """Whether it came after the wait of the decision of which it speaks, whose place its id tells, known or not."""
         told = isinstance(record, Feedback) and record.late
-        return told or record.ms > place.ms + self._wait_ms
+        ahead = self.order.ahead(writer, place.writer) or 0
+        return told or record.ms - ahead > place.ms + self._wait_ms
 
     def _hold(self, decision_id: str, writer: str, record: Feedback | Decision, item: Item | None, now: float) -> bool:
         """Keep what speaks of a decision that is still to come and in time for it; False where it is not."""
@@ -260,7 +262,7 @@ class Joiner:
         if place is None or place.unlogged or place.seq <= self._seen.get(place.writer, 0):
             return False
         # By another clock nobody can say.
-        if self._is_late(record, place) and not self.order.apart(writer, place.writer, now):
+        if self._is_late(writer, record, place) and not self.order.apart(writer, place.writer, now):
             return False
         self._held.setdefault(decision_id, []).append((writer, record, item))
         until = record.ms + self._wait_ms + SILENCE_MS
@@ -301,15 +303,21 @@ class Joiner:
         self._decisions.pop(pending.draft.decision_id, None)
 
     def _in_time(self, writer: str, record: Told, pending: Pending, now: float) -> Told:
-        """What a writer heard of a decision that waits, as in time where its clock cannot tell.
-
-        The wait goes on, so by the clock that it goes by it is not over.
+        """What a writer heard of a decision that waits, at the time that the decision's own clock told then; as in time
+        where nobody knows that: the wait goes on, so by the clock that it goes by it is not over.
         """
+        ahead = self.order.ahead(writer, pending.key[1])
+        if ahead:
+            return msgspec.structs.replace(record, ms=record.ms - ahead)
         if not self._apart(pending, (writer,), now):
             return record
         if isinstance(record, Feedback):
             return msgspec.structs.replace(record, ms=min(record.ms, pending.deadline), late=False)
         return msgspec.structs.replace(record, ms=min(record.ms, pending.deadline))
+
+    def _by(self, key: Key, pending: Pending) -> Key:
+        """A place in the order by the clock of a decision, where it is known how that stands to the other."""
+        return key[0] - (self.order.ahead(key[1], pending.key[1]) or 0), key[1], key[2]
 
     def _apart(self, pending: Pending, writers: Iterable[str], now: float) -> bool:
         """Whether any of some writers goes by another clock than that of a decision."""

@@ -8,6 +8,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from random import Random
 
 import msgspec
@@ -17,9 +18,10 @@ from service.agent.foreign import Notes, Stranger, record_of
 from service.agent.join import LAG_MS, SILENCE_MS, JoinedBatch, Joiner
 from service.agent.ledger import Joined
 from service.agent.order import Order
-from service.agent.stores import START, Entry, Position, Store, StoreFull, WriterState
+from service.agent.stores import START, Entry, NotOurs, Position, Store, StoreError, StoreFull, WriterState
 from service.config import Rewards
 from service.log.ids import Place
+from service.log.records import Writer
 
 log = logging.getLogger("actd.agent.join")
 
@@ -52,7 +54,9 @@ class Joining:
         self._monotonic = monotonic
         self._random = random
         self._joiner: Joiner | None = None
+        # The last record of each writer that was fed, and how far its stream went when there was no more of it.
         self._read: dict[str, Position] = {}
+        self._seen: dict[str, WriterState] = {}
         self._others: dict[str, Position] = {}
         self._standby_until = 0.0
         self._counted: Counter[str] = Counter()
@@ -146,10 +150,22 @@ class Joining:
             return None
         since = reading_since(writers, await oldest_waiting(self._store, writers, joined), self._rewards)
         self._read = {writer: _reading_from(joined.get(writer, START), since) for writer in writers}
-        self._joiner = Joiner(rewards=self._rewards, place=self._place, joined=joined)
+        self._seen = {}
+        joiner = Joiner(rewards=self._rewards, place=self._place, joined=joined)
+        for writer in writers:
+            await self._introduce(joiner, writer)
+        self._joiner = joiner
         self._standby_until = 0.0
         self._doubt = None
         return self._joiner
+
+    async def _introduce(self, joiner: Joiner, writer: str) -> None:
+        """Read what a writer said first, which may be before all that is still to be joined: how clocks stand."""
+        with suppress(Stranger, NotOurs):
+            for entry in await self._store.read(writer, START, 1):
+                record = record_of(writer, entry, self._place)
+                if isinstance(record, Writer):
+                    joiner.order.introduce(record)
 
     def _forget(self, joiner: Joiner, writers: Mapping[str, WriterState], joined: Mapping[str, Position]) -> None:
         """Writers that the store has forgotten, which it does long after all that came of them."""
@@ -157,6 +173,7 @@ class Joining:
             if joiner.is_over(writer):
                 joiner.forget(writer)
                 self._read.pop(writer, None)
+                self._seen.pop(writer, None)
 
     async def _take(self, joiner: Joiner, writers: Mapping[str, WriterState]) -> bool:
         """Feed what the writers have, those behind first; whether there is more."""
@@ -165,41 +182,55 @@ class Joining:
         for writer, state in there.items():
             order.knows(writer, self._read.setdefault(writer, START), state.last, now)
         for writer, state in there.items():
-            if self._read[writer] < state.last and self._may_read(order, writer, now):
-                await self._feed(joiner, writer, state.last, now)
-            if self._read[writer] >= state.last and not state.open:
-                order.ended(writer)
-        unread = (writer for writer, state in there.items() if self._read[writer] < state.last)
+            if self._has_more(writer, state) and self._may_read(order, writer, now):
+                await self._feed(joiner, writer, state, now)
+            order.ended(writer, has=not state.open and not self._has_more(writer, state))
+        unread = (writer for writer, state in there.items() if self._has_more(writer, state))
         return any(self._may_read(order, writer, now) for writer in unread)
+
+    def _has_more(self, writer: str, state: WriterState) -> bool:
+        """Whether there may be records of a writer that were not fed."""
+        return self._read[writer] < state.last and self._seen.get(writer) != state
 
     def _may_read(self, order: Order, writer: str, now: float) -> bool:
         """Whether more is to be read of a writer: what is too far ahead of the slowest would only wait in memory."""
         ahead_ms = self._rewards.wait_seconds * 1000
         return order.read_up_to(writer) <= order.horizon(writer, LAG_MS, now)[0] + ahead_ms
 
-    async def _feed(self, joiner: Joiner, writer: str, last: Position, now: float) -> None:
+    async def _feed(self, joiner: Joiner, writer: str, state: WriterState, now: float) -> None:
+        """Feed the next records of a writer: where it is read from does not go past what is not ours, since that may
+        be taken out again, with ours in its place."""
         if self._monotonic() < self._resting.get(writer, 0.0):
             return
-        entries = await self._store.read(writer, self._read[writer], READ)
+        before = at = self._read[writer]
+        strange: list[Position] = []
         try:
-            for entry in entries:
-                self._feed_one(joiner, writer, entry, now)
+            while self._read[writer] == before and (entries := await self._store.read(writer, at, READ)):
+                for entry in entries:
+                    self._feed_one(joiner, writer, entry, strange, now)
+                at = entries[-1].position
+        except StoreError:
+            raise
         except Exception:
             log.exception("writer %s: cannot be read beyond %s, the others are", writer, self._read[writer].seq)
             self._resting[writer] = self._monotonic() + REST_S
             return
-        if len(entries) < READ:
-            # Whatever else there was up to there is not there any more.
-            self._read[writer] = max(self._read[writer], last)
+        if self._read[writer] == before:
+            # Whatever else there was up to its end is not there any more, or is not ours.
+            self._seen[writer] = state
 
-    def _feed_one(self, joiner: Joiner, writer: str, entry: Entry, now: float) -> None:
+    def _feed_one(self, joiner: Joiner, writer: str, entry: Entry, strange: list[Position], now: float) -> None:
+        """Feed one entry; those that are not ours count once ours come behind them: then they stay."""
         try:
             record = record_of(writer, entry, self._place)
         except Stranger as error:
             self._notes.name(f"stream of writer {writer}, entry {entry.ms}-{entry.seq}", str(error))
-            joiner.pass_over(writer, entry.position)
-        else:
-            joiner.order.feed(writer, record, now)
+            strange.append(entry.position)
+            return
+        for passed in strange:
+            joiner.pass_over(writer, passed)
+        strange.clear()
+        joiner.order.feed(writer, record, now)
         self._read[writer] = entry.position
 
     def _step_back(self, moved: str, joined: dict[str, Position]) -> None:

@@ -1,5 +1,6 @@
 """A writer's way from its folder to its stream in the store: where it is, and what came of its records."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from service.agent.foreign import Placing, Stranger, record_of
 from service.agent.ledger import Journalled
 from service.agent.stores import START, Entry, Position
 from service.agent.tail import Tail, last_seq, time_of
+from service.log.lines import segments
 
 
 @dataclass(slots=True)
@@ -14,7 +16,8 @@ class Lane:
     """A writer's way to the store: up to where it is there, and what is being sent.
 
     ``ours`` is whether its folder is a writer's of this service, None while that is not known; ``failures`` counts
-    mistakes in a row, after which it is left alone until ``rests_until`` (s, monotonic).
+    mistakes in a row, after which it is left alone until ``rests_until`` (s, monotonic), and ``failing`` says of which
+    one the log tells.
     """
 
     writer: str
@@ -25,15 +28,34 @@ class Lane:
     registered: bool = False
     lifeless_since: float | None = None
     closed: bool = False
+    closed_size: int | None = None
     ours: bool | None = None
     judged_at: float | None = None
     heard: bool = False
     failures: int = 0
+    failing: str = ""
     rests_until: float = float("-inf")
 
     @property
     def folder(self) -> Path:
         return self.tail.folder
+
+    def size(self) -> int:
+        """The bytes of its log."""
+        total = 0
+        for path in segments(self.folder):
+            with suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return total
+
+    def goes_on(self) -> bool:
+        """Whether more has come of a writer that was said to have ended: it was taken for dead, or frozen, and its lock
+        was not to be seen."""
+        size = self.size()
+        if size == self.closed_size:
+            return False
+        self.closed_size = size
+        return self.tail.unread() > 0
 
     def align(self, there: Position) -> str:
         """Go where the store is; what that was, for the log."""

@@ -8,9 +8,10 @@ What closes a decision:
 * ``timeout``      the wait is over: what is known is taken, the default reward where none was told
 """
 
+import sys
 from dataclasses import dataclass, field
 from functools import partial
-from math import isclose
+from math import isclose, isfinite
 from typing import Literal
 
 import msgspec
@@ -23,6 +24,7 @@ from service.log.records import Decision, Feedback, Numbers, Transition
 ClosedBy = Literal["feedback", "next_act", "timeout", "episode_end"]
 Unexported = Literal["superseded", "not_activated", "shadow"]
 Verdict = Literal["joined", "late", "duplicate", "conflict"]
+FLOAT_MAX = sys.float_info.max
 
 
 @dataclass(slots=True, eq=False)
@@ -105,10 +107,12 @@ class Pending:
         if self.closed not in ("feedback", "next_act", "timeout", "episode_end"):
             return None
         other = self.executed is not None and not _same(self.executed, self.draft.action)
+        reward = _aggregated(self.rewards, rewards)
         return msgspec.structs.replace(
             self.draft,
-            reward=_aggregated(self.rewards, rewards),
-            reward_ok=self.reward_ok,
+            # JSON has no infinity, and a trainer has no use for one.
+            reward=max(-FLOAT_MAX, min(reward, FLOAT_MAX)),
+            reward_ok=self.reward_ok and isfinite(reward),
             next_observation=self._next_observation(),
             terminated=self.terminated,
             truncated=self.truncated,

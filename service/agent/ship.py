@@ -35,8 +35,10 @@ JUDGE_EVERY_S = 0.1
 DEAD_AFTER_S = 0.5
 # One that was taken away is put back by a writer that lives, which looks each second.
 GONE_AFTER_S = 5.0
-# A writer with whom something is wrong that nobody has thought of is left alone longer each time, up to this.
+# A writer with whom something is wrong that nobody has thought of is left alone longer each time, up to this; where it
+# is with its files or with the store, that may be over at any time.
 REST_S = 60.0
+SOON_S = 2.0
 # What the streams forget, and folders that are kept longer must not bring back: with so much to spare.
 EARLY_S = 60.0
 
@@ -109,7 +111,7 @@ class Shipper:
 
     def _find_writers(self) -> None:
         for path in sorted(self._folder.iterdir()) if self._folder.is_dir() else ():
-            if path.name not in self._lanes and WRITER.fullmatch(path.name):
+            if path.name not in self._lanes and WRITER.fullmatch(path.name) and path.is_dir():
                 self._lanes[path.name] = Lane(path.name, Tail(path, self._place))
 
     async def _try(self, lane: Lane) -> bool:
@@ -123,13 +125,15 @@ class Shipper:
         except StoreUnavailable:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, the others are shipped
-            rest_s = min(REST_S, 2.0**lane.failures)
-            lane.rests_until, lane.failures, lane.aligned_at = self._monotonic() + rest_s, lane.failures + 1, None
             known = isinstance(error, (OSError, NotOurs))
-            say = log.error if known else log.exception
-            say("writer %s: not shipped for %g s (%s)", lane.writer, rest_s, error)
+            rest_s = min(SOON_S if known else REST_S, 2.0**lane.failures)
+            lane.rests_until, lane.failures, lane.aligned_at = self._monotonic() + rest_s, lane.failures + 1, None
+            if not known or lane.failing != str(error):
+                say = log.error if known else log.exception
+                say("writer %s: not shipped for %g s (%s)", lane.writer, rest_s, error)
+            lane.failing = str(error)
             return False
-        lane.failures = 0
+        lane.failures, lane.failing = 0, ""
         return more
 
     def _is_ours(self, lane: Lane, *, dead: bool) -> bool:
@@ -184,11 +188,15 @@ class Shipper:
             lane.closed = True
         elif (moved := lane.align(there)) and not first:
             log.warning("writer %s: %s to %s, where the store is", lane.writer, moved, there.seq)
-        if there != START and not self._is_past(lane.shipped) and await self._store.register(lane.writer):
+        lives = not dead and not lane.closed
+        known = there != START and (lives or not self._is_past(lane.shipped))
+        if known and await self._store.register(lane.writer, lives=lives):
             lane.closed = False
+        if there != START and not lane.closed and not dead and await self._store.reopen(lane.writer):
+            log.warning("writer %s: was closed in the store, though it lives: its folder was copied", lane.writer)
         lane.aligned_at = self._monotonic()
         # Now is when the store itself has said what it has.
-        self._retire(lane, dead=dead)
+        await self._retire(lane, dead=dead)
         return True
 
     async def _there(self, lane: Lane, *, dead: bool, again: bool = True) -> Position | None:
@@ -233,6 +241,9 @@ class Shipper:
         lane.pending = lane.pending[len(sent) :]
 
     async def _close(self, lane: Lane) -> None:
+        lane.closed_size = lane.size()
+        if lane.tail.unread() > 0:
+            return
         lane.tail.end()
         await self._store.register(lane.writer)
         await self._store.close_writer(lane.writer)
@@ -244,7 +255,12 @@ class Shipper:
     def _is_dead(self, lane: Lane) -> bool:
         if lane.closed:
             return True
-        if alive(lane.folder):
+        try:
+            lives = alive(lane.folder)
+        except OSError:
+            # Nobody can tell: of one that may live nothing is given up, and what is there is shipped.
+            lives = True
+        if lives:
             lane.lifeless_since = None
             return False
         now = self._monotonic()
@@ -252,8 +268,13 @@ class Shipper:
         bound = DEAD_AFTER_S if (lane.folder / "lock").exists() else GONE_AFTER_S
         return now - lane.lifeless_since >= bound
 
-    def _retire(self, lane: Lane, *, dead: bool) -> None:
+    async def _retire(self, lane: Lane, *, dead: bool) -> None:
         """Delete what was shipped long enough ago: old segments of the living, whole folders of the dead."""
+        if lane.closed and lane.goes_on():
+            log.warning("writer %s: was said to have ended, and goes on: what has come since is shipped", lane.writer)
+            await self._store.reopen(lane.writer)
+            lane.closed, lane.lifeless_since = False, None
+            return
         here = segments(lane.folder)
         # All are looked at each time: what was last written when shows only to who looks.
         kept_s = self._retention.journal_seconds

@@ -167,10 +167,11 @@ class Tail:
         return following is not None and self._segment is not None and below[self._segment] < first_of(following)
 
     def _is_last(self, here: list[Path]) -> bool:
-        return not here or here[-1] == self._segment
+        """Whether no segment follows that has anything: one that is empty may be nobody's, while this one goes on."""
+        return not any(path > self._segment and _begun(path) for path in here if self._segment is not None)
 
     def _go_on(self, here: list[Path]) -> list[Entry]:
-        following = [path for path in here if self._segment is None or path > self._segment]
+        following = [path for path in here if self._segment is None or (path > self._segment and _begun(path))]
         # A segment is named by its first record: what is missing before it was at the end of this one.
         self._bad = min(self._bad, max(0, first_of(following[0]) - self.next_seq))
         self.end()
@@ -198,6 +199,18 @@ class Tail:
     def __repr__(self) -> str:
         at = self._segment.name if self._segment else "the start"
         return f"<Tail of {self.folder.name} at {at} + {self._offset}, next {self.next_seq}>"
+
+
+def _begun(segment: Path) -> bool:
+    """Whether a segment has a whole line."""
+    try:
+        with segment.open("rb") as file:
+            while data := file.read(CHUNK):
+                if b"\n" in data:
+                    return True
+    except FileNotFoundError:
+        return False
+    return False
 
 
 def segment_of(here: list[Path], seq: int) -> Path | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from service.agent.joining import oldest_waiting, reading_since
 from service.agent.ledger import Streams
-from service.agent.stores import START, Position, Store, Stream, WriterState
+from service.agent.stores import START, TRANSITIONS, Position, Store, Stream, WriterState
 from service.agent.trim import HIGH, Floors, bound_of, cut_of, excess, floors, forgettable, room_of
 from service.config import Retention, Rewards
 
@@ -62,6 +62,8 @@ class Trimming:
         self._now = now
         self._monotonic = monotonic
         self._looked_at = float("-inf")
+        self._failed = False
+        self._behind = float("-inf")
         self._size = 0
         self._written = 0
         self._weight = 2.0
@@ -108,9 +110,11 @@ class Trimming:
 
     async def step(self) -> bool:
         """Look, where it is time to, and cut what has to go; never more to do at once. Raises StoreError."""
-        if self._is_due():
-            self._looked_at = self._monotonic()
+        # What has failed works again only once it was done.
+        if self._failed or self._is_due():
+            self._looked_at, self._failed = self._monotonic(), True
             await self._round()
+            self._failed = False
         return False
 
     def _now_taken(self) -> int:
@@ -162,10 +166,11 @@ class Trimming:
 
     async def _trim_old(self, look: _Look) -> None:
         """What is older than ``stream_hours`` and of no use to anyone."""
-        cutoff = Position(max(0, int((self._now() - self._retention.stream_hours * 3600) * 1000)), 0)
-        left = []
+        since, left = self._now() - self._retention.stream_hours * 3600, []
+        behind = await self._store_behind()
         for stream in look.streams:
-            before = min(cutoff, look.floors.useful(stream.name))
+            cutoff = since - behind if stream.name == TRANSITIONS else since
+            before = min(Position(max(0, int(cutoff * 1000)), 0), look.floors.useful(stream.name))
             before = min(before, look.unread.get(stream.name, before))
             cut = 0
             while stream.first is not None and stream.first < before:
@@ -174,6 +179,14 @@ class Trimming:
                     break
             left.append(await self._after(stream, cut) if cut else stream)
         look.streams = left
+
+    async def _store_behind(self) -> float:
+        """How far (s) the clock that transitions are named by is behind ours, at the most that it ever was: a store's
+        host may have another time, and somebody may set it, and neither makes a transition old."""
+        there = await self._store.time()
+        if there is not None:
+            self._behind = max(self._behind, self._now() - there)
+        return self._behind if self._behind > float("-inf") else 0.0
 
     async def _trim_surplus(self, look: _Look, surplus: float) -> None:
         """The oldest, over all streams, until what is left fits: first what only a joiner that begins anew would use,

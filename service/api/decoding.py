@@ -3,7 +3,7 @@
 import hashlib
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -38,13 +38,15 @@ class RequestDecoder:
         keyring: Keyring,
         *,
         owner: Callable[[Place], str | None] = lambda _: None,
+        ahead_s: Mapping[str, float] = {},
         clock: Callable[[], float] = time.monotonic,
         now: Callable[[], float] | None = None,
     ) -> None:
         """``clock`` (s, monotonic) is what deadlines go by; ``now`` (s since 1970) what is logged and the guards go by.
 
         That is a ``Clock``'s, which nobody sets: elapsed times can be worked out again from the log. ``owner`` says of
-        which session the decision at a place in the log is, None where it does not know.
+        which session the decision at a place in the log is, None where it does not know. ``ahead_s`` is by how much
+        that clock is ahead of the one by which a writer before this one gave its ids.
         """
         self._codec = codec
         self._schema = codec.schema
@@ -55,6 +57,7 @@ class RequestDecoder:
         self._by_observed_at = config.guard_clock == "observed_at"
         self._keyring = keyring
         self._owner = owner
+        self._ahead_s = ahead_s
         self._clock = clock
         self.now = now or Clock().now
 
@@ -136,7 +139,7 @@ class RequestDecoder:
         if outcome.decision_id is not UNSET:
             token = outcome.decision_id
             place = self._place(token, session, f"{path}.decision_id")
-            late = place.ms / 1000 + self._wait_s < at
+            late = place.ms / 1000 + self._wait_s < at - self._ahead_s.get(place.writer, 0.0)
         seen = [one for one in (outcome.next_observation, outcome.final_observation) if one is not None]
         if len(seen) == 2:
             raise DoesNotFit("has next_observation and final_observation, expected one of them", path)

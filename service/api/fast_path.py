@@ -9,8 +9,9 @@ docs/decisions/0001-act-below-asgi.md.
 import asyncio
 import logging
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
+import httptools
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
@@ -117,6 +118,26 @@ class Exchange:
         self._protocol.on_response_complete()
 
 
+class Upgrade(NamedTuple):
+    """The head of a request that offers to go on in another protocol."""
+
+    method: bytes
+    url: bytes
+    version: str
+    headers: list[tuple[bytes, bytes]]
+
+    def declined(self) -> bytes:
+        """The head without the offer."""
+        kept = [header for header in self.headers if header[0] not in (b"upgrade", b"http2-settings", b"connection")]
+        told = [value for name, value in self.headers if name == b"connection"]
+        tokens = [token.strip() for value in told for token in value.split(b",")]
+        left = [token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings")]
+        if left:
+            kept.append((b"connection", b", ".join(left)))
+        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.version.encode(), lines)
+
+
 class ActProtocol(HttpToolsProtocol):
     """uvicorn's protocol with a short way for ``POST /act``."""
 
@@ -137,6 +158,8 @@ class ActProtocol(HttpToolsProtocol):
         self._endpoint = endpoint
         self._cap = body_bytes
         self._exchange: Exchange | None = None
+        self._upgrade: Upgrade | None = None
+        self._asgi: list[Any] = []  # cycles of uvicorn's that may be under way: it knows the last one only
         self._read = self._arrived = 0.0  # when the last bytes were read, and when those with which a request began
 
     def on_message_begin(self) -> None:
@@ -153,11 +176,14 @@ class ActProtocol(HttpToolsProtocol):
         parser, cycle = self.parser, self.cycle
         if self.over:
             return
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            # The parser leaves the body to the other protocol: the request is read again, without the offer.
+            self._upgrade = Upgrade(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+            return
         if (
             self.url != b"/act"
             or parser.get_method() != b"POST"
             or self.expect_100_continue
-            or parser.should_upgrade()
             or (cycle is not None and not cycle.response_complete)
         ):
             url, headers, expects = self.url, self.headers, self.expect_100_continue
@@ -166,6 +192,7 @@ class ActProtocol(HttpToolsProtocol):
             self.url, self.expect_100_continue = url, expects
             self.headers.extend(headers)
             super().on_headers_complete()
+            self._asgi = [one for one in self._asgi if not one.response_complete] + [self.cycle]
             return
         keep_alive = parser.get_http_version() != "1.0" and parser.should_keep_alive()
         # To uvicorn an exchange is a cycle: it has all of what is asked of one from outside.
@@ -187,7 +214,8 @@ class ActProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         exchange = self._exchange
         if exchange is None:
-            super().on_message_complete()
+            if self._upgrade is None:
+                super().on_message_complete()
         elif exchange.response_complete:
             self.transport.close()
         elif not exchange.disconnected:
@@ -198,14 +226,53 @@ class ActProtocol(HttpToolsProtocol):
         # What is read in a turn of the loop was there when the turn began, which is the time of uvloop's loop, in whole
         # milliseconds; other loops have no time but the present.
         self._read = min(time.monotonic(), self.loop.time() + TICK_S)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as stopped:
+            self._stay(data[stopped.args[0] :])
+        except httptools.HttpParserError:
+            msg = "Invalid HTTP request received."
+            self.logger.warning(msg)
+            self.send_400_response(msg)
         if self._exchange is not None and not self._exchange.done():
             self._exchange.expect_soon(self.loop)
 
+    def eof_received(self) -> bool:  # type: ignore[override]  # uvicorn's never says to go on
+        """The client sends no more: it may wait for the answers to what it has asked, and then the connection ends."""
+        waiting = [one for one in self._asgi if not one.response_complete]
+        if self._exchange is not None or any(one.more_body for one in waiting):
+            self._leave()
+            return False
+        if self.cycle is None or self.cycle.response_complete:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
+        self._leave()
+
+    def _leave(self) -> None:
+        """Nobody is there any more to be answered."""
         if self._exchange is not None:
             self._exchange.leave()
+        for cycle in self._asgi:
+            cycle.disconnected = True
+            cycle.message_event.set()
+
+    def _stay(self, rest: bytes) -> None:
+        """Go on with HTTP/1.1 where the client has offered another protocol, as Java's does with ``h2c``; ``rest`` is
+        what comes after the request's head."""
+        upgrade, self._upgrade = self._upgrade, None
+        if upgrade is None:
+            # To CONNECT there is no going on.
+            return
+        read, self._read = self._read, self._arrived
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(upgrade.declined())
+        self._read = read
+        self.data_received(rest)
 
     def write_answer(self, outcome: Outcome, deadline: float, keep_alive: bool) -> None:
         """Write status, headers and body in one piece; it is in time until ``deadline`` (s, monotonic)."""

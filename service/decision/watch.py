@@ -31,8 +31,16 @@ class Watch:
     async def look(self) -> None:
         """Look once."""
         journal = self._journal
-        if isinstance(journal, DurableJournal) and journal.suspended:
-            await self._try_disk(journal)
+        if not isinstance(journal, DurableJournal) or not journal.suspended or await self._try_disk(journal):
+            self._check(journal)
+        if journal.reserve is not None:
+            journal.reserve.hold()
+        if journal.has_behind():
+            sync = journal.begin_sync(behind=True)
+            journal.finish(sync, await asyncio.to_thread(sync.attempt))
+
+    def _check(self, journal: Journal) -> None:
+        """Replace what was taken away, and tell what is to be told, or try whether there is room."""
         before = journal.next_seq
         try:
             journal.check()
@@ -49,11 +57,6 @@ class Watch:
         else:
             if self._said and not journal.trouble:
                 self._say("")
-        if journal.reserve is not None:
-            journal.reserve.hold()
-        if journal.has_behind():
-            sync = journal.begin_sync(behind=True)
-            journal.finish(sync, await asyncio.to_thread(sync.attempt))
 
     def beat(self) -> None:
         """Append a sign of life; raises JournalUnavailable."""
@@ -73,13 +76,15 @@ class Watch:
             return False
         return True
 
-    async def _try_disk(self, journal: DurableJournal) -> None:
+    async def _try_disk(self, journal: DurableJournal) -> bool:
+        """Whether the disk syncs again, so that the journal goes on; nothing else is tried before it does."""
         try:
             await asyncio.to_thread(journal.try_disk)
         except OSError as error:
             self._say(f"{journal.folder}: the disk does not sync yet ({error.strerror})")
-        else:
-            journal.resume()
+            return False
+        journal.resume()
+        return True
 
     def _say(self, problem: str) -> None:
         """Log what is wrong once, and that it is over."""

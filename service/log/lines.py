@@ -31,6 +31,9 @@ _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # The mark may be read while it is being written, which takes some microseconds.
 _TRIES = 100
 _PREFIX = 8 + 1 + 32 + 1
+_SEGMENT = re.compile(r"[0-9]{20}\.log")
+# More than any record has.
+_HEAD = 64 * 1024 * 1024
 _START = re.compile(rb"[0-9a-f]{8} [0-9a-f]{32} \{")
 
 
@@ -56,8 +59,47 @@ def first_of(segment: Path) -> int:
 
 
 def segments(folder: Path) -> list[Path]:
-    """A writer's segments in order."""
-    return sorted(folder.glob("*.log"))
+    """A writer's segments in order; what else is in its folder, under whatever name, is none. Raises OSError.
+
+    A copy of one under another number is none either: it would seem to follow the one that is still written to. It
+    begins with an earlier record than its name says, or with that of a segment that is there.
+    """
+    try:
+        with os.scandir(folder) as found:
+            here = [one for one in found if _SEGMENT.fullmatch(one.name) and one.is_file()]
+            begins = {folder / one.name: _begin(folder / one.name, one.inode()) for one in here}
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    names = {path: first_of(path) for path in begins}
+    numbers = set(names.values())
+    return sorted(
+        path
+        for path, seq in begins.items()
+        if seq is None or seq == names[path] or (seq > names[path] and seq not in numbers)
+    )
+
+
+# What segments were seen to begin with, by path and inode.
+_begun: dict[tuple[Path, int], int | None] = {}
+_REMEMBERED = 10_000
+
+
+def _begin(path: Path, inode: int) -> int | None:
+    """The sequence number of the first record of a file; None where it does not tell: it has nothing yet, or its first
+    line is damaged."""
+    if (path, inode) in _begun:
+        return _begun[path, inode]
+    try:
+        with path.open("rb") as file:
+            line = next(read_segment(file.readline(_HEAD)), None)
+    except FileNotFoundError:
+        return None
+    if line is None:
+        return None
+    if len(_begun) >= _REMEMBERED:
+        _begun.clear()
+    seq = _begun[path, inode] = None if line.record is None else line.record.seq
+    return seq
 
 
 def readable(folder: Path) -> list[tuple[Path, int]]:

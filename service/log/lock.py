@@ -3,8 +3,10 @@
 It is held as long as the process lives, and let go by the kernel however it dies.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 
 from service.log.segment import is_at
@@ -45,12 +47,15 @@ class Lock:
 
 
 def alive(folder: Path) -> bool:
-    """Whether the process that writes in a writer's folder still lives."""
+    """Whether the process that writes in a writer's folder still lives; raises OSError where that cannot be seen."""
     try:
-        lock = os.open(folder / "lock", os.O_RDWR)
-    except FileNotFoundError:
+        # To look is not to write: a disk that has become read-only has records that are still to be shipped.
+        lock = os.open(folder / "lock", os.O_RDONLY | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError):
         return False
     try:
+        if not stat.S_ISREG(os.fstat(lock).st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(folder / "lock"))
         # Shared: whoever else looks at this moment is no writer.
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -3,55 +3,29 @@
 The supervisor holds ``data/owner`` locked as long as it lives (the kernel lets go of it however it ends), with its
 service's name, its keyring's fingerprint, its process id and when it began in it. What the folder was used for before
 shows in the journal's Writer records, in the embedded store and in that file.
-
-    FolderRefused
-    ├── FolderTaken     a running service owns it
-    └── FolderForeign   it holds what another service, or another keyring, left there
 """
 
-import fcntl
-import json
 import os
 import sqlite3
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from service.hold import OWNER, FolderRefused, lock, owner_of
 from service.log.ids import Keyring, load_keyring, make_keyring
 from service.log.journal import read_segment, segments
 from service.log.records import Writer
 from service.processes import UMASK as UMASK
 
-OWNER = "owner"
 KEYRING = "keyring.json"
 _FOLDERS = ("journal", "state")
 _FILES = (OWNER, KEYRING, "store.sqlite", "store.sqlite-wal", "store.sqlite-shm")
 _HEAD = 4 * 1024 * 1024
-_WAIT_S = 0.05
-
-
-class FolderRefused(Exception):
-    """The data folder cannot be used by this service."""
-
-
-class FolderTaken(FolderRefused):
-    """A running service owns the data folder."""
 
 
 class FolderForeign(FolderRefused):
     """The data folder holds what another service, or another keyring, left there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """Who has a folder: a service's name, its keyring's fingerprint, its process id, and since when (s, wall clock)."""
-
-    service: str
-    key_fingerprint: str
-    process: int
-    since: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,50 +70,6 @@ def take(data: Path, service: str) -> int:
     )
 
 
-def lock(path: Path, taken: Callable[[str], str], *, wait_s: float = 0.0) -> int:
-    """Lock a file, waiting for who holds it at most so long; gives the open descriptor.
-
-    Raises FolderTaken with the sentence that ``taken`` makes of who holds it, and OSError.
-    """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    deadline = time.monotonic() + wait_s
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() < deadline:
-                time.sleep(_WAIT_S)
-                continue
-            os.close(descriptor)
-            raise FolderTaken(taken(_named(owner_of(path)))) from None
-        except OSError as error:
-            os.close(descriptor)
-            error.filename = str(path)
-            raise
-        return descriptor
-
-
-def _named(owner: Owner | None) -> str:
-    if owner is None:
-        return "a running service"
-    return f"the running service {owner.service!r} (process {owner.process})"
-
-
-def owner_of(path: Path) -> Owner | None:
-    """What a lock file says of who holds it, or held it last; None where it says nothing."""
-    try:
-        told = json.loads(path.read_text("utf-8"))
-        return Owner(**told)
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def sign(descriptor: int, owner: Owner) -> None:
-    """Write into a lock file who holds it."""
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, json.dumps(asdict(owner)).encode(), 0)
-
-
 def traces(data: Path) -> Traces:
     """Look at what the folder holds: Writer records of its journals, the embedded store, and who owned it last."""
     writers = list(_writers(data / "journal"))
@@ -152,10 +82,11 @@ def traces(data: Path) -> Traces:
 def _writers(journal: Path) -> Iterator[Writer]:
     """The first record of each writer's folder, where it can be read."""
     for folder in sorted(journal.iterdir()) if journal.is_dir() else ():
-        for segment in segments(folder)[:1] if folder.is_dir() else ():
-            with suppress(OSError), segment.open("rb") as file:
-                # A line at most: its configuration is what is long in it.
-                line = next(read_segment(file.readline(_HEAD)), None)
+        with suppress(OSError):
+            for segment in segments(folder)[:1]:
+                with segment.open("rb") as file:
+                    # A line at most: its configuration is what is long in it.
+                    line = next(read_segment(file.readline(_HEAD)), None)
                 if line is not None and isinstance(line.record, Writer):
                     yield line.record
 

@@ -90,7 +90,11 @@ class Record(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, kw_on
 
 
 class Writer(Record, frozen=True):
-    """The first record of a writer: who it is, and everything its later records refer to by digest."""
+    """The first record of a writer: who it is, and everything its later records refer to by digest.
+
+    ``ahead_ms`` is by how much its clock is ahead of that of each writer before it in its folder, where that is known:
+    the wall clock may have been set between them.
+    """
 
     writer: str
     service: str
@@ -99,6 +103,7 @@ class Writer(Record, frozen=True):
     versions: dict[str, str]
     key_fingerprint: str
     wait_s: float
+    ahead_ms: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Heartbeat(Record, frozen=True):

@@ -26,6 +26,8 @@ from service.versions.observations import Layout
 _log = logging.getLogger(__name__)
 # What running a policy may take that is too slow to be run while it serves.
 REPLAY_S = 1.0
+# So many writers before this one are named with how their clocks stood, the last first.
+_NAMED = 32
 # So many sessions are worked out at once while it serves, and how long (s) it rests then.
 SETTLED, SETTLE_S = 8, 0.01
 
@@ -44,11 +46,17 @@ class Resumed:
     own: Ancestor
     retained: RetainedSessions
     reader: Reader
+    before: tuple[Ancestor, ...] = ()
     found: int = 0
     asked: int = 0
     records: int = 0
     seconds: float = 0.0
     why: str = ""
+
+    def ahead_s(self) -> dict[str, float]:
+        """By how much (s) this process's clock is ahead of that of each writer before it, where that is known."""
+        both = ((one.writer, self.own.began.ahead_of(one.began)) for one in self.before[:_NAMED])
+        return {writer: ahead for writer, ahead in both if ahead is not None}
 
     def begin(self, writer: str) -> None:
         """Join the lineage as this writer, before anything is decided; raises JournalUnavailable."""
@@ -103,7 +111,9 @@ def resume(
     for one in reversed(index.asked):
         recall = partial(reader.decision, one.ref)
         idempotency.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
-    resumed = Resumed(sessions, idempotency, lineage, own, retained, reader, len(retained), len(index.asked))
+    resumed = Resumed(
+        sessions, idempotency, lineage, own, retained, reader, lineage.ancestors, len(retained), len(index.asked)
+    )
     resumed.records, resumed.seconds, resumed.why = search.records, clock() - start, why
     if search.records or why:
         _log.info("resumed %d sessions from %d records in %.2f s", len(retained), search.records, resumed.seconds)

@@ -34,6 +34,8 @@ _decode = msgspec.json.Decoder(Page).decode
 def write_page(path: Path, page: Page) -> None:
     """Publish a page: written beside, then renamed into place."""
     text = msgspec.json.encode(page)
+    # The folder may have been taken away.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))

@@ -18,26 +18,26 @@ def test_the_folder_is_held_by_who_asked_for_it(tmp_path: Path) -> None:
     """The lock outlives the process that took it, is let go with the descriptor, and names the one who holds it."""
     config, data = demo(tmp_path), tmp_path / "data"
 
-    held = prepare(config, data)
+    hold = prepare(config, data)
 
     assert json.loads((data / "owner").read_text("utf-8"))["process"] == os.getpid()
-    assert not os.get_inheritable(held)
+    assert not os.get_inheritable(hold._descriptor)
     with (data / "owner").open("r+") as other:
         with pytest.raises(BlockingIOError):
             fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.close(held)
+        hold.close()
         fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_a_second_one_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """It is told who has the folder, and the first one keeps it."""
     config, data = demo(tmp_path), tmp_path / "data"
-    held = prepare(config, data)
+    hold = prepare(config, data)
 
     with pytest.raises(Unprepared) as refused:
         prepare(config, data)
 
-    os.close(held)
+    hold.close()
     assert refused.value.status == 2
     assert f"(process {os.getpid()})" in capfd.readouterr().err
 
@@ -91,5 +91,4 @@ def test_nobody_to_answer_lets_the_folder_go(tmp_path: Path) -> None:
         done = subprocess.run(command, cwd=ROOT, pass_fds=(theirs.fileno(),), stderr=subprocess.DEVNULL, check=False)
 
     assert done.returncode == 2
-    assert json.loads((data / "owner").read_text("utf-8"))["process"] == os.getpid()
-    os.close(prepare(config, data))
+    prepare(config, data).close()

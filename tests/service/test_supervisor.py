@@ -437,7 +437,7 @@ class TestLean:
         found = told.stdout.split()
         ours = {name for name in found if name.partition(".")[0] == "service"}
         others = {name.partition(".")[0] for name in found} - {"service"}
-        assert ours == {"service", "service.__main__", "service.processes", "service.supervisor"}
+        assert ours == {f"service{name}" for name in ("", ".__main__", ".hold", ".processes", ".supervisor")}
         assert others <= sys.stdlib_module_names
         assert "asyncio" in others
 

@@ -138,6 +138,30 @@ def test_f99_a_clock_that_is_set_while_serving_moves_nothing(
     assert marks[-1][0] - marks[0][0] >= 2 * (REST_S - SLACK_S) * 1000
 
 
+@pytest.mark.parametrize("step", ["+86400", "-86400"], ids=["a day ahead", "a day back"])
+def test_f99_feedback_after_a_restart_by_another_clock_is_as_if_it_was_not_set(tmp_path: Path, step: str) -> None:
+    """The data plane dies moments after it began, and goes on by what the wall clock says then."""
+    wall = WallClock(tmp_path)
+    config = demo(tmp_path, CONFIG.replace(f"wait_seconds = {WAIT_S}", "wait_seconds = 20.0"))
+    with Service(config, tmp_path / "data", environment=wall.environment) as service:
+        with Client(service.port) as client:
+            told, silent = (Loop(client).act(session, previous=None) for session in ("told", "silent"))
+        wall.set(step)
+        service.kill_plane(service.plane())
+        with Client(service.plane(2).port) as client:
+            Loop(client).act("told", feedback={"reward": 1.5, "terminated": True})
+            Loop(client).act("silent", previous=None)
+        both = {told["decision_id"], silent["decision_id"]}
+        eventually(lambda: both <= closed(service).keys(), within_s=20.0 + CLOSES_WITHIN_S, what=service.output)
+
+    transitions = closed(service)
+    made = [transitions[one["decision_id"]] for one in (told, silent)]
+    assert [(one["reward"], one["closed_by"], one["reward_ok"]) for one in made] == [
+        (1.5, "episode_end", True),
+        (-7.0, "timeout", True),
+    ]
+
+
 @pytest.mark.parametrize("step", ["+3600", "-3600", "2026-11-01 00:00:00"])
 def test_f90_feedback_near_the_end_of_the_wait_is_in_time_whatever_the_clock_says(tmp_path: Path, step: str) -> None:
     """A wait neither ends early, with a default for a fact, nor late."""

@@ -119,11 +119,15 @@ class Store(Protocol):
     async def claim_key(self, fingerprint: str) -> str:
         """Leave a keyring's fingerprint where none is; the fingerprint that is there."""
 
-    async def register(self, writer: str) -> bool:
-        """Make a writer known, before its first entry; one that is known stays as it is, and False says so."""
+    async def register(self, writer: str, *, lives: bool = False) -> bool:
+        """Make a writer known, before its first entry; one that is known stays as it is, and False says so: but one
+        that ``lives`` is open, whatever was said of it."""
 
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
+
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
 
     async def close_writer(self, writer: str) -> None:
         """Say that no more will come of a writer: it is dead and shipped to its end."""
@@ -163,6 +167,9 @@ class Store(Protocol):
 
     async def counts(self) -> dict[str, int]:
         """The ledger's counts, as they were committed."""
+
+    async def time(self) -> float | None:
+        """The time (s since 1970) by which it says when transitions were made, None where it does not tell."""
 
     async def capacity(self) -> Capacity:
         """What it can hold."""

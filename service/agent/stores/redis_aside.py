@@ -50,9 +50,10 @@ async def _copied(
     client: Redis, key: str, draft: str, is_ours: Callable[[Entry], bool]
 ) -> tuple[Position, list[tuple[str, str]]]:
     """Copy our entries; the last of them, and the others' ids with a bit of what they hold."""
-    at, last, foreign = "-", START, []
-    while found := await client.xrange(key, min=at, count=CHUNK):
-        at = f"({text_of(found[-1][0])}"
+    at, last, foreign, more = "-", START, [], True
+    while more and (found := await client.xrange(key, min=at, count=CHUNK)):
+        # After the highest id nothing can be asked for.
+        at, more = f"({text_of(found[-1][0])}", len(found) == CHUNK
         async with client.pipeline(transaction=False) as pipe:
             for name, fields in found:
                 entry = entry_of(name, fields)
@@ -87,9 +88,9 @@ async def _regroup(client: Redis, key: str, draft: str, group: dict[str, Any], l
     name = group["name"]
     read = min(position(group["last-delivered-id"]), last)
     await client.xgroup_create(draft, name, id=name_of(read), mkstream=True)
-    at = "-"
-    while found := await client.xpending_range(key, name, min=at, max="+", count=CHUNK):
-        at = f"({text_of(found[-1]['message_id'])}"
+    at, more = "-", True
+    while more and (found := await client.xpending_range(key, name, min=at, max="+", count=CHUNK)):
+        at, more = f"({text_of(found[-1]['message_id'])}", len(found) == CHUNK
         async with client.pipeline(transaction=False) as pipe:
             for one in found:
                 pipe.execute_command(

@@ -9,6 +9,9 @@ from redis.exceptions import OutOfMemoryError, RedisError, ResponseError, WatchE
 
 from service.agent.stores import START, Entry, NotOurs, Position, StoreFull, StoreUnavailable, position_of
 
+# Of either part of an id.
+HIGHEST = 2**64 - 1
+
 
 @contextmanager
 def translated() -> Iterator[None]:

@@ -17,6 +17,15 @@ SAMPLES = 256
 TRIES = 5
 
 
+async def time(client: Redis) -> float | None:
+    """The server's time (s since 1970), None where nobody may ask."""
+    try:
+        seconds, microseconds = await client.time()
+    except ResponseError:
+        return None
+    return int(seconds) + int(microseconds) / 1e6
+
+
 async def capacity(client: Redis) -> Capacity:
     """The server's ``maxmemory``, and what is wrong with its ``maxmemory-policy``."""
     try:

@@ -31,6 +31,7 @@ from service.agent.stores import redis_registers as registers
 from service.agent.stores import redis_space as space
 from service.agent.stores.redis_aside import rebuild
 from service.agent.stores.redis_calls import (
+    HIGHEST,
     end_of,
     entry_of,
     executed,
@@ -78,10 +79,12 @@ class RedisStreams:
                 there = await self._client.get(self._key("key"))
         return text_of(there)
 
-    async def register(self, writer: str) -> bool:
-        """Make a writer known, before its first entry; one that is known stays as it is, and False says so."""
+    async def register(self, writer: str, *, lives: bool = False) -> bool:
+        """Make a writer known, before its first entry; one that is known stays as it is, and False says so: but one
+        that ``lives`` is open, whatever was said of it."""
+        key, ledger = self._key("writers"), self._key("ledger")
         with translated():
-            return await registers.register(self._client, self._key("writers"), self._key("ledger"), writer, _OPEN)
+            return await registers.register(self._client, key, ledger, writer, _OPEN, lives=lives)
 
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
@@ -113,6 +116,15 @@ class RedisStreams:
         at = await self.position(writer)
         with translated():
             await self._client.hset(self._key("writers"), writer, _CLOSED + name_of(at))
+
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
+        with translated():
+            state = await self._client.hget(self._key("writers"), writer)
+            if state is None or not text_of(state).startswith(_CLOSED):
+                return False
+            await self._client.hset(self._key("writers"), writer, _OPEN)
+        return True
 
     async def position(self, writer: str) -> Position:
         """The last entry of a writer's stream, START where it has none; raises NotOurs where it is no stream."""
@@ -154,6 +166,8 @@ class RedisStreams:
     async def read(self, writer: str, after: Position, limit: int) -> list[Entry]:
         """At most ``limit`` entries of a writer's stream that come after a position, in order."""
         key = self._key("w", writer)
+        if after >= (HIGHEST, HIGHEST):
+            return []
         with translated():
             try:
                 found = await self._client.xrange(key, min=f"({name_of(after)}", count=limit)
@@ -184,23 +198,25 @@ class RedisStreams:
         counts: Mapping[str, int] = {},
     ) -> bool:
         """Append transitions and move ``joined``, in one transaction; False where another joiner has moved it."""
-        made, ledger = self._key(TRANSITIONS), self._key("ledger")
+        positions, made, ledger = self._key("joined"), self._key(TRANSITIONS), self._key("ledger")
         with translated():
-            # A transaction that meets a key of another type is done in part.
             await registers.set_right(self._client, {made: "stream", ledger: "hash"}, ledger)
             while True:
                 async with self._client.pipeline(transaction=True) as pipe:
-                    await pipe.watch(self._key("joined"))
-                    there = await pipe.hget(self._key("joined"), writer)
+                    # A transaction of which one command fails is done in part: what could fail is looked at before.
+                    await pipe.watch(positions, made, ledger)
+                    there = await pipe.hget(positions, writer)
                     if (START if there is None else position_of(text_of(there))) != expected:
                         return False
+                    await registers.check_room(self._client, pipe, made, len(transitions), ledger)
+                    await registers.check_counts(self._client, pipe, ledger, counts)
                     pipe.multi()  # type: ignore[no-untyped-call]  # redis-py left it so
                     for transition in transitions:
                         pipe.xadd(made, {"transition": transition})
                     for name, count in counts.items():
                         pipe.hincrby(ledger, name, count)
-                    pipe.hset(self._key("joined"), writer, name_of(new))
-                    # Another writer's position may have been moved or forgotten: then this one is looked at again.
+                    pipe.hset(positions, writer, name_of(new))
+                    # Somebody may have written there meanwhile: then it is looked at again.
                     if await executed(pipe) is not None:
                         break
         self.written += sum(map(len, transitions))
@@ -210,6 +226,11 @@ class RedisStreams:
         """The ledger's counts, as they were committed."""
         with translated():
             return await registers.counts(self._client, self._key("ledger"))
+
+    async def time(self) -> float | None:
+        """The server's time, by which transitions have their ids."""
+        with translated():
+            return await space.time(self._client)
 
     async def capacity(self) -> Capacity:
         """What the server's ``maxmemory`` says, and whether it throws away on its own."""

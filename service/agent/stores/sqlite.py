@@ -27,10 +27,11 @@ from service.agent.stores import (
     WriterState,
 )
 from service.agent.stores import sqlite_space as space
-from service.agent.stores.sqlite_file import connected
+from service.agent.stores.sqlite_file import Identity, connected
 from service.clock import Clock
 
 T = TypeVar("T")
+_DAMAGED = " (move it away with its -wal and -shm: another is made at once, of what the journal has)"
 
 
 class SqliteStore:
@@ -45,6 +46,7 @@ class SqliteStore:
         self._timeout_s = timeout_s
         self._now = now or Clock().now
         self._connection: sqlite3.Connection | None = None
+        self._identity = Identity(path)
         self.written = 0
         self.strange: dict[str, str] = {}
         # SQLite blocks: a thread of its own keeps the agent's loop, and with it the heartbeat, going.
@@ -54,14 +56,23 @@ class SqliteStore:
         """Leave a keyring's fingerprint where none is; the fingerprint that is there."""
 
         def work(db: sqlite3.Connection) -> str:
-            db.execute("INSERT OR IGNORE INTO deployment VALUES ('key', ?)", (fingerprint,))
-            return str(db.execute("SELECT value FROM deployment WHERE name = 'key'").fetchone()[0])
+            asked = "SELECT value FROM deployment WHERE name = 'key'"
+            if db.execute(asked).fetchone() is None:
+                db.execute("INSERT INTO deployment VALUES ('key', ?)", (fingerprint,))
+            return str(db.execute(asked).fetchone()[0])
 
         return await self._run(work)
 
-    async def register(self, writer: str) -> bool:
-        """Make a writer known, before its first entry; one that is known stays as it is, and False says so."""
-        return await self._run(lambda db: _known(db, writer))
+    async def register(self, writer: str, *, lives: bool = False) -> bool:
+        """Make a writer known, before its first entry; one that is known stays as it is, and False says so: but one
+        that ``lives`` is open, whatever was said of it."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            if lives:
+                db.execute("UPDATE writers SET open = 1 WHERE writer = ? AND open IS NOT 1", (writer,))
+            return _known(db, writer)
+
+        return await self._run(work)
 
     async def writers(self) -> dict[str, WriterState]:
         """All writers that were registered."""
@@ -72,6 +83,14 @@ class SqliteStore:
     async def close_writer(self, writer: str) -> None:
         """Say that no more will come of a writer: it is dead and shipped to its end."""
         await self._run(lambda db: db.execute("UPDATE writers SET open = 0 WHERE writer = ?", (writer,)))
+
+    async def reopen(self, writer: str) -> bool:
+        """Say of a writer that was closed that more comes of it after all; whether it was closed."""
+
+        def work(db: sqlite3.Connection) -> bool:
+            return db.execute("UPDATE writers SET open = 1 WHERE writer = ? AND open = 0", (writer,)).rowcount > 0
+
+        return await self._run(work)
 
     async def position(self, writer: str) -> Position:
         """The last entry of a writer's stream, START where it has none."""
@@ -163,6 +182,10 @@ class SqliteStore:
         found = await self._run(lambda db: db.execute("SELECT name, value FROM ledger").fetchall())
         return {str(name): value for name, value in found if isinstance(value, int)}
 
+    async def time(self) -> float | None:
+        """This process's, which nobody sets."""
+        return self._now()
+
     async def capacity(self) -> Capacity:
         """A file has no limit of its own."""
         return Capacity()
@@ -235,8 +258,15 @@ class SqliteStore:
 
     def _transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
         with self._translated():
+            if self._connection is not None and self._identity.is_other():
+                self._disconnect()
+                self._identity.leave()
+                # Said as a failure, so that everybody asks anew what the store has.
+                msg = f"{self._path}: was taken away or replaced while it was open, and is opened anew"
+                raise StoreUnavailable(msg)
             if self._connection is None:
                 self._connection = connected(self._path, self._timeout_s)
+                self._identity.note()
             db = self._connection
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -255,7 +285,8 @@ class SqliteStore:
             yield
         except (sqlite3.Error, OSError) as error:
             self._disconnect()
-            msg = f"{self._path}: sqlite refused: {error}"
+            way_out = _DAMAGED if any(said in str(error) for said in ("malformed", "not a database")) else ""
+            msg = f"{self._path}: sqlite refused: {error}{way_out}"
             full = "database or disk is full" in str(error)
             raise (StoreFull if full else StoreUnavailable)(msg) from error
 

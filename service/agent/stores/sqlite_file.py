@@ -2,6 +2,7 @@
 
 import logging
 import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 from service.agent.stores.sqlite_space import INCREMENTAL
@@ -43,6 +44,44 @@ CREATE TABLE IF NOT EXISTS deployment (name TEXT PRIMARY KEY, value TEXT NOT NUL
 _LOG_PAGES = 256
 # The write-ahead log is cut back to this once it has been copied into the file.
 _WAL_BYTES = _LOG_PAGES * 4096
+
+
+class Identity:
+    """Which file an open connection has, and which write-ahead log: a path may lead to another one meanwhile."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log = path.with_name(path.name + "-wal")
+        self._noted: tuple[tuple[int, int] | None, tuple[int, int] | None] = (None, None)
+
+    def note(self) -> None:
+        """The files that are there are those of the connection."""
+        self._noted = (_file_at(self._path), _file_at(self._log))
+
+    def is_other(self) -> bool:
+        """Whether one of them was taken away, or another was put in its place; what is written to it then is nowhere,
+        or where no other reader sees it."""
+        return (_file_at(self._path), _file_at(self._log)) != self._noted
+
+    def leave(self) -> None:
+        """Remove what the file that was taken away has left behind: its log would be played into another file."""
+        here = _file_at(self._path), _file_at(self._log)
+        if here[0] != self._noted[0] and here[1] is not None and here[1] == self._noted[1]:
+            for beside in ("-wal", "-shm"):
+                with suppress(OSError):
+                    self._path.with_name(self._path.name + beside).unlink(missing_ok=True)
+
+    def __repr__(self) -> str:
+        return f"<Identity of {self._path}, {self._noted}>"
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """The file that a path leads to, None where it leads to none."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return found.st_dev, found.st_ino
 
 
 def connected(path: Path, timeout_s: float) -> sqlite3.Connection:

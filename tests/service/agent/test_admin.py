@@ -1,5 +1,8 @@
 """The admin port: what operators ask, and how errors look."""
 
+import errno
+import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,9 @@ LEDGER = Ledger(
 )
 
 
-async def get(store: Store, path: str) -> tuple[int, Any]:
+async def get(store: Store, path: str, ledger: Callable[[], Ledger] = lambda: LEDGER) -> tuple[int, Any]:
     """The status and JSON of an answer."""
-    app = create_app(Desk(store, KEYRING.place, lambda: LEDGER))
+    app = create_app(Desk(store, KEYRING.place, ledger))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://agent") as client:
         answer = await client.get(path)
     return answer.status_code, answer.json()
@@ -51,6 +54,18 @@ class TestReadings:
     async def test_the_ledger_is_one_object(self, sqlite: SqliteStore) -> None:
         """All of it, in the words of its records."""
         assert await get(sqlite, "/ledger") == (200, msgspec.to_builtins(LEDGER))
+
+    @pytest.mark.parametrize("path", ["/ledger", "/ready"])
+    async def test_a_journal_that_cannot_be_read_is_said(self, sqlite: SqliteStore, path: str) -> None:
+        """What is counted from it cannot be told then: it was a 500, and a traceback in the log each time."""
+
+        def unreadable() -> Ledger:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), "data/journal/1.log")
+
+        status, told = await get(sqlite, path, unreadable)
+
+        assert (status, told["error"]["code"]) == (503, "journal_unreadable")
+        assert told["error"]["message"] == "data/journal/1.log cannot be read (Input/output error)"
 
 
 class TestDecisions:
@@ -80,6 +95,18 @@ class TestDecisions:
 
         assert await get(store, f"/decisions/{one.id}") == (200, {"closed": True, "decision": msgspec.to_builtins(one)})
         assert (await get(store, f"/decisions/{two.id}"))[1]["closed"] is False
+
+    @pytest.mark.parametrize("text", [b'"x"', b"[]", b"{}", b'{"kind":"heartbeat","v":1,"seq":1,"ms":5}'])
+    @pytest.mark.parametrize("later_ms", [0, 7])
+    async def test_what_others_left_in_its_place_is_not_it(self, store: Store, text: bytes, later_ms: int) -> None:
+        """Under its id, or where it is not there under its number at another time."""
+        pen = Pen(1)
+        decision = pen.decision(5)
+        await store.register(pen.name)
+        await store.append(pen.name, START, [Entry(5 + later_ms, 1, text)])
+        status, told = await get(store, f"/decisions/{decision.id}")
+
+        assert (status, told["error"]["code"]) == (404, "not_found")
 
     async def test_an_id_of_no_decision_is_not_found(self, store: Store) -> None:
         """A token of ours whose record is not there, or is another's."""

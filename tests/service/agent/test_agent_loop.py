@@ -1,6 +1,7 @@
 """The agent in this process, where time and failures are the test's, and how it ends."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from random import Random
 
@@ -10,10 +11,11 @@ from service.agent.__main__ import main
 from service.agent.agent import KeyMismatch
 from service.agent.backoff import FIRST_S, LONGEST_S, Backoff
 from service.agent.stores.redis_streams import RedisStreams
+from service.agent.stores.sqlite import SqliteStore
 from service.log.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.agents import CONFIG, page_after, running, seen
-from tests.service.agent.pens import Pen
+from tests.service.agent.pens import KEYRING, Pen
 
 
 class TestLoop:
@@ -39,6 +41,36 @@ class TestLoop:
             assert "svc" in repr(one)
         await store.close()
         pen.close()
+
+    async def test_its_folder_may_be_taken_away(self, tmp_path: Path) -> None:
+        """The page is published again: without it nothing would be explored, for ever."""
+        store = SqliteStore(tmp_path / "store.sqlite")
+        async with running(store, tmp_path):
+            page = await seen(lambda: page_after(tmp_path, 0))
+            shutil.rmtree(tmp_path / "state")
+            await seen(lambda: page_after(tmp_path, page.heartbeat))
+        await store.close()
+
+    async def test_a_page_that_cannot_be_published_is_said_once(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The agent is not ready then, since nothing is explored; it was, and wrote a line a second."""
+        store = SqliteStore(tmp_path / "store.sqlite")
+        path = tmp_path / "state" / "agent.page"
+        async with running(store, tmp_path) as one:
+            page = await seen(lambda: page_after(tmp_path, 0))
+            path.unlink()
+            path.mkdir()
+            why = await seen(lambda: one.failing().get("publish"))
+            await asyncio.sleep(2.5)
+            said = [record.message for record in caplog.records if "agent.page" in record.message]
+            path.rmdir()
+            await seen(lambda: page_after(tmp_path, page.heartbeat))
+            await seen(lambda: "publish" not in one.failing() or None)
+        await store.close()
+
+        assert said == [why]
+        assert "agent.page cannot be written (Is a directory)" in why
 
     async def test_a_foreign_store_is_refused_before_anything_is_shipped(
         self, redis_server: RedisServer, tmp_path: Path
@@ -75,6 +107,50 @@ class TestLoop:
 
         assert before == ({}, False)
         assert sum("keyring another" in record.getMessage() for record in caplog.records) == 1
+        await store.close()
+        pen.close()
+
+    @pytest.mark.parametrize("emptied", [True, False])
+    async def test_a_store_that_becomes_foreign_is_said_and_left_alone(
+        self, redis_server: RedisServer, tmp_path: Path, emptied: bool
+    ) -> None:
+        """While it works: another deployment claims it after it was emptied, or it is another one by now."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        pen.introduce(1)
+        async with running(store, tmp_path) as one:
+            await seen(lambda: one.ledger().journal.delivered == 1)
+            with redis_server.client() as other:
+                if emptied:
+                    other.flushall()
+                other.set("actd:{svc}:key", "another")
+                await seen(lambda: "keyring another" in one.ledger().failing.get("ship", ""))
+                there = other.xlen(f"actd:{{svc}}:w:{pen.name}")
+                pen.beat(2)
+                await asyncio.sleep(0.5)
+                assert other.xlen(f"actd:{{svc}}:w:{pen.name}") == there
+                assert "keyring another" in one.ledger().failing["join"]
+                other.delete("actd:{svc}:key")
+                await seen(lambda: one.ledger().journal.delivered == 2 and not one.ledger().failing)
+                assert other.get("actd:{svc}:key") == KEYRING.fingerprint.encode()
+        await store.close()
+        pen.close()
+
+    async def test_a_full_store_that_is_nobodys_is_worked_in(self, redis_server: RedisServer, tmp_path: Path) -> None:
+        """Where the claim was thrown away and there is no room for another, trimming has to make some."""
+        store = RedisStreams(redis_server.url, "svc", timeout_s=0.2)
+        pen = Pen(1, tmp_path / "journal")
+        pen.introduce(1)
+        async with running(store, tmp_path) as one:
+            await seen(lambda: one.ledger().journal.delivered == 1)
+            with redis_server.client() as other:
+                other.config_set("maxmemory", "1")
+                other.delete("actd:{svc}:key")
+                await asyncio.sleep(1.5)
+                await seen(lambda: "trim" not in one.ledger().failing)
+                other.config_set("maxmemory", "0")
+            pen.beat(2)
+            await seen(lambda: one.ledger().journal.delivered == 2 and not one.ledger().failing)
         await store.close()
         pen.close()
 

@@ -1,5 +1,6 @@
 """F33: folders that are not a writer's of this service are set aside whole; and which segments go for want of room."""
 
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 from service.agent.folders import ASIDE, Deployment, FolderVerdict, SizedSegment, judge, to_give_up
-from service.agent.ship import DEAD_AFTER_S, Shipper
+from service.agent.ship import DEAD_AFTER_S, GONE_AFTER_S, Shipper
 from service.agent.stores import Position, Store, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
@@ -322,3 +323,180 @@ class TestRoom:
         for one in (ship, shipper(store, tmp_path, clock)):
             accounted(one, delivered=0, retention=300)
         await store.close()
+
+
+def a_note(folder: Path) -> None:
+    """Of somebody who looked at the log."""
+    (folder / "notes.log").write_text("looks fine\n")
+
+
+def an_editors_copy(folder: Path) -> None:
+    """As some systems leave beside a file."""
+    (folder / f"._{1:020d}.log").write_bytes(b"\0\0")
+
+
+def a_folder(folder: Path) -> None:
+    """Named like a segment that is to come."""
+    (folder / f"{999:020d}.log").mkdir()
+
+
+def a_pipe(folder: Path) -> None:
+    """To open it would wait for ever."""
+    os.mkfifo(folder / f"{999:020d}.log")
+
+
+def a_link_to_nothing(folder: Path) -> None:
+    """Named like a segment."""
+    (folder / f"{999:020d}.log").symlink_to(folder / "gone")
+
+
+def copied_ahead(folder: Path) -> None:
+    """A copy under the name of a segment to come."""
+    shutil.copy(segments(folder)[-1], folder / f"{99_999:020d}.log")
+
+
+def linked_ahead(folder: Path) -> None:
+    """The same file under another name."""
+    (folder / f"{99_999:020d}.log").hardlink_to(segments(folder)[-1])
+
+
+def begun_ahead(folder: Path) -> None:
+    """A copy that was broken off."""
+    (folder / f"{99_999:020d}.log").write_bytes(segments(folder)[-1].read_bytes()[:60])
+
+
+def empty_ahead(folder: Path) -> None:
+    """A copy that was not begun."""
+    (folder / f"{99_999:020d}.log").touch()
+
+
+def genuine_and_living(folder: Path) -> Pen:
+    """A writer of ours that goes on: a decision with its reward."""
+    pen = Pen(1, folder)
+    pen.introduce(1000)
+    pen.feedback(1001, pen.decision(1001), 1.0, terminated=True)
+    pen.beat(100_000)
+    return pen
+
+
+class TestStrays:
+    """Whatever else is put among the writers' folders and files keeps nothing from being shipped."""
+
+    @pytest.mark.parametrize("put", [a_note, an_editors_copy, a_folder, a_pipe, a_link_to_nothing])
+    async def test_what_is_no_segment_is_passed_over(
+        self, sqlite: SqliteStore, tmp_path: Path, put: Callable[[Path], None]
+    ) -> None:
+        """One file of another name kept the writer from being shipped, and the ledger from being told."""
+        clock, pen = Clock(), genuine(tmp_path)
+        put(tmp_path / pen.name)
+        ship = shipper(sqlite, tmp_path, clock, judge=judged)
+        await to_the_end(ship, clock)
+
+        assert await stream(sqlite, pen.name) == texts(pen)
+        assert ship.failing() == ""
+        accounted(ship, delivered=len(pen.records))
+
+    async def test_what_is_no_folder_is_no_writer(self, sqlite: SqliteStore, tmp_path: Path) -> None:
+        """A file, a pipe and a link to nothing, of a writer's name."""
+        clock, pen = Clock(), genuine(tmp_path)
+        (tmp_path / "00000000000000f1").write_text("a file")
+        os.mkfifo(tmp_path / "00000000000000f2")
+        (tmp_path / "00000000000000f3").symlink_to(tmp_path / "gone")
+        ship = shipper(sqlite, tmp_path, clock, judge=judged)
+        await to_the_end(ship, clock)
+
+        assert await stream(sqlite, pen.name) == texts(pen)
+        assert ship.failing() == ""
+        accounted(ship, delivered=len(pen.records))
+
+    @pytest.mark.parametrize("put", [copied_ahead, linked_ahead, begun_ahead, empty_ahead])
+    async def test_a_copy_under_another_number_is_no_segment(
+        self, sqlite: SqliteStore, tmp_path: Path, put: Callable[[Path], None]
+    ) -> None:
+        """It seemed to follow the one that is written to: what came in that was never shipped, and in no count."""
+        clock, pen = Clock(), Pen(1, tmp_path)
+        pen.introduce(1000)
+        pen.decision(1001)
+        ship = shipper(sqlite, tmp_path, clock, judge=judged)
+        await settle(ship)
+        put(tmp_path / pen.name)
+        await settle(ship)
+        for ms in range(1002, 1010):
+            pen.decision(ms)
+        pen.journal.check() if pen.journal else None
+        await settle(ship)
+        there = await stream(sqlite, pen.name)
+        pen.close()
+        await to_the_end(ship, clock)
+
+        assert there == texts(pen)
+        assert (await sqlite.writers())[pen.name].open is False
+        accounted(ship, delivered=len(pen.records))
+
+
+class TestTakenForDead:
+    """A writer that lives though its lock was not to be seen, or that another agent took for dead."""
+
+    async def test_what_has_come_since_is_shipped(self, store: Store, tmp_path: Path) -> None:
+        """It was frozen, and its lock was taken away: what it wrote afterwards was shipped by nobody, and removed."""
+        clock, pen = Clock(), genuine_and_living(tmp_path)
+        ship = shipper(store, tmp_path, clock, judge=judged)
+        (tmp_path / pen.name / "lock").unlink()
+        for _ in range(4):
+            await settle(ship)
+            clock.now += GONE_AFTER_S
+        closed = (await store.writers())[pen.name].open is False
+        pen.decision(200_000)
+        for _ in range(3):
+            await settle(ship)
+            clock.now += 1.0
+        opened = (await store.writers())[pen.name].open
+        pen.close()
+        for _ in range(4):
+            await settle(ship)
+            clock.now += GONE_AFTER_S
+
+        assert closed
+        assert opened
+        assert await stream(store, pen.name) == texts(pen)
+        assert (await store.writers())[pen.name].open is False
+        accounted(ship, delivered=len(pen.records))
+
+    async def test_a_copy_of_its_folder_does_not_end_it(self, store: Store, tmp_path: Path) -> None:
+        """A data folder that is copied while it serves, and served from beside it: nothing was joined any more."""
+        clock, pen = Clock(), genuine_and_living(tmp_path / "one")
+        ships = [shipper(store, tmp_path / name, clock, judge=judged) for name in ("one", "two")]
+        joiner = joining(store, clock)
+        await settle(ships[0])
+        shutil.copytree(tmp_path / "one", tmp_path / "two")
+        await to_the_end(ships[1], clock)
+        closed = (await store.writers())[pen.name].open is False
+        await join_all(joiner)
+        for ms in range(200_000, 200_004):
+            pen.feedback(ms, pen.decision(ms), 1.0, terminated=True)
+        pen.beat(300_000)
+        for _ in range(3):
+            for ship in ships:
+                await settle(ship)
+            clock.now += 1.0
+        await join_all(joiner)
+
+        assert closed
+        assert (await store.writers())[pen.name].open
+        assert await stream(store, pen.name) == texts(pen)
+        assert len(await emitted(store)) == sum(isinstance(record, Decision) for record in pen.records)
+        pen.close()
+
+    async def test_something_in_the_locks_place_ends_nobody(self, sqlite: SqliteStore, tmp_path: Path) -> None:
+        """Nobody can tell then, and of one that may live nothing is given up."""
+        clock, pen = Clock(), genuine_and_living(tmp_path)
+        ship = shipper(sqlite, tmp_path, clock, judge=judged)
+        (tmp_path / pen.name / "lock").unlink()
+        (tmp_path / pen.name / "lock").mkdir()
+        for _ in range(4):
+            await settle(ship)
+            clock.now += GONE_AFTER_S
+
+        assert (await sqlite.writers())[pen.name].open
+        assert await stream(sqlite, pen.name) == texts(pen)
+        pen.close()

@@ -11,7 +11,7 @@ import redis
 
 from service.agent.foreign import NAMED_AGAIN_S, NAMED_AT_ONCE, Notes, Stranger, record_of
 from service.agent.lane import Lane
-from service.agent.ship import Shipper
+from service.agent.ship import SOON_S, Shipper
 from service.agent.stores import START, Entry, Position, StoreError
 from service.agent.stores.redis_streams import RedisStreams
 from service.agent.stores.sqlite import SqliteStore
@@ -111,6 +111,7 @@ FOREIGN: dict[str, Callable[["redis.Redis", str, Pen], object]] = {
     "two fields": lambda client, key, pen: client.xadd(
         key, {"record": texts(pen)[0], "more": "y"}, id="9999999999999-1"
     ),
+    "under the highest id there is": lambda client, key, _: client.xadd(key, {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1}"),
     "deleted again": lambda client, key, _: client.xdel(key, client.xadd(key, {"x": "y"})),
 }
 
@@ -214,6 +215,143 @@ class TestStreams:
         assert await stream(store, pen.name) == texts(pen)
         assert [t.seq for t in await emitted(store)] == [7, 9, 11]
         assert len(aside) == 4
+        pen.close()
+        await store.close()
+
+    @pytest.mark.parametrize("left_there", FOREIGN.values(), ids=FOREIGN)
+    async def test_what_comes_behind_it_is_joined(
+        self, any_server: RedisServer, tmp_path: Path, left_there: Callable[["redis.Redis", str, Pen], object]
+    ) -> None:
+        """Also what is of an earlier time than its id, which takes its place once it was taken out."""
+        service = f"behind-{tmp_path.name}"
+        store, pen, clock = RedisStreams(any_server.url, service), Pen(1, tmp_path), Clock()
+        ship, join = shipper(store, tmp_path, clock), joining(store, clock)
+        told(pen, 1000, 1003)
+        await settle(ship)
+        await join_all(join)
+        for first in (1003, 1006):
+            with any_server.client() as client:
+                left_there(client, f"actd:{{{service}}}:w:{pen.name}", pen)
+            await join_all(join)
+            told(pen, first, first + 3)
+            clock.now += 1.0
+            await settle(ship)
+            await join_all(join)
+        pen.beat(20_000)
+        clock.now += 1.0
+        await settle(ship)
+        await join_all(join)
+
+        assert [t.reward for t in await emitted(store)] == [float(ms) for ms in range(1000, 1009)]
+        assert all(t.reward_ok for t in await emitted(store))
+        assert (join.ledger().missing, join.ledger().unreadable) == (0, 0)
+        pen.close()
+        await store.close()
+
+    @pytest.mark.parametrize("said", ["closed 1-1", "closed 9999999999999-9", "nonsense", "closed"])
+    async def test_what_is_said_of_a_writer_that_lives_is_set_right(
+        self, any_server: RedisServer, tmp_path: Path, said: str
+    ) -> None:
+        """Whoever has its folder knows better; a writer that was called closed was joined no more, without a word."""
+        service = f"said-{tmp_path.name}"
+        store, pen, clock = RedisStreams(any_server.url, service), Pen(1, tmp_path), Clock()
+        ship, join = shipper(store, tmp_path, clock), joining(store, clock)
+        told(pen, 1000, 1003)
+        await settle(ship)
+        await join_all(join)
+        with any_server.client() as client:
+            client.hset(f"actd:{{{service}}}:writers", pen.name, said)
+            await join_all(join)
+            told(pen, 1003, 1006)
+            clock.now += 1.0
+            await settle(ship)
+            await join_all(join)
+            assert client.hget(f"actd:{{{service}}}:writers", pen.name) == b"open"
+        pen.beat(20_000)
+        clock.now += 1.0
+        await settle(ship)
+        await join_all(join)
+
+        assert [t.reward for t in await emitted(store)] == [float(ms) for ms in range(1000, 1006)]
+        assert (join.ledger().missing, store.strange) == (0, {})
+        pen.close()
+        await store.close()
+
+    async def test_it_is_shipped_within_seconds_after_a_register_is_set_right(
+        self, redis_server: RedisServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """However long that took: what is wrong in the store is over for a writer when it is over, and is said once."""
+        service = f"rests-{tmp_path.name}"
+        store, pen, clock = RedisStreams(redis_server.url, service), Pen(1, tmp_path), Clock()
+        ship, key = shipper(store, tmp_path, clock), f"actd:{{{service}}}"
+        pen.beat(1)
+        await settle(ship)
+        with redis_server.client() as client:
+            client.set(f"{key}:joined", "x")
+            client.xadd(f"{key}:w:{pen.name}", {"x": "y"})
+            pen.beat(2)
+            for _ in range(100):
+                clock.now += 1.0
+                await settle(ship)
+            assert "joined" in caplog.text
+            assert sum("not shipped for" in record.message for record in caplog.records) == 1
+            assert ship.failing()
+            client.delete(f"{key}:joined")
+        clock.now += SOON_S
+        await settle(ship)
+
+        assert await stream(store, pen.name) == texts(pen)
+        assert ship.failing() == ""
+        pen.close()
+        await store.close()
+
+    @pytest.mark.parametrize("text", ["abc", str(2**63 - 1), "-9223372036854775808", "1e5", ""])
+    async def test_a_count_that_is_none_begins_anew(self, any_server: RedisServer, tmp_path: Path, text: str) -> None:
+        """It is said and counted, and nothing is committed in part: each decision becomes one transition."""
+        service = f"counts-{tmp_path.name}"
+        store, pen, clock = RedisStreams(any_server.url, service), Pen(1, tmp_path), Clock()
+        ship, join = shipper(store, tmp_path, clock), joining(store, clock)
+        told(pen, 1000, 1003)
+        await settle(ship)
+        await join_all(join)
+        before = await store.counts()
+        with any_server.client() as client:
+            client.hset(f"actd:{{{service}}}:ledger", "feedback.joined", text)
+        told(pen, 1003, 1006)
+        clock.now += 1.0
+        await settle(ship)
+        with pytest.raises(StoreError, match=r"ledger: feedback\.joined was .*, expected a count"):
+            await join_all(join)
+        assert len(await emitted(store)) == 3
+        await join_all(join)
+
+        counts = await store.counts()
+        assert [t.reward for t in await emitted(store)] == [float(ms) for ms in range(1000, 1006)]
+        assert counts["feedback.joined"] == 3
+        assert counts["records"] == before["records"] + 6
+        assert counts["aside"] == before.get("aside", 0) + 1
+        pen.close()
+        await store.close()
+
+    @pytest.mark.parametrize("room", [0, 1])
+    async def test_transitions_that_would_find_no_id_are_not_lost(
+        self, any_server: RedisServer, tmp_path: Path, room: int
+    ) -> None:
+        """Somebody leaves an entry with the highest id among them, or one before it: the stream is moved aside."""
+        service = f"room-{tmp_path.name}"
+        store, pen, clock = RedisStreams(any_server.url, service), Pen(1, tmp_path), Clock()
+        ship, join = shipper(store, tmp_path, clock), joining(store, clock)
+        key = f"actd:{{{service}}}:transitions"
+        with any_server.client() as client:
+            client.xadd(key, {"x": "y"}, id=f"{2**64 - 1}-{2**64 - 1 - room}")
+        told(pen, 1000, 1003)
+        await settle(ship)
+        with pytest.raises(StoreError, match=f"highest id there is.*{key}:aside:".replace("{", r"\{")):
+            await join_all(join)
+        await join_all(join)
+
+        assert [t.reward for t in await emitted(store)] == [1000.0, 1001.0, 1002.0]
+        assert (await store.counts())["transitions.episode_end"] == 3
         pen.close()
         await store.close()
 

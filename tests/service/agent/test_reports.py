@@ -1,5 +1,6 @@
 """Reports: feedback with a name of its own counts once, however often, where and when it is told again."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -230,3 +231,28 @@ def test_lines_written_before_are_read() -> None:
     assert decode_record(old) == record == decode_record(encode_record(record))
     assert b"null" not in encode_record(record)
     assert not isinstance(record, Decision)
+
+
+@pytest.mark.parametrize(
+    ("told", "reward", "is_ok"),
+    [
+        ([1.7e308, 1.7e308], sys.float_info.max, False),
+        ([-1.7e308, -1.7e308], -sys.float_info.max, False),
+        ([1.7e308, 1.7e308, -1.7e308, -1.7e308], sys.float_info.max, False),
+        ([1.7e308, -1.7e308, 1.0], 1.0, True),
+        ([sys.float_info.max], sys.float_info.max, True),
+    ],
+)
+def test_a_sum_beyond_all_numbers_is_no_reward_to_learn_from(told: list[float], reward: float, is_ok: bool) -> None:
+    """JSON has no infinity: written as ``null``, the transition could not be read back."""
+    pen = Pen(1)
+    desk = Desk(pen, rewards=rewards("sum"))
+    decision = pen.decision(1000)
+    for one in told:
+        pen.feedback(1001, decision, one)
+    pen.beat(END)
+    (transition,) = desk.join()
+
+    assert (transition.reward, transition.reward_ok) == (reward, is_ok)
+    assert msgspec.json.decode(msgspec.json.encode(transition), type=Transition) == transition
+    assert desk.joiner.ledger().reward_not_ok == (0 if is_ok else 1)

@@ -1,12 +1,18 @@
 """Shipping through faults: whatever Redis loses or does not answer, 0 lost, 0 duplicated, in order."""
 
 import asyncio
+import errno
+import os
 from pathlib import Path
 
 import pytest
 
-from service.agent.stores import StoreUnavailable
+from service.agent.ship import SOON_S
+from service.agent.stores import Entry, StoreUnavailable
 from service.agent.stores.redis_streams import RedisStreams
+from service.agent.stores.sqlite import SqliteStore
+from service.agent.tail import Tail
+from service.log.journal import segments
 from tests.redis_server import RedisServer
 from tests.service.agent.pens import Pen
 from tests.service.agent.proxies import Proxy
@@ -107,4 +113,58 @@ class TestFaults:
 
             assert await stream(store, pen.name) == texts(pen)
             await store.close()
+        pen.close()
+
+    async def test_a_disk_that_cannot_be_read_is_said_once_and_tried_soon(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each try was a line in the log, and the last wait was a minute, however soon the disk was well again."""
+        pen, clock = Pen(1, tmp_path), Clock()
+        for ms in range(1, 11):
+            pen.beat(ms)
+        store = SqliteStore(tmp_path / "store.sqlite")
+        ship = shipper(store, tmp_path, clock)
+        read = Tail.read
+
+        def failing(tail: Tail, _: int) -> list[Entry] | None:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(tail.folder))
+
+        monkeypatch.setattr(Tail, "read", failing)
+        for _ in range(200):
+            await ship.step()
+            clock.now += 0.5
+        trouble, said = ship.failing(), [record.message for record in caplog.records if "not shipped" in record.message]
+        monkeypatch.setattr(Tail, "read", read)
+        clock.now += SOON_S
+        await settle(ship)
+
+        assert pen.name in trouble
+        assert len(said) == 1
+        assert "Input/output error" in said[0]
+        assert await stream(store, pen.name) == texts(pen)
+        assert ship.failing() == ""
+        await store.close()
+        pen.close()
+
+    async def test_an_account_that_cannot_be_kept_is_said_once(
+        self, sqlite: SqliteStore, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is tried again with each round, and counts all the same."""
+        pen, clock = Pen(1, tmp_path), Clock()
+        for ms in range(1, 6):
+            pen.beat(ms)
+        path = segments(tmp_path / pen.name)[0]
+        path.write_bytes(path.read_bytes().replace(b'"seq":3', b'"seq":9'))
+        (tmp_path / pen.name / "account").mkdir()
+        ship = shipper(sqlite, tmp_path, clock)
+        for _ in range(20):
+            await ship.step()
+            clock.now += 1.0
+        said = [record.message for record in caplog.records if "cannot be written" in record.message]
+        (tmp_path / pen.name / "account").rmdir()
+        await ship.step()
+
+        assert len(said) == 1
+        assert (tmp_path / pen.name / "account").is_file()
+        accounted(ship, delivered=4, damage=1)
         pen.close()

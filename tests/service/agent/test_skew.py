@@ -74,8 +74,8 @@ class World:
         """What came of a decision, told to a host, which says by its clock whether that is late."""
         place = KEYRING.place(decision.id)
         assert place is not None
-        late = place.ms + REWARDS.wait_seconds * 1000 < self.ms(host)
-        host.pen.feedback(self.ms(host), decision, reward, late=late, **told)
+        told.setdefault("late", place.ms + REWARDS.wait_seconds * 1000 < self.ms(host))
+        host.pen.feedback(self.ms(host), decision, reward, **told)
 
     async def run(self, seconds: int) -> None:
         """Let time pass."""
@@ -214,6 +214,45 @@ async def test_f99_a_restart_that_takes_the_clock_as_it_is_now_goes_on(store: Sq
     await world.run(int(REWARDS.wait_seconds) + SOON_S)
     closed = await world.closed(later)
     assert closed == (-7.0, True, "timeout")
+
+
+@SKEWS
+@pytest.mark.parametrize("anew", [False, True], ids=["the joiner goes on", "another joiner begins"])
+async def test_f99_a_restart_moments_after_the_start_loses_no_reward(
+    store: SqliteStore, skew: int, *, anew: bool
+) -> None:
+    """Too soon to see which time they tell; but who comes after on one machine knows, and says so: all is as if nobody
+    had set the clock."""
+    before, after = Host(1), Host(2, skew)
+    world = World(store, before)
+    before.pen.introduce(world.ms(before))
+    told, silent, late, skipped, left = (world.decide(before, one) for one in ("told", "silent", "late", "s", "s"))
+    await world.run(2)
+    before.alive = False
+    world.hosts.append(after)
+    after.pen.introduce(world.ms(after), ahead_ms={before.pen.name: skew})
+    if anew:
+        await world.ship(before)
+        await world.ship(after)
+        world.anew()
+    world.tell(after, told, 1.5, terminated=True, late=False)
+    second = world.decide(after, "s", previous=skipped)
+    await world.run(2)
+
+    assert await world.closed(told) == (1.5, True, "episode_end")
+    world.tell(after, skipped, 2.5, late=False)
+    await world.run(int(REWARDS.wait_seconds) - 5)
+    assert await world.closed(silent) is None
+    await world.run(SOON_S)
+    world.tell(after, late, 1.5, terminated=True, late=True)
+    await world.run(int(REWARDS.wait_seconds) + SOON_S)
+    made = await world.transition(skipped)
+    assert made is not None
+    assert (made.reward, made.reward_ok, made.next_observation) == (2.5, True, second.observation)
+    assert await world.closed(silent) == (-7.0, True, "timeout")
+    assert await world.closed(late) == (-7.0, True, "timeout")
+    assert await world.closed(left) is None
+    assert world.join.ledger().feedback == {"joined": 2, "late": 1}
 
 
 @SKEWS

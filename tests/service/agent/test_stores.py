@@ -2,8 +2,11 @@
 
 import asyncio
 import json
+import shutil
 import sqlite3
 import time
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -85,6 +88,19 @@ class TestStreams:
         await store.register(W)
 
         assert await store.writers() == {W: WriterState(False, Position(1001, 3)), X: WriterState(True, START)}
+
+    async def test_a_writer_that_was_closed_may_be_opened_again(self, store: Store) -> None:
+        """Where more comes of it after all; it is then where its stream ends."""
+        await store.register(W)
+        await store.append(W, START, entries(1, 3))
+        assert not await store.reopen(W)
+        await store.close_writer(W)
+        await store.append(W, Position(1001, 3), entries(4, 5))
+
+        assert await store.reopen(W)
+        assert not await store.reopen(W)
+        assert not await store.reopen(X)
+        assert await store.writers() == {W: WriterState(True, Position(1002, 5))}
 
 
 class TestTransitions:
@@ -333,6 +349,83 @@ class TestSqlite:
         (tmp_path / "store.sqlite").write_bytes(b"not a database" * 100)
         store = SqliteStore(tmp_path / "store.sqlite")
 
-        with pytest.raises(StoreUnavailable, match=r"store\.sqlite"):
+        with pytest.raises(StoreUnavailable, match=r"store\.sqlite.*not a database \(move it away"):
             await store.position(W)
+        (tmp_path / "store.sqlite").rename(tmp_path / "damaged.sqlite")
+        assert await store.position(W) == START
+        assert (tmp_path / "damaged.sqlite").read_bytes() == b"not a database" * 100
+        await store.close()
+
+
+def taken_away(path: Path) -> None:
+    """The file alone; its write-ahead log stays where it was."""
+    path.unlink()
+
+
+def moved(path: Path) -> None:
+    """Somewhere else, for a backup."""
+    path.rename(path.with_name("elsewhere.sqlite"))
+
+
+def replaced(path: Path) -> None:
+    """By a file of the same name that holds less."""
+    other = path.with_name("other.sqlite")
+    with closing(sqlite3.connect(path)) as db, closing(sqlite3.connect(other)) as copy:
+        db.backup(copy)
+        copy.execute("DELETE FROM records WHERE seq > 2")
+        copy.execute("UPDATE writers SET ms = 1001, seq = 2")
+        copy.commit()
+    other.replace(path)
+
+
+class TestTakenAway:
+    """A file that is taken away while it is open: what is written to it then would be nowhere."""
+
+    @pytest.mark.parametrize(
+        ("take", "left"),
+        [(taken_away, START), (moved, START), (replaced, Position(1001, 2))],
+        ids=["taken away", "moved", "replaced"],
+    )
+    async def test_it_is_said_and_another_is_opened(
+        self, tmp_path: Path, take: Callable[[Path], None], left: Position
+    ) -> None:
+        """The call fails, so that everybody asks anew what there is; the next one finds what is there now."""
+        path = tmp_path / "store.sqlite"
+        store = SqliteStore(path)
+        await store.append(W, START, entries(1, 5))
+        take(path)
+        with pytest.raises(StoreUnavailable, match="taken away or replaced"):
+            await store.append(W, Position(1002, 5), entries(6, 7))
+
+        assert await store.position(W) == left
+        await store.append(W, left, entries(left.seq + 1, 7))
+        assert await store.read(W, START, 100) == entries(1, 7)
+        await store.close()
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT seq FROM records ORDER BY seq").fetchall() == [(seq,) for seq in range(1, 8)]
+
+    async def test_its_log_alone_is_missed_too(self, tmp_path: Path) -> None:
+        """What was in it goes into the file, where others see it."""
+        path = tmp_path / "store.sqlite"
+        store = SqliteStore(path)
+        await store.append(W, START, entries(1, 5))
+        path.with_name("store.sqlite-wal").unlink()
+        with pytest.raises(StoreUnavailable, match="taken away or replaced"):
+            await store.append(W, Position(1002, 5), entries(6, 7))
+
+        await store.append(W, Position(1002, 5), entries(6, 7))
+        with closing(sqlite3.connect(path)) as db:
+            assert db.execute("SELECT seq FROM records ORDER BY seq").fetchall() == [(seq,) for seq in range(1, 8)]
+        await store.close()
+
+    async def test_its_folder_is_made_again(self, tmp_path: Path) -> None:
+        """As after ``rm -r data``."""
+        store = SqliteStore(tmp_path / "data" / "store.sqlite")
+        await store.append(W, START, entries(1, 5))
+        shutil.rmtree(tmp_path / "data")
+        with pytest.raises(StoreUnavailable, match="taken away or replaced"):
+            await store.position(W)
+
+        await store.append(W, START, entries(1, 2))
+        assert (tmp_path / "data" / "store.sqlite").exists()
         await store.close()

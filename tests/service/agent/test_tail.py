@@ -204,3 +204,29 @@ class TestSegments:
 
         assert last_seq(tmp_path / pen.name) == 3
         pen.close()
+
+
+class TestCopies:
+    """Copies of segments under other numbers."""
+
+    def test_one_of_a_later_segment_under_an_earlier_number_is_none(self, tmp_path: Path) -> None:
+        """It would end the one before it, whose records would be taken for taken back."""
+        pen = Pen(1, tmp_path, segment_bytes=1000)
+        for ms in range(1, 40):
+            pen.beat(ms)
+        here = segments(tmp_path / pen.name)
+        (tmp_path / pen.name / f"{2:020d}.log").write_bytes(here[2].read_bytes())
+
+        assert segments(tmp_path / pen.name) == here
+        pen.close()
+
+    def test_one_whose_beginning_is_gone_is_read_from_there(self, tmp_path: Path) -> None:
+        """What is left of it was made, and no other segment has it."""
+        pen = Pen(1, tmp_path, segment_bytes=1000)
+        for ms in range(1, 40):
+            pen.beat(ms)
+        here = segments(tmp_path / pen.name)
+        here[1].write_bytes(here[1].read_bytes().split(b"\n", 1)[1])
+
+        assert segments(tmp_path / pen.name) == here
+        pen.close()

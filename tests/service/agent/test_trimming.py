@@ -42,7 +42,12 @@ class Clock:
 def trimming(
     store: Store, clock: Callable[[], float], busy: Callable[[], bool] = lambda: False, **told: Any
 ) -> Trimming:
-    """A trimmer whose every step is due."""
+    """A trimmer whose every step is due, of a store whose time goes on with the test's."""
+
+    async def there() -> float:
+        return clock()
+
+    store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
     ticks = iter(range(0, 10**9, int(EVERY_S)))
     return Trimming(
         store,
@@ -121,6 +126,67 @@ class TestAge:
 
         assert len(await transitions(store)) == 0
         assert trim.ledger().lost == {}
+
+    @pytest.mark.parametrize("there_h", [-25.0, 0.0, 25.0, -24.0 * 365])
+    async def test_f99_a_store_whose_host_has_another_time_makes_no_transition_old(
+        self, redis_server: RedisServer, there_h: float
+    ) -> None:
+        """They have their ids by it: they are kept as long as it says, and no longer, however far it is off."""
+        store, pen, passed_h = RedisStreams(redis_server.url, "skewed"), Pen(1), [0.0]
+        monotonic = iter(range(0, 10**6, 10))
+
+        # Of this machine, where Redis runs; the agent's host has another time, and time passes for both.
+        async def there() -> float:
+            return time.time() + passed_h[0] * 3600
+
+        store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
+        trim = Trimming(
+            store, retention=Retention(), rewards=REWARDS, now=lambda: time.time() + (passed_h[0] - there_h) * 3600,
+            monotonic=lambda: float(next(monotonic)), busy=lambda: False,
+        )  # fmt: skip
+        began = ago(1 + there_h)
+        told(pen, began, began + 200)
+        pen.beat(began + 200_000)
+        await Shipped(store).ship(pen)
+        await settle(joining(store, time.time))
+        kept = []
+        for hours in (0.0, 23.9, 0.2):
+            passed_h[0] += hours
+            await trim.step()
+            kept.append(len(await transitions(store)))
+
+        assert kept == [200, 200, 0]
+        await store.close()
+
+    @pytest.mark.parametrize("set_h", [-30.0, 30.0])
+    async def test_f99_a_store_whose_clock_is_set_makes_no_transition_old(
+        self, redis_server: RedisServer, set_h: float
+    ) -> None:
+        """While the agent works: what was made before it was set is kept as long as it says, or longer."""
+        store, pen, passed_h = RedisStreams(redis_server.url, "set"), Pen(1), [0.0, 0.0]
+        monotonic = iter(range(0, 10**6, 10))
+
+        async def there() -> float:
+            return time.time() + sum(passed_h) * 3600
+
+        store.time = there  # type: ignore[method-assign]  # a server's own time cannot be moved on
+        trim = Trimming(
+            store, retention=Retention(), rewards=REWARDS, now=lambda: time.time() + passed_h[0] * 3600,
+            monotonic=lambda: float(next(monotonic)), busy=lambda: False,
+        )  # fmt: skip
+        began = ago(1)
+        await lived(store, pen, Clock(), began, began + 200)
+        await trim.step()
+        passed_h[1] = set_h
+        await trim.step()
+        passed_h[0] = 23.9
+        await trim.step()
+        assert len(await transitions(store)) == 200
+        passed_h[0] = 24.1 + max(0.0, -set_h)
+        await trim.step()
+
+        assert len(await transitions(store)) == 0
+        await store.close()
 
     @pytest.mark.parametrize("step", [-30.0, -24.0 * 365, 30.0])
     async def test_f99_a_clock_that_is_set_makes_no_transition_old(self, tmp_path: Path, step: float) -> None:
@@ -473,3 +539,24 @@ async def test_a_ledger_says_what_there_is(store: Store) -> None:
     told = trim.ledger()
     assert 100_000 < told.size < 10_000_000
     assert (told.bound, told.lost, told.aside, told.strange, told.warning) == (10**9, {}, 0, {}, "")
+
+
+async def test_what_has_failed_works_again_only_once_it_was_done(redis_server: RedisServer) -> None:
+    """Also where it is not time to look: else it was said to work again, and to fail, each second."""
+    store, now = RedisStreams(redis_server.url, "failed"), [0.0]
+    trim = Trimming(
+        store, retention=Retention(), rewards=REWARDS, now=time.time, monotonic=lambda: now[0], busy=lambda: False
+    )
+    with redis_server.client() as client:
+        client.set("actd:{failed}:joined", "x")
+        for _ in range(3):
+            with pytest.raises(StoreError, match="joined"):
+                await trim.step()
+        client.delete("actd:{failed}:joined")
+    await trim.step()
+    redis_server.kill()
+    await trim.step()
+    now[0] += EVERY_S
+    with pytest.raises(StoreError):
+        await trim.step()
+    await store.close()

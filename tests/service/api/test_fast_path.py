@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import service.api.fast_path
-from service.api.fast_path import ActProtocol
+from service.api.fast_path import ActProtocol, Upgrade
 from service.server import server_of
 from tests.in_process import Reply, Serving, asking, serving
 
@@ -295,3 +295,99 @@ async def test_a_client_that_leaves_harms_nobody(tmp_path: Path) -> None:
 
     assert reply.status == 200
     assert 1 <= len(served.decisions()) <= 2
+
+
+JSON = b"content-type: application/json"
+# Java's HTTP client offers the first with every first request of a connection.
+OFFERS = {
+    "h2c": (b"Connection: Upgrade, HTTP2-Settings", b"Upgrade: h2c", b"HTTP2-Settings: AAMAAABkAAQAAP__"),
+    "websocket": (b"connection: upgrade", b"upgrade: websocket"),
+    "two lines": (b"connection: upgrade", b"upgrade: h2c", b"connection: keep-alive"),
+}
+
+
+def kept(body: bytes, *headers: bytes, path: bytes = b"/act") -> bytes:
+    """One request after which its connection goes on."""
+    return post(body, JSON, b"content-length: %d" % len(body), *headers, path=path)
+
+
+@pytest.mark.parametrize("size", [1, 7, 100_000])
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS)
+async def test_an_offer_of_another_protocol_is_passed_over(
+    tmp_path: Path, offer: tuple[bytes, ...], size: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The request is answered as without it, by every way, with its body, in one piece or in many, and the connection
+    goes on: it was taken for one without a body."""
+    chunked = post(b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY), JSON, b"transfer-encoding: chunked", *offer)
+    sent = b"".join(
+        (
+            kept(BODY, *offer),
+            kept(b"[]", *offer, path=b"/feedback"),
+            b"GET /live HTTP/1.1\r\nhost: x\r\n%b\r\n\r\n" % b"\r\n".join(offer),
+            chunked,
+            kept(BODY),
+            kept(BODY, *offer, b"connection: close"),
+        )
+    )
+    parts = [sent[at : at + size] for at in range(0, len(sent), size)]
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            for part in parts:
+                writer.write(part)
+                await writer.drain()
+            found = replies(await asyncio.wait_for(reader.read(), 10))
+            writer.close()
+
+    assert [reply.status for reply in found] == [200] * 6
+    assert len(served.decisions()) == 4
+    assert caplog.text == ""
+
+
+def test_what_else_a_connection_is_told_stays() -> None:
+    """Only the offer is left out of the head that is read again."""
+    headers = [(b"host", b"x"), (b"connection", b"close, Upgrade"), (b"upgrade", b"h2c"), (b"x", b"upgrade")]
+
+    assert Upgrade(b"POST", b"/act?x", "1.1", headers).declined() == (
+        b"POST /act?x HTTP/1.1\r\nhost: x\r\nx: upgrade\r\nconnection: close\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize("path", [b"/act", b"/feedback", b"/act/batch"])
+@pytest.mark.parametrize("count", [1, 2, 5])
+async def test_who_sends_no_more_is_answered(
+    tmp_path: Path, path: bytes, count: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A client that closes its half of the connection after its requests gets its answers, and then the end of it."""
+    body = {b"/act": BODY, b"/feedback": b"[]", b"/act/batch": b'{"requests":[%b]}' % BODY}[path]
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(kept(body, path=path) * count)
+            writer.write_eof()
+            found = replies(await asyncio.wait_for(reader.read(), 10))
+            writer.close()
+
+    assert [reply.status for reply in found] == [200] * count
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("how", ["half-closed", "closed", "reset"])
+async def test_who_leaves_in_the_middle_leaves_no_trace(
+    tmp_path: Path, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Requests that were under way are not answered to nobody, and nothing of it is an error of ours."""
+    sent = kept(b"[]", path=b"/feedback") + kept(BODY) * 2 + kept(b"[]", path=b"/feedback")
+    with serving(tmp_path) as served:
+        async with listening(served) as port:
+            for cut in range(0, len(sent), 23):
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(sent[: len(sent) - cut])
+                {"half-closed": writer.write_eof, "closed": writer.close, "reset": writer.transport.abort}[how]()
+                await asyncio.sleep(0)
+                if how == "half-closed":
+                    writer.close()
+            (reply,) = replies(await talk(port, post(BODY)))
+
+    assert reply.status == 200
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

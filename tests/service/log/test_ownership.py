@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import stat
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from service.hold import FolderHold, FolderTaken, Owner, lock, owner_of
 from service.log.ids import make_keyring
-from service.log.ownership import FolderTaken, make_folders, take, traces
+from service.log.ownership import make_folders, take, traces
 from tests.redis_server import RedisServer
 from tests.service.test_supervisor import REQUEST, serve
 from tests.system.serving import MINIMAL, ROOT, Client, Service, command_line, demo, eventually, rows_of
@@ -41,6 +43,20 @@ def refusal(config: Path, data: Path, *options: str) -> str:
     return sentence
 
 
+def agent_by_hand(config: Path, data: Path) -> "subprocess.CompletedProcess[str]":
+    """Start an agent on a folder, and wait until it is refused."""
+    command = [sys.executable, "-m", "service.agent", "--config", str(config), "--data", str(data)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+
+
+def take_away(path: Path) -> None:
+    """A file, or a folder with all in it."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink()
+
+
 class TestOwner:
     """A folder has one owner."""
 
@@ -61,8 +77,7 @@ class TestOwner:
         with Service(config, tmp_path / "data") as service:
             eventually(lambda: len(service.children()) == 2)
             (agent,) = [one for one in service.children() if command_line(one)[2] == "service.agent"]
-            command = [sys.executable, "-m", "service.agent", "--config", str(config), "--data", str(tmp_path / "data")]
-            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+            done = agent_by_hand(config, tmp_path / "data")
 
         assert done.returncode == 2
         assert f"has an agent already, the running service 'test' (process {agent})" in done.stderr
@@ -75,6 +90,57 @@ class TestOwner:
             service.process.wait()
         with Service(config, tmp_path / "data") as again, Client(again.port) as client:
             assert client.post("/act", REQUEST)[0] == 200
+
+    @pytest.mark.parametrize("gone", [("owner",), ("owner", "state"), ("",)], ids=["owner", "and its state", "all"])
+    def test_a_second_service_is_refused_though_the_locks_were_taken_away(
+        self, tmp_path: Path, gone: tuple[str, ...]
+    ) -> None:
+        """Both would serve, and supersede each other's decisions: the files are made and held again."""
+        config, data = demo(tmp_path), tmp_path / "data"
+        with Service(config, data) as service:
+            for name in gone:
+                take_away(data / name)
+            eventually(lambda: (data / "owner").exists() and (data / "state" / "agent").exists())
+            said = refusal(config, data)
+            beside = agent_by_hand(config, data)
+
+        assert f"is the data folder of the running service 'test' (process {service.process.pid})" in said
+        assert beside.returncode == 2
+        assert "has an agent already" in beside.stderr
+
+    def test_who_was_faster_is_named_once(self, tmp_path: Path) -> None:
+        """Where somebody else holds the file that is there now, that is said, and the old one is kept."""
+        path, first = tmp_path / "owner", Owner("first", "f", 1, 0.0)
+        hold = FolderHold(path, lock(path, str), first)
+        path.unlink()
+        other = FolderHold(path, lock(path, str), Owner("other", "f", 2, 0.0))
+        said = [hold.keep(), hold.keep()]
+        other.close()
+        again = [hold.keep(), hold.keep()]
+
+        assert said == [
+            f"{path} was taken away, and is held by the running service 'other' (process 2): end one of the two",
+            "",
+        ]
+        assert again == ["", ""]
+        assert owner_of(path) == first
+        with pytest.raises(FolderTaken, match="first"):
+            lock(path, str)
+        hold.close()
+
+    def test_a_file_that_cannot_be_made_is_said_once(self, tmp_path: Path) -> None:
+        """Something is in its way, until it is not."""
+        path = tmp_path / "owner"
+        hold = FolderHold(path, lock(path, str), Owner("first", "f", 1, 0.0))
+        path.unlink()
+        path.mkdir()
+        said = [hold.keep(), hold.keep()]
+        path.rmdir()
+
+        assert said == [f"{path} cannot be held (Is a directory): a second service would not be refused", ""]
+        assert hold.keep() == ""
+        assert owner_of(path) == Owner("first", "f", 1, 0.0)
+        hold.close()
 
     def test_who_holds_a_folder_that_says_nothing_is_a_running_service(self, tmp_path: Path) -> None:
         """Between the lock and what is written into it there is a moment."""
@@ -114,6 +180,18 @@ class TestForeign:
         (tmp_path / "data" / "keyring.json").rename(tmp_path / "copy" / "keyring.json")
 
         assert "of the service 'test'" in refusal(demo(tmp_path, ANOTHER), tmp_path / "copy")
+
+    def test_a_name_that_is_changed_while_it_serves_is_refused(self, tmp_path: Path) -> None:
+        """A data plane that was started again served under it, and nothing that it decided was ever shipped."""
+        config, data = demo(tmp_path), tmp_path / "data"
+        with Service(config, data) as service:
+            config.write_text(ANOTHER, "utf-8")
+            service.kill_plane(service.plane())
+            eventually(lambda: "is the data folder of the service 'test'" in service.output())
+            assert len(service.planes()) == 1
+            config.write_text(MINIMAL, "utf-8")
+            with Client(service.plane(2).port) as client:
+                assert client.post("/act", REQUEST)[0] == 200
 
 
 class TestKeyring:

@@ -1,5 +1,6 @@
 """F98: what is taken away while it is written to is found, replaced and told, and the agent counts it exactly."""
 
+import errno
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -209,6 +210,23 @@ class TestTakenAway:
 
         assert journal.losses.segments == 0
         assert len(segments(journal.folder)) == 1
+
+    def test_whether_it_lives_is_seen_on_a_disk_that_is_read_only(
+        self, journal: Journal, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Records of a disk that was made read-only are still to be shipped."""
+        write(journal, 2)
+        opened = os.open
+
+        def read_only(path: str, flags: int, *rest: int, **more: int) -> int:
+            if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
+                raise OSError(errno.EROFS, os.strerror(errno.EROFS), path)
+            return opened(path, flags, *rest, **more)
+
+        monkeypatch.setattr(os, "open", read_only)
+        assert alive(journal.folder)
+        journal.close()
+        assert not alive(journal.folder)
 
     def test_an_older_segment_that_is_gone_is_counted_by_the_agent(self, journal: Journal) -> None:
         """What was not shipped of it is lost, and its writer need not know."""

@@ -112,3 +112,11 @@ def test_an_agent_that_starts_again_is_a_sign_of_life() -> None:
 
     assert lease.holds(6.9)
     assert repr(lease) == "<Lease heartbeat 1, generation 9, until 7.0>"
+
+
+def test_a_page_is_published_where_its_folder_was_taken_away(tmp_path: Path) -> None:
+    """It is made again, and is its owner's alone."""
+    write_page(tmp_path / "data" / "state" / "agent.page", Page(generation=1, heartbeat=2))
+
+    assert read_page(tmp_path / "data" / "state" / "agent.page") == Page(generation=1, heartbeat=2)
+    assert (tmp_path / "data" / "state").stat().st_mode & 0o077 == 0
