@@ -49,7 +49,7 @@ class FolderHold:
         sign(descriptor, owner)
 
     def keep(self) -> str:
-        """FolderHold the file that is there now; what is wrong, where that was not said before: somebody else holds it, or
+        """Hold the file that is there now; what is wrong, where that was not said before: somebody else holds it, or
         it cannot be made."""
         try:
             if not _leads_to(self._path, self._descriptor):
