@@ -60,7 +60,7 @@ def stop_everything() -> Stopped:
     time.monotonic = time.perf_counter = time.clock_gettime = stopped
     time.time = stopped.wall
     # Nothing here has to outlive a power cut.
-    os.fsync = os.fdatasync = lambda _: None
+    os.fsync = os.fdatasync = lambda fd: None  # noqa: ARG005 - as the system has it
     random._urandom = os.urandom = lambda count: b"\x07" * count  # type: ignore[attr-defined]  # secrets' source
     return stopped
 

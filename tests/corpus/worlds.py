@@ -224,7 +224,7 @@ class World:
     @property
     def timed(self) -> bool:
         """Whether the guards go by the caller's clock."""
-        return self.config["guard_clock"] == "observed_at"
+        return bool(self.config["guard_clock"] == "observed_at")
 
     def artefact(self) -> bytes:
         """The policy."""

@@ -8,6 +8,7 @@ from typing import Any, get_args
 import pytest
 
 from export.__main__ import main as export
+from export.spec.artefact import open_artefact
 from service.journal import CHAIN_START, chain_of, read_segment
 from service.lines import line_of
 from service.records import AnyRecord, encode_record
@@ -23,7 +24,6 @@ from tests.golden.surface import (
     exit_code,
     exported,
     made,
-    open_artefact,
     seen,
 )
 
