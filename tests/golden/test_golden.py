@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-
-from export.__main__ import main as export
-from export.spec.artefact import open_artefact
 from service.journal import CHAIN_START, chain_of, read_segment
 from service.lines import line_of
 from service.records import AnyRecord, encode_record
+
+from export.__main__ import main as export
+from export.spec.artefact import open_artefact
 from tests.export.translations import made_once
 from tests.golden.surface import (
     EXPORTS,

@@ -21,11 +21,10 @@ from guards.constraints import Bounds, Cooldown, Rule
 from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.kinds import AnyConstraint
 from guards.records import History
-from service.decision.decide import decide
 from service.decision.sessions import SessionState
 from service.server import collect_seldom
 from tests.artefacts import linear
-from tests.fakes import NOW, asked, batch_of, behaviour_of, schema_of
+from tests.fakes import NOW, asked, batch_of, behaviour_of, recorded, schema_of
 from tests.in_process import serving
 from tests.service.served_cost import served
 
@@ -57,7 +56,7 @@ def deciding(count: int, actions: int) -> Callable[[], object]:
     behaviour = behaviour_of(constraints(count), schema=schema)
     batch = batch_of([asked(observation=SEEN, entry=PAST)] * ROWS)
     head = np.random.default_rng(0).normal(size=(ROWS, actions)).astype(np.float32)
-    return lambda: decide(behaviour, batch, head)
+    return lambda: recorded(behaviour, batch, head)
 
 
 @contextmanager
