@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from export.spec import Box, Manifest
+from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
-from guards.doubts import Doubts, Fresh
+from guards.batched import Context, Shield
 from guards.errors import GuardMisconfigured
-from guards.records import Actions, Context, Floats, Schema
-from guards.shield import Shield
+from guards.records import Actions, Floats, Schema
 from service.config import Config, ConfigInvalid
 from service.explore import Acting
 from service.flight import Plane

@@ -14,13 +14,12 @@ from collections.abc import Callable, Sequence
 import msgspec
 import numpy as np
 
-from guards.boxes import Asked, BoxRuling
-from guards.domains import some
-from guards.doubts import Answer
+from guards.abstention import Answer
+from guards.batched import AnyRuling, Asked, BoxRuling, Context
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
-from guards.projection import EXACT
-from guards.records import Actions, Booleans, Context, Integers
-from guards.shield import AnyRuling, Violation, violation
+from guards.projection import EXACT, some
+from guards.records import Actions, Booleans, Integers
+from guards.shield import Violation, violation
 from service.account import records_of
 from service.explore import GREEDY, uniforms
 from service.flight import Choice, Flight, Plane

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from export.spec import MultiDiscrete
-from guards.domains import every, some
+from guards.projection import every, some
 from guards.records import Booleans, Floats, Integers
 from service.draws import LEAST, Draw, best, pick, pick_allowed, pmf_of
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from msgspec import Struct
 
+from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
-from guards.doubts import Doubts
+from guards.batched import Shield
 from guards.errors import PolicyUnavailable
 from guards.records import Actions, Booleans, Floats, Schema
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.draws import Draw
 from service.explore import Acting, Explorer
 from service.ids import Key

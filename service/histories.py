@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 
 from guards.baselines import KEPT, Remember
-from guards.records import Context, History
+from guards.batched import Context
+from guards.records import History
 from service.decide import context_of, weights_of
 from service.flight import Flight, Plane
 from service.records import Decision, Refused

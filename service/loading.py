@@ -11,8 +11,9 @@ from export.spec import Box, Field, Fields, ObservationSpace
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
 from guards.baselines import Policy
+from guards.batched import Context
 from guards.errors import GuardMisconfigured, InferenceFailed
-from guards.records import Context, Floats, Schema
+from guards.records import Floats, Schema
 from service.config import Config, ConfigInvalid, Signatures
 from service.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version
 from service.explore import GREEDY, Acting

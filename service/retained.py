@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from guards.baselines import KEPT
-from guards.records import Context, History
+from guards.batched import Context
+from guards.records import History
 from service.engine import Engine
 from service.flight import Plane
 from service.histories import continued

@@ -9,9 +9,10 @@ from msgspec import structs
 
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
+from guards.batched import Context
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Actions, Context
+from guards.records import Actions
 from service.decide import decide
 from service.flight import Plane
 from service.ids import Key
