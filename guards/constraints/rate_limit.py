@@ -10,19 +10,7 @@ from guards.actions import Choices
 from guards.boxes import index_of, outside
 from guards.constraints.constraint import Constraint, Keeper, Recounted, name_of, seen, shown
 from guards.errors import GuardMisconfigured
-from guards.language.terms import (
-    BEGINS,
-    UNKNOWN,
-    Part,
-    Recall,
-    Term,
-    compare,
-    just_now,
-    number,
-    operation,
-    opposite,
-    plain,
-)
+from guards.language import terms
 from guards.language.walk import Scene, left_to_right
 from guards.records import NEVER, NO_ACTION, Action, History, Schema
 
@@ -47,21 +35,23 @@ class RateLimit(Constraint):
     assume: tuple[float, float] | None = None
     told = "changed"
 
-    def term(self, schema: Schema) -> Term:
+    def term(self, schema: Schema) -> terms.Term:
         if isinstance(schema.action, Box):
             return self._out_of_reach(schema)
         choices = self._choices(schema)
-        since = plain("max", Recall((self.name, "seconds"), self._seconds, just_now(NEVER)), number(0))
-        most = plain("*", since, number(self.per_second))
+        since = terms.plain(
+            "max", terms.Recall((self.name, "seconds"), self._seconds, terms.just_now(NEVER)), terms.number(0)
+        )
+        most = terms.plain("*", since, terms.number(self.per_second))
         if self.effect:
-            return compare(plain("abs", choices.table(self.effect)), ">", most)
+            return terms.compare(terms.plain("abs", choices.table(self.effect)), ">", most)
         here, before = choices.table(self.levels), choices.table(self.levels, "previous")
         columns = choices.columns(self.levels).values()
-        low, high = number(left_to_right([*map(min, columns)])), number(left_to_right([*map(max, columns)]))
-        farthest = plain("max", plain("-", high, here), plain("-", here, low))
-        moves = operation("some", compare(plain("abs", plain("-", here, before)), ">", most))
-        known = operation("and", opposite(BEGINS), moves)
-        return operation("if", UNKNOWN, compare(farthest, ">", most), known)
+        low, high = terms.number(left_to_right([*map(min, columns)])), terms.number(left_to_right([*map(max, columns)]))
+        farthest = terms.plain("max", terms.plain("-", high, here), terms.plain("-", here, low))
+        moves = terms.operation("some", terms.compare(terms.plain("abs", terms.plain("-", here, before)), ">", most))
+        known = terms.operation("and", terms.opposite(terms.BEGINS), moves)
+        return terms.operation("if", terms.UNKNOWN, terms.compare(farthest, ">", most), known)
 
     def _choices(self, schema: Schema) -> Choices:
         choices = Choices(schema)
@@ -76,7 +66,7 @@ class RateLimit(Constraint):
             raise GuardMisconfigured(msg)
         return choices
 
-    def _out_of_reach(self, schema: Schema) -> Term:
+    def _out_of_reach(self, schema: Schema) -> terms.Term:
         if self.levels or self.effect:
             msg = "levels and effect are for choices, expected neither: a Box's number is limited itself"
             raise GuardMisconfigured(msg)
@@ -96,13 +86,15 @@ class RateLimit(Constraint):
             return high - change, low + change
 
         # At the worst no time has passed: only what all that it may be have in common is within reach.
-        before = Part(index, "previous")
+        before = terms.Part(index, "previous")
         bottom, top = (
-            operation("if", UNKNOWN, number(end), operation("if", BEGINS, number(free), before))
+            terms.operation(
+                "if", terms.UNKNOWN, terms.number(end), terms.operation("if", terms.BEGINS, terms.number(free), before)
+            )
             for end, free in ((most, -inf), (least, inf))
         )
-        low = Recall((self.name, "least"), lambda history, now: reach(history, now)[0], bottom)
-        return outside(index, low, Recall((self.name, "most"), lambda history, now: reach(history, now)[1], top))
+        low = terms.Recall((self.name, "least"), lambda history, now: reach(history, now)[0], bottom)
+        return outside(index, low, terms.Recall((self.name, "most"), lambda history, now: reach(history, now)[1], top))
 
     def keeper(self, schema: Schema) -> Keeper:
         if isinstance(schema.action, Box):

@@ -12,22 +12,8 @@ from typing import Any, NamedTuple
 
 from export.spec import ActionSpace
 from guards.errors import EvaluationFailed
+from guards.language import terms
 from guards.language.python import Source
-from guards.language.terms import (
-    FALSE,
-    TRUE,
-    Compare,
-    Constant,
-    Operation,
-    Term,
-    about_action,
-    about_row,
-    can_fail,
-    changed,
-    number,
-    operation,
-    opposite,
-)
 from guards.language.walk import Scene, value
 from guards.records import Action, History, Row
 
@@ -35,7 +21,7 @@ from guards.records import Action, History, Row
 _FEW = 4
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 # What an action comes to for which something fails that is about it alone.
-FAILS = operation("/", number(1), number(0))
+FAILS = terms.operation("/", terms.number(1), terms.number(0))
 _NOWHERE = Row((), (), None, 0.0, History(known=True, since=0.0))
 
 
@@ -47,7 +33,7 @@ class Listing(NamedTuple):
     bits: Sequence[int]
     every: int
 
-    def alone(self, term: Term) -> dict[Term, int]:
+    def alone(self, term: terms.Term) -> dict[terms.Term, int]:
         """What a term that is about the action alone comes to, each with the bits of those for which it does."""
         source = Source(self.space)
         source.function("known", "row, a", [f"return {source.text(term)}"])
@@ -58,49 +44,49 @@ class Listing(NamedTuple):
             except ArithmeticError:
                 one = FAILS
             found[one] = found.get(one, 0) | bit
-        return {one if one is FAILS else Constant(one): bits for one, bits in found.items()}
+        return {one if one is FAILS else terms.Constant(one): bits for one, bits in found.items()}
 
 
-def split(term: Term, listing: Listing) -> dict[Term, int]:
+def split(term: terms.Term, listing: Listing) -> dict[terms.Term, int]:
     """What is left of a term for the actions, each with the bits of those for which it is that."""
-    if not about_action(term):
+    if not terms.about_action(term):
         return {term: listing.every}
-    if not about_row(term):
+    if not terms.about_row(term):
         return listing.alone(term)
-    found: dict[Term, int] = {}
-    ways: list[tuple[tuple[Term, ...], int]] = [((), listing.every)]
+    found: dict[terms.Term, int] = {}
+    ways: list[tuple[tuple[terms.Term, ...], int]] = [((), listing.every)]
     for part in term.parts:
         each = split(part, listing).items()
         ways = [((*parts, one), bits & own) for parts, bits in ways for one, own in each if bits & own]
     for parts, bits in ways:
-        one = folded(changed(term, *parts))
+        one = folded(terms.changed(term, *parts))
         found[one] = found.get(one, 0) | bits
     return found
 
 
-def folded(term: Term) -> Term:
+def folded(term: terms.Term) -> terms.Term:
     """A term without what is known before any row; what fails always stays, and fails in its place."""
-    if not about_action(term) and not about_row(term) and not isinstance(term, Constant):
+    if not terms.about_action(term) and not terms.about_row(term) and not isinstance(term, terms.Constant):
         try:
-            return Constant(value(term, Scene(_NOWHERE)))
+            return terms.Constant(value(term, Scene(_NOWHERE)))
         except EvaluationFailed:
             return term
-    if not isinstance(term, Operation):
+    if not isinstance(term, terms.Operation):
         return term
-    if term.op == "if" and isinstance(term.parts[0], Constant):
+    if term.op == "if" and isinstance(term.parts[0], terms.Constant):
         return term.parts[1] if term.parts[0].value else term.parts[2]
-    if term.op == "fails" and not can_fail(term.parts[0]):
-        return FALSE
+    if term.op == "fails" and not terms.can_fail(term.parts[0]):
+        return terms.FALSE
     if term.op not in ("and", "or"):
         return term
-    neutral, last = (TRUE, FALSE) if term.op == "and" else (FALSE, TRUE)
+    neutral, last = (terms.TRUE, terms.FALSE) if term.op == "and" else (terms.FALSE, terms.TRUE)
     parts = [part for part in term.parts if part != neutral]
     if last in parts:
         # What stands after it is never reached; what stands before it may fail.
         parts = parts[: parts.index(last) + 1]
-        if not any(map(can_fail, parts)):
+        if not any(map(terms.can_fail, parts)):
             return last
-    return operation(term.op, *parts) if parts else neutral
+    return terms.operation(term.op, *parts) if parts else neutral
 
 
 class Block:
@@ -108,52 +94,52 @@ class Block:
 
     def __init__(self) -> None:
         self.always = 0
-        self.conditions: dict[Term, int] = {}
-        self.compared: dict[tuple[str, Term], dict[Constant, int]] = {}
-        self.moved: dict[tuple[Term, Term], dict[Constant, int]] = {}
-        self.under: dict[Term, tuple[Block, int]] = {}
+        self.conditions: dict[terms.Term, int] = {}
+        self.compared: dict[tuple[str, terms.Term], dict[terms.Constant, int]] = {}
+        self.moved: dict[tuple[terms.Term, terms.Term], dict[terms.Constant, int]] = {}
+        self.under: dict[terms.Term, tuple[Block, int]] = {}
         self.for_each: Block | None = None
 
-    def deny(self, term: Term, bits: int) -> None:
+    def deny(self, term: terms.Term, bits: int) -> None:
         """Forbid where a term is true or fails, which is about the row alone."""
         term = folded(term)
-        if isinstance(term, Constant):
+        if isinstance(term, terms.Constant):
             self.always |= bits if term.value else 0
-        elif isinstance(term, Operation) and term.op == "or":
+        elif isinstance(term, terms.Operation) and term.op == "or":
             # Whichever is true or fails: the second is asked where the first is neither.
             for part in term.parts:
                 self.deny(part, bits)
-        elif isinstance(term, Compare) and len(term.ops) == 1 and isinstance(term.parts[1], Constant):
+        elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[1], terms.Constant):
             own = self.compared.setdefault((term.ops[0], term.parts[0]), {})
             own[term.parts[1]] = own.get(term.parts[1], 0) | bits
-        elif isinstance(term, Compare) and len(term.ops) == 1 and isinstance(term.parts[0], Constant):
-            self.deny(Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
+        elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[0], terms.Constant):
+            self.deny(terms.Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
         else:
             self.conditions[term] = self.conditions.get(term, 0) | bits
 
-    def where(self, test: Term, within: int) -> "Block":
+    def where(self, test: terms.Term, within: int) -> "Block":
         """The block of what is forbidden where a test is true; where it fails, all within is."""
         block, bits = self.under.get(test, (Block(), 0))
         self.under[test] = block, bits | within
         return block
 
-    def add(self, term: Term, listing: Listing, within: int) -> None:
+    def add(self, term: terms.Term, listing: Listing, within: int) -> None:
         """Forbid those of some actions for which a term is true or fails."""
         if not within:
             return
-        if not about_action(term):
+        if not terms.about_action(term):
             self.deny(term, within)
         elif (
-            isinstance(term, Operation)
+            isinstance(term, terms.Operation)
             and term.op in ("or", "and", "if", "some")
             and self._divided(term, listing, within)
-        ) or (isinstance(term, Compare) and len(term.ops) == 1 and self._compared(term, listing, within)):
+        ) or (isinstance(term, terms.Compare) and len(term.ops) == 1 and self._compared(term, listing, within)):
             return
         else:
             for one, bits in split(term, listing).items():
                 self.deny(one, bits & within)
 
-    def _divided(self, term: Operation, listing: Listing, within: int) -> bool:
+    def _divided(self, term: terms.Operation, listing: Listing, within: int) -> bool:
         """Forbid what the parts of a term forbid; false where they cannot be asked one by one."""
         first, *rest = term.parts
         if term.op == "or":
@@ -164,55 +150,55 @@ class Block:
             self.for_each = self.for_each or Block()
             self.for_each.add(first, listing, within)
             return True
-        body, otherwise = (operation("and", *rest), FALSE) if term.op == "and" else rest
-        if not about_action(first):
+        body, otherwise = (terms.operation("and", *rest), terms.FALSE) if term.op == "and" else rest
+        if not terms.about_action(first):
             self._under(first, body, listing, within)
-            if otherwise != FALSE:
-                self._under(opposite(first), otherwise, listing, within)
+            if otherwise != terms.FALSE:
+                self._under(terms.opposite(first), otherwise, listing, within)
             return True
         both = split(first, listing)
-        if not both.keys() <= {TRUE, FALSE}:
+        if not both.keys() <= {terms.TRUE, terms.FALSE}:
             return False
-        self.add(body, listing, within & both.get(TRUE, 0))
-        self.add(otherwise, listing, within & both.get(FALSE, 0))
+        self.add(body, listing, within & both.get(terms.TRUE, 0))
+        self.add(otherwise, listing, within & both.get(terms.FALSE, 0))
         return True
 
-    def _under(self, test: Term, term: Term, listing: Listing, within: int) -> None:
-        alone = split(term, listing) if not about_row(term) else {}
-        bits = within & alone.get(TRUE, 0)
-        if alone.keys() <= {TRUE, FALSE} and alone and (bits == within or not can_fail(test)):
+    def _under(self, test: terms.Term, term: terms.Term, listing: Listing, within: int) -> None:
+        alone = split(term, listing) if not terms.about_row(term) else {}
+        bits = within & alone.get(terms.TRUE, 0)
+        if alone.keys() <= {terms.TRUE, terms.FALSE} and alone and (bits == within or not terms.can_fail(test)):
             self.deny(test, bits)
         else:
             self.where(test, within).add(term, listing, within)
 
-    def _compared(self, term: Compare, listing: Listing, within: int) -> bool:
+    def _compared(self, term: terms.Compare, listing: Listing, within: int) -> bool:
         """Forbid by comparing what is known of each action with a number of the row; false where it says something
         else."""
         (op,), (left, right) = term.ops, term.parts
-        if not about_action(left):
+        if not terms.about_action(left):
             left, op, right = right, _TURNED[op], left
-        if about_action(right):
+        if terms.about_action(right):
             return False
-        if about_row(left):
-            return op == ">" and not can_fail(term) and self._moves(left, right, listing, within)
+        if terms.about_row(left):
+            return op == ">" and not terms.can_fail(term) and self._moves(left, right, listing, within)
         own = self.compared.setdefault((_TURNED[op], right), {})
         for one, bits in split(left, listing).items():
-            if not isinstance(one, Constant):
+            if not isinstance(one, terms.Constant):
                 self.always |= bits & within
             elif bits & within:
                 own[one] = own.get(one, 0) | (bits & within)
         return True
 
-    def _moves(self, size: Term, most: Term, listing: Listing, within: int) -> bool:
+    def _moves(self, size: terms.Term, most: terms.Term, listing: Listing, within: int) -> bool:
         """Forbid moves from a number of the row that are too long; false where a term says something else."""
-        if not (isinstance(size, Operation) and size.op == "abs" and isinstance(size.parts[0], Operation)):
+        if not (isinstance(size, terms.Operation) and size.op == "abs" and isinstance(size.parts[0], terms.Operation)):
             return False
         move = size.parts[0]
-        if move.op != "-" or move.checked or about_row(move.parts[0]) or about_action(move.parts[1]):
+        if move.op != "-" or move.checked or terms.about_row(move.parts[0]) or terms.about_action(move.parts[1]):
             return False
         own = self.moved.setdefault((move.parts[1], most), {})
         for one, bits in split(move.parts[0], listing).items():
-            assert isinstance(one, Constant)  # noqa: S101 - it is about the action alone, and does not fail
+            assert isinstance(one, terms.Constant)  # noqa: S101 - it is about the action alone, and does not fail
             own[one] = own.get(one, 0) | (bits & within)
         return True
 
@@ -234,7 +220,7 @@ class Block:
             yield from (f"    {line}" for line in self.for_each.lines(source, "p"))
 
     def _comparison(
-        self, source: Source, op: str, side: Term, limits: dict[Constant, int], previous: str
+        self, source: Source, op: str, side: terms.Term, limits: dict[terms.Constant, int], previous: str
     ) -> Iterator[str]:
         """One number of the row beside constants."""
         every = accumulate(limits.values(), or_)
@@ -261,9 +247,9 @@ class Block:
         yield from _guarded(side, f"y = {source.text(side, previous)}", all_bits, then)
 
 
-def _guarded(term: Term, line: str, bits: int, then: Sequence[str]) -> Iterator[str]:
+def _guarded(term: terms.Term, line: str, bits: int, then: Sequence[str]) -> Iterator[str]:
     """A line that works something out, and what is done then; where it fails, bits are forbidden."""
-    if not can_fail(term):
+    if not terms.can_fail(term):
         yield line
         yield from then
         return
@@ -289,7 +275,7 @@ def _others(same: dict[Action | float, int]) -> dict[Action | float, int]:
     return {one: before[i] | after[i + 1] for i, one in enumerate(same)}
 
 
-def _moves(source: Source, before: str, most: str, levels: dict[Constant, int]) -> Iterator[str]:
+def _moves(source: Source, before: str, most: str, levels: dict[terms.Constant, int]) -> Iterator[str]:
     """Levels that are farther than ``most`` from the one before: the lowest and the highest, as a difference of doubles
     grows with what it is taken from."""
     ordered = sorted(levels.items(), key=lambda one: one[0].value)

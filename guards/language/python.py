@@ -10,22 +10,7 @@ from typing import Any
 
 from export.spec import ActionSpace, Discrete, MultiDiscrete
 from guards.errors import EvaluationFailed
-from guards.language.terms import (
-    Among,
-    Compare,
-    Constant,
-    Fact,
-    Observed,
-    Of,
-    Operation,
-    Part,
-    Past,
-    Recall,
-    Table,
-    Term,
-    Whole,
-    Within,
-)
+from guards.language import terms
 from guards.language.walk import within
 
 _PAST = {
@@ -81,7 +66,7 @@ class Source:
         self._lines += [f"    {line}" for line in lines]
         self._hoisted = {}
 
-    def truth(self, name: str, term: Term, arguments: str = "row, a") -> None:
+    def truth(self, name: str, term: terms.Term, arguments: str = "row, a") -> None:
         """Add a function that is a term's value, true where that fails."""
         self.function(
             name, arguments, ["try:", f"    return {self.text(term)}", "except ArithmeticError:", "    return True"]
@@ -92,39 +77,39 @@ class Source:
         exec(compile("\n".join(self._lines), "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
         return self._known
 
-    def text(self, term: Term, previous: str = "h.action") -> str:
+    def text(self, term: terms.Term, previous: str = "h.action") -> str:
         """A term as an expression; ``previous`` names the action that is taken to have been executed last."""
         match term:
-            case Constant():
+            case terms.Constant():
                 return repr(term.value)
-            case Observed():
+            case terms.Observed():
                 return self._hoist(f"o[{term.index}]")
-            case Fact():
+            case terms.Fact():
                 return f"(v if (v := k[{term.index}]) - v == 0.0 else fail())"
-            case Past():
+            case terms.Past():
                 return _PAST[term.what]
-            case Recall():
+            case terms.Recall():
                 return self._hoist(f"{self.name(term.read, term)}(h, t)")
-            case Part():
+            case terms.Part():
                 return self._part(term.index, term.of, previous)
-            case Whole():
+            case terms.Whole():
                 return _acted(term.of, previous)
-            case Among():
+            case terms.Among():
                 return f"({self._at(term.index, 'a')} in {self.name(term.choices)})"
-            case Table():
+            case terms.Table():
                 at = _acted(term.of, previous)
                 return f"({' + '.join(f'{self.name(column)}[{self._at(i, at)}]' for i, column in term.columns)})"
-            case Within():
+            case terms.Within():
                 *slopes, most = (self.text(part, previous) for part in term.parts)
                 point = [self._part(i, "action", previous) for i in term.numbers]
                 return f"within(({_listed(slopes)}), ({_listed(point)}), {most}, {term.tolerance!r})"
-            case Compare():
+            case terms.Compare():
                 first, *rest = (self.text(part, previous) for part in term.parts)
                 return f"({first} {' '.join(f'{op} {side}' for op, side in zip(term.ops, rest, strict=True))})"
-        assert isinstance(term, Operation)  # noqa: S101 - there are no others
+        assert isinstance(term, terms.Operation)  # noqa: S101 - there are no others
         return self._operation(term, previous)
 
-    def _operation(self, term: Operation, previous: str) -> str:
+    def _operation(self, term: terms.Operation, previous: str) -> str:
         if term.op == "some":
             one, other = (self.text(term.parts[0], action) for action in ("h.action", "h.other"))
             return f"({one} or h.other is not None and {other})"
@@ -153,13 +138,13 @@ class Source:
         """A part of an action as an index."""
         return action if isinstance(self.space, Discrete) else f"{action}[{index}]"
 
-    def _part(self, index: int, of: Of, previous: str) -> str:
+    def _part(self, index: int, of: terms.Of, previous: str) -> str:
         """A part of an action as a number."""
         part = self._at(index, _acted(of, previous))
         return f"float({part})" if isinstance(self.space, MultiDiscrete) else part
 
 
-def _acted(of: Of, previous: str) -> str:
+def _acted(of: terms.Of, previous: str) -> str:
     return "a" if of == "action" else previous
 
 

@@ -15,21 +15,7 @@ from typing import Literal
 from export.spec import Box, MultiDiscrete
 from export.spec.nearest import DOZEN, one_of
 from guards.errors import ExpressionInvalid, setting
-from guards.language.terms import (
-    Among,
-    Compare,
-    Constant,
-    Fact,
-    Observed,
-    Part,
-    Past,
-    Term,
-    compare,
-    number,
-    operation,
-    opposite,
-    plain,
-)
+from guards.language import terms
 from guards.records import HISTORY_NAMES, Schema
 
 Kind = Literal["number", "truth", "action", "choice", "text"]
@@ -62,7 +48,7 @@ class Typed:
     that is declared for it, if one is."""
 
     kind: Kind
-    term: Term
+    term: terms.Term
     text: str = ""
     names: tuple[str, ...] = ()
     unit: str = ""
@@ -87,7 +73,9 @@ def parsed(source: str) -> ast.expr:
     return tree.body
 
 
-def term_of(source: str, schema: Schema, wanted: Literal["truth", "number"], *, about_action: bool = True) -> Term:
+def term_of(
+    source: str, schema: Schema, wanted: Literal["truth", "number"], *, about_action: bool = True
+) -> terms.Term:
     """What an expression means; raises ExpressionInvalid, which points at the column.
 
     ``about_action`` is false where no action is asked about: then ``action`` is not a name.
@@ -95,7 +83,7 @@ def term_of(source: str, schema: Schema, wanted: Literal["truth", "number"], *, 
     return _Reader(source, schema, about_action=about_action).wanted(parsed(source), wanted, 0).term
 
 
-def amount_of(name: str, written: str | float, schema: Schema) -> Term:
+def amount_of(name: str, written: str | float, schema: Schema) -> terms.Term:
     """The expression, or the number, in a setting that is about no action; raises GuardMisconfigured."""
     with setting(name):
         return term_of(str(written), schema, "number", about_action=False)
@@ -129,9 +117,11 @@ class _Reader:
         space = schema.action
         if about_action and isinstance(space, MultiDiscrete):
             each = enumerate(space.factors)
-            self.factors = {one.name: Typed("choice", Part(i), names=one.names) for i, one in each}
+            self.factors = {one.name: Typed("choice", terms.Part(i), names=one.names) for i, one in each}
         if about_action and isinstance(space, Box):
-            self.factors = {one.name: Typed("number", Part(i), unit=one.unit) for i, one in enumerate(space.fields)}
+            self.factors = {
+                one.name: Typed("number", terms.Part(i), unit=one.unit) for i, one in enumerate(space.fields)
+            }
 
     def invalid(self, node: ast.expr, problem: str) -> ExpressionInvalid:
         """What is wrong with a part, with the column, and with the line if there are several."""
@@ -154,18 +144,18 @@ class _Reader:
             case ast.Name(id=name):
                 return self._name(node, name)
             case ast.UnaryOp(op=ast.Not(), operand=inner):
-                return Typed("truth", opposite(self.wanted(inner, "truth", depth).term))
+                return Typed("truth", terms.opposite(self.wanted(inner, "truth", depth).term))
             case ast.UnaryOp(op=ast.USub(), operand=inner):
                 negated = self.wanted(inner, "number", depth)
-                return Typed("number", plain("neg", negated.term), unit=negated.unit)
+                return Typed("number", terms.plain("neg", negated.term), unit=negated.unit)
             case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
                 a, b = (self.wanted(side, "number", depth) for side in (left, right))
                 unit = self._unit(node, a, b) if isinstance(op, ast.Add | ast.Sub) else ""
                 text = ast.unparse(node)
-                return Typed("number", operation(_ARITHMETIC[type(op)], a.term, b.term, text=text), unit=unit)
+                return Typed("number", terms.operation(_ARITHMETIC[type(op)], a.term, b.term, text=text), unit=unit)
             case ast.BoolOp(op=op, values=values):
                 truths = [self.wanted(value, "truth", depth).term for value in values]
-                return Typed("truth", operation("or" if isinstance(op, ast.Or) else "and", *truths))
+                return Typed("truth", terms.operation("or" if isinstance(op, ast.Or) else "and", *truths))
             case ast.Compare(left=left, ops=[ast.In() | ast.NotIn() as op], comparators=[right]):
                 return self._membership(op, left, right, depth)
             case ast.Compare():
@@ -178,13 +168,13 @@ class _Reader:
 
     def _constant(self, node: ast.expr, value: object) -> Typed:
         if isinstance(value, bool):
-            return Typed("truth", Constant(value))
+            return Typed("truth", terms.Constant(value))
         if isinstance(value, int | float):
             if not abs(value) <= sys.float_info.max:
                 raise self.invalid(node, "is a number that is not finite")
-            return Typed("number", number(value))
+            return Typed("number", terms.number(value))
         if isinstance(value, str):
-            return Typed("text", number(0), text=value)
+            return Typed("text", terms.number(0), text=value)
         raise self.invalid(node, f"{value!r} is not a number, a condition or the name of an action")
 
     def _name(self, node: ast.expr, name: str) -> Typed:
@@ -194,18 +184,18 @@ class _Reader:
                 raise self.invalid(node, f"{name!r} is a {part} of the action and an input too, expected one meaning")
             return self.factors[name]
         if name in self.fields:
-            return Typed("number", Observed(self.fields[name], name), unit=self.units[name])
+            return Typed("number", terms.Observed(self.fields[name], name), unit=self.units[name])
         if name in self.facts:
-            return Typed("number", Fact(self.facts[name], name))
+            return Typed("number", terms.Fact(self.facts[name], name))
         if name == "action" and self.about_action and not self.factors:
-            return Typed("action", Part(0), names=self.actions)
+            return Typed("action", terms.Part(0), names=self.actions)
         # An action that is not one of a list has no name to compare it with.
         if name == "previous_action" and self.actions:
-            return Typed("action", Past("previous_action"), names=self.actions)
+            return Typed("action", terms.Past("previous_action"), names=self.actions)
         if name == "seconds_since_change":
-            return Typed("number", Past("seconds_since_change"), unit="s")
+            return Typed("number", terms.Past("seconds_since_change"), unit="s")
         if name == "step":
-            return Typed("number", Past("step"))
+            return Typed("number", terms.Past("step"))
         asked = list(self.factors) or (["action"] if self.about_action else [])
         history = [one for one in HISTORY_NAMES if self.actions or one != "previous_action"]
         known = one_of(name, [*self.fields, *self.facts, *asked, *history], DOZEN)
@@ -213,7 +203,7 @@ class _Reader:
 
     def _unit(self, node: ast.expr, *numbers: Typed) -> str:
         """The unit of numbers that are added or compared: a number that has none goes with any."""
-        units = sorted({number.unit for number in numbers} - {""})
+        units = sorted({one.unit for one in numbers} - {""})
         if len(units) > 1:
             raise self.invalid(node, f"has the units {' and '.join(map(repr, units))}, expected numbers of one unit")
         return units[0] if units else ""
@@ -225,34 +215,34 @@ class _Reader:
             raise self.invalid(node.body, f"is {_NOUNS[body.kind]}, expected a number or a condition")
         otherwise = self.wanted(node.orelse, body.kind, depth)
         unit = self._unit(node, body, otherwise)
-        return Typed(body.kind, operation("if", condition.term, body.term, otherwise.term), unit=unit)
+        return Typed(body.kind, terms.operation("if", condition.term, body.term, otherwise.term), unit=unit)
 
     def _call(self, node: ast.expr, name: str, args: Sequence[ast.expr], depth: int) -> Typed:
         if (name == "abs" and len(args) == 1) or (name in ("min", "max") and len(args) > 1):
             numbers = [self.wanted(arg, "number", depth) for arg in args]
-            return Typed("number", plain(name, *[one.term for one in numbers]), unit=self._unit(node, *numbers))
+            return Typed("number", terms.plain(name, *[one.term for one in numbers]), unit=self._unit(node, *numbers))
         msg = f"{name}() of {len(args)} values is not known, expected abs(x), min(x, y, ...) or max(x, y, ...)"
         raise self.invalid(node, msg)
 
     def _comparison(self, node: ast.Compare, depth: int) -> Typed:
         nodes = [node.left, *node.comparators]
         sides = [self.typed(side, depth + 1) for side in nodes]
-        links: list[Term] = []
+        links: list[terms.Term] = []
         for i, op in enumerate(node.ops):
             left, right = sides[i], sides[i + 1]
             if type(op) not in _COMPARE:
                 raise self.invalid(node, f"{type(op).__name__} is not part of the rule language")
             if {left.kind, right.kind} <= {"number", "choice"}:
                 self._unit(nodes[i], left, right)
-                links.append(compare(left.term, _COMPARE[type(op)], right.term))
+                links.append(terms.compare(left.term, _COMPARE[type(op)], right.term))
             else:
                 links.append(self._same_action(op, (nodes[i], left), (nodes[i + 1], right)))
         if all(side.kind != "text" for side in sides):
             ops = tuple(_COMPARE[type(op)] for op in node.ops)
-            return Typed("truth", Compare(ops, parts=tuple(side.term for side in sides)))
-        return Typed("truth", operation("and", *links))
+            return Typed("truth", terms.Compare(ops, parts=tuple(side.term for side in sides)))
+        return Typed("truth", terms.operation("and", *links))
 
-    def _same_action(self, op: ast.cmpop, a: tuple[ast.expr, Typed], b: tuple[ast.expr, Typed]) -> Term:
+    def _same_action(self, op: ast.cmpop, a: tuple[ast.expr, Typed], b: tuple[ast.expr, Typed]) -> terms.Term:
         """Compare actions: only for being the same or not, an action with an action or with a name."""
         (left_node, left), (right_node, right) = a, b
         if {left.kind, right.kind} - {"action", "choice", "text"} or left.kind == right.kind == "text":
@@ -263,8 +253,8 @@ class _Reader:
         for node, text, other in ((left_node, left, right), (right_node, right, left)):
             if text.kind == "text":
                 same = _one_of(other, [self._index(node, text.text, other)])
-                return same if isinstance(op, ast.Eq) else opposite(same)
-        return compare(left.term, _COMPARE[type(op)], right.term)
+                return same if isinstance(op, ast.Eq) else terms.opposite(same)
+        return terms.compare(left.term, _COMPARE[type(op)], right.term)
 
     def _membership(self, op: ast.cmpop, left: ast.expr, right: ast.expr, depth: int) -> Typed:
         action = self.typed(left, depth + 1)
@@ -274,7 +264,7 @@ class _Reader:
         if not names:
             raise self.invalid(right, "is not a list of actions, expected ('one', 'other')")
         member = _one_of(action, [self._index(name, self.wanted(name, "text", depth).text, action) for name in names])
-        return Typed("truth", opposite(member) if isinstance(op, ast.NotIn) else member)
+        return Typed("truth", terms.opposite(member) if isinstance(op, ast.NotIn) else member)
 
     def _index(self, node: ast.expr, name: str, named: Typed) -> int:
         if name not in named.names:
@@ -283,11 +273,11 @@ class _Reader:
         return named.names.index(name)
 
 
-def _one_of(action: Typed, choices: Sequence[int]) -> Term:
+def _one_of(action: Typed, choices: Sequence[int]) -> terms.Term:
     """Whether an action, or a factor's choice, is one of some."""
-    if isinstance(action.term, Part):
-        return Among(action.term.index, frozenset(choices))
-    return operation("or", *[compare(action.term, "==", number(choice)) for choice in choices])
+    if isinstance(action.term, terms.Part):
+        return terms.Among(action.term.index, frozenset(choices))
+    return terms.operation("or", *[terms.compare(action.term, "==", terms.number(choice)) for choice in choices])
 
 
 def _wrong(source: str, line: int, column: int, problem: str) -> ExpressionInvalid:

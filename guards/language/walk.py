@@ -8,23 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 from guards.errors import EvaluationFailed
-from guards.language.terms import (
-    Among,
-    Compare,
-    Constant,
-    Fact,
-    Observed,
-    Of,
-    Operation,
-    Part,
-    Past,
-    Recall,
-    Table,
-    Term,
-    Value,
-    Whole,
-    Within,
-)
+from guards.language import terms
 from guards.records import NO_ACTION, Action, Row
 
 COMPARE: dict[str, Callable[[Any, Any], bool]] = {
@@ -56,44 +40,44 @@ class Scene:
     action: Action = NO_ACTION
     previous: Action = NO_ACTION
 
-    def acted(self, of: Of) -> Action:
+    def acted(self, of: terms.Of) -> Action:
         """The action that a part is of."""
         return self.action if of == "action" else self.previous
 
 
-def value(term: Term, scene: Scene) -> Value:
+def value(term: terms.Term, scene: Scene) -> terms.Value:
     """The value of a term; raises EvaluationFailed where it has none."""
     match term:
-        case Constant():
+        case terms.Constant():
             return term.value
-        case Observed():
+        case terms.Observed():
             return scene.row.observation[term.index]
-        case Fact():
+        case terms.Fact():
             return _finite(scene.row.facts[term.index], f"the fact {term.name} was not given")
-        case Past():
+        case terms.Past():
             return _past(term, scene.row)
-        case Recall():
+        case terms.Recall():
             return term.read(scene.row.history, scene.row.now)
-        case Part():
+        case terms.Part():
             return float(part_of(scene.acted(term.of), term.index))
-        case Whole():
+        case terms.Whole():
             return scene.acted(term.of)
-        case Among():
+        case terms.Among():
             return part_of(scene.action, term.index) in term.choices
-        case Table():
+        case terms.Table():
             action = scene.acted(term.of)
             return left_to_right([column[int(part_of(action, i))] for i, column in term.columns])
-        case Compare():
+        case terms.Compare():
             return all(_links(term, scene))
-        case Within():
+        case terms.Within():
             *slopes, most = (number(part, scene) for part in term.parts)
             point = [float(part_of(scene.action, i)) for i in term.numbers]
             return within(slopes, point, most, term.tolerance)
-    assert isinstance(term, Operation)  # noqa: S101 - there are no others
+    assert isinstance(term, terms.Operation)  # noqa: S101 - there are no others
     return _operation(term, scene)
 
 
-def number(term: Term, scene: Scene) -> float:
+def number(term: terms.Term, scene: Scene) -> float:
     """The value of a term that is a number."""
     found = value(term, scene)
     assert not isinstance(found, tuple)  # noqa: S101 - no number is a whole action
@@ -129,14 +113,14 @@ def possible(row: Row) -> tuple[Action, ...]:
     return (history.action,) if history.other is None else (history.action, history.other)
 
 
-def _past(term: Past, row: Row) -> Value:
+def _past(term: terms.Past, row: Row) -> terms.Value:
     history = row.history
     unknown = not (history.known or history.step)
     if term.what == "seconds_since_change":
         return _finite(history.since_change(row.now), "the clock is no number")
     if (term.what == "step" and not history.known) or (term.what == "previous_action" and unknown):
         raise EvaluationFailed(f"{term.what} is not known, because the session's history is not here")
-    told: dict[str, Value] = {
+    told: dict[str, terms.Value] = {
         "step": float(history.step),
         "previous_action": history.action,
         "unknown": unknown,
@@ -146,14 +130,14 @@ def _past(term: Past, row: Row) -> Value:
     return told[term.what]
 
 
-def _links(term: Compare, scene: Scene) -> Iterator[bool]:
+def _links(term: terms.Compare, scene: Scene) -> Iterator[bool]:
     """A chain of comparisons, one after another: the first that is false ends it."""
     sides = (value(part, scene) for part in term.parts)
     for op, (left, right) in zip(term.ops, pairwise(sides), strict=False):
         yield COMPARE[op](left, right)
 
 
-def _operation(term: Operation, scene: Scene) -> Value:
+def _operation(term: terms.Operation, scene: Scene) -> terms.Value:
     match term.op:
         case "and":
             return all(value(part, scene) for part in term.parts)

@@ -12,21 +12,7 @@ from typing import Any, NamedTuple
 
 from guards.constraints import Constraint
 from guards.errors import Untranslatable
-from guards.language.terms import (
-    Among,
-    Compare,
-    Constant,
-    Fact,
-    Observed,
-    Operation,
-    Part,
-    Past,
-    Recall,
-    Table,
-    Term,
-    Whole,
-    Within,
-)
+from guards.language import terms
 from guards.language.walk import ARITHMETIC, COMPARE
 from guards.proof.symbols import NEVER_FAILS, Symbols, exact, z3
 
@@ -73,43 +59,43 @@ def may_forbid(constraint: Constraint, symbols: Symbols) -> z3.BoolRef:
         return symbols.anything(z3.BoolSort(), f"{constraint.name!r}: {gap}")
 
 
-def truth(condition: Term, symbols: Symbols) -> z3.BoolRef:
+def truth(condition: terms.Term, symbols: Symbols) -> z3.BoolRef:
     """Whether a condition is true, not only impossible to evaluate."""
     value, failed = encoded(condition, symbols)
     return z3.And(value, z3.Not(failed))
 
 
-def encoded(term: Term, symbols: Symbols) -> Encoded:
+def encoded(term: terms.Term, symbols: Symbols) -> Encoded:
     """A term that was made for the symbols' schema; raises Untranslatable for what has no translation."""
     match term:
-        case Constant(value=bool() as truth):
+        case terms.Constant(value=bool() as truth):
             return Encoded(z3.BoolVal(truth))
-        case Constant():
+        case terms.Constant():
             return Encoded(Cases({_double(term.value): _TRUE}))
-        case Observed():
+        case terms.Observed():
             return Encoded(symbols.field(term.name))
-        case Fact():
+        case terms.Fact():
             return Encoded(*symbols.fact(term.name))
-        case Past():
+        case terms.Past():
             return _past(term, symbols)
-        case Recall():
+        case terms.Recall():
             return encoded(term.worst, symbols)
-        case Part():
+        case terms.Part():
             return Encoded(symbols.part(term.index, term.of))
-        case Among():
+        case terms.Among():
             return Encoded(z3.Or([symbols.choice(term.index, choice) for choice in sorted(term.choices)]))
-        case Table():
+        case terms.Table():
             return Encoded(Cases(symbols.totals(term)))
-        case Within():
+        case terms.Within():
             return _within(term, symbols)
-        case Compare(parts=(Whole(), Whole())):
+        case terms.Compare(parts=(terms.Whole(), terms.Whole())):
             both = zip(symbols.acted, symbols.before, strict=True)
             return Encoded(z3.Or([now != before for now, before in both]))
-        case Compare():
+        case terms.Compare():
             sides = [encoded(part, symbols) for part in term.parts]
             links = zip(term.ops, sides, sides[1:], strict=False)
             return _joined([_compared(op, a, b) for op, a, b in links], stop=False)
-        case Operation():
+        case terms.Operation():
             return _operation(term, symbols)
     msg = f"{term} is not part of the translation"
     raise Untranslatable(msg)
@@ -120,7 +106,7 @@ def _double(value: object) -> float:
     return float(value)
 
 
-def _past(term: Past, symbols: Symbols) -> Encoded:
+def _past(term: terms.Past, symbols: Symbols) -> Encoded:
     return {
         "step": Encoded(symbols.step, z3.Not(symbols.known)),
         "seconds_since_change": Encoded(symbols.since_change),
@@ -131,7 +117,7 @@ def _past(term: Past, symbols: Symbols) -> Encoded:
     }[term.what]
 
 
-def _operation(term: Operation, symbols: Symbols) -> Encoded:
+def _operation(term: terms.Operation, symbols: Symbols) -> Encoded:
     parts = [encoded(part, symbols) for part in term.parts]
     match term.op:
         case "and" | "or":
@@ -185,7 +171,7 @@ def _exactly(op: str, numbers: Sequence[z3.ArithRef]) -> z3.ArithRef:
     return value
 
 
-def _arithmetic(term: Operation, a: Encoded, b: Encoded, symbols: Symbols) -> Encoded:
+def _arithmetic(term: terms.Operation, a: Encoded, b: Encoded, symbols: Symbols) -> Encoded:
     """Exact: only a division by zero fails. Of numbers that need not be whole, ``%`` is not translated."""
     (left, right), failed = _alike(_symbol(a.value), _symbol(b.value)), _either(a.failed, b.failed)
     if term.op in ("+", "-", "*"):
@@ -200,7 +186,7 @@ def _arithmetic(term: Operation, a: Encoded, b: Encoded, symbols: Symbols) -> En
     return Encoded(value, _either(failed, z3.simplify(right == 0)))
 
 
-def _within(term: Within, symbols: Symbols) -> Encoded:
+def _within(term: terms.Within, symbols: Symbols) -> Encoded:
     *slopes, most = (encoded(part, symbols) for part in term.parts)
     numbers = [symbols.part(i) for i in term.numbers]
     total = z3.Sum([_symbol(slope.value) * one for slope, one in zip(slopes, numbers, strict=True)])

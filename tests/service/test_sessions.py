@@ -24,7 +24,7 @@ from service.router import Router
 from service.sessions import KEPT, Memory, Moment, Sessions
 from service.state import Lease
 from service.turn import Turn
-from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, context_of, plane_of
+from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, plane_of
 
 UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
 
@@ -203,7 +203,7 @@ class TestSteppingBack:
 
         history = told.sessions.following("s", "first", NOW + 3).history
 
-        assert context_of([[0, 0, 0]], histories=[history]).seconds_since_change().tolist() == [NEVER]
+        assert history.since_change(NOW) == NEVER
 
     def test_stepping_back_again_and_again_forgets_nothing(self) -> None:
         """Each branch goes on from the worst of those before."""
