@@ -61,7 +61,8 @@ class Context:
         """Each row on its own; of an observation that is not one row of numbers nothing has a name."""
         if not self._rows:
             named = self.observation.ndim == 2
-            observation = self.observation.tolist() if named else [()] * len(self)
+            # Numbers are doubles before anything is worked out of them.
+            observation = self.observation.astype(np.float64).tolist() if named else [()] * len(self)
             masks: Sequence[int | None] = [None] * len(self)
             if self.mask is not None:
                 packed = np.packbits(self.mask, axis=1, bitorder="little")

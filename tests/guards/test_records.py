@@ -144,6 +144,16 @@ class TestContext:
         assert row.history is context.histories[0]
         assert repr(row).startswith("<Row [1.0, 2.0, 3.0], [4.0, 5.0], at 17")
 
+    @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+    def test_numbers_are_doubles(self, dtype: str) -> None:
+        """Whatever the policy reads; of an image, whose numbers have no names, there are none."""
+        whole = context_of([[1, 2, 3]])
+        context = Context(whole.observation.astype(dtype), whole.facts, None, whole.now, whole.histories)
+        image = Context(np.zeros((1, 2, 2, 3)), whole.facts, None, whole.now, whole.histories)
+
+        assert [type(number) for number in context.each[0].observation] == [float] * 3
+        assert image.each[0].observation == ()
+
     def test_what_was_read_out_of_it_is_no_part_of_it(self) -> None:
         """A context that was asked is still the same."""
         asked = context_of([[0, 0, 0]])
