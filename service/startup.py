@@ -12,14 +12,14 @@ import numpy as np
 from export.spec import Box, Field, Fields, Manifest, ObservationSpace
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
+from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
-from guards.doubts import Doubts, Fresh
+from guards.batched import Context, Shield
 from guards.errors import GuardMisconfigured, InferenceFailed, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.verdict import Answer
-from guards.records import Actions, Context, Floats, History, Schema
-from guards.shield import Shield
+from guards.records import Actions, Floats, History, Schema
 from service.config import Config, ConfigInvalid, Signatures
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.decide import decide

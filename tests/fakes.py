@@ -1,17 +1,19 @@
 """Fakes: small stand-ins for what stands around a decision, and short ways to make what it is made from."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from export.spec import Discrete, Field, Fields, Golden, Manifest, Parity, Source, Squash
+from guards.abstention import Doubts
 from guards.baselines import Baseline, Constant
-from guards.constraints import Constraint, Forbids
-from guards.doubts import Doubts
+from guards.batched import Context, Shield
+from guards.constraints import Constraint
 from guards.errors import PolicyUnavailable
-from guards.records import Booleans, Context, History, Integers, Schema
-from guards.shield import Shield
+from guards.language.terms import Among, Recall, Term, compare, number, operation
+from guards.records import History, Schema
 from service.decision.batch import Batch, Behaviour, Outcome, Request
 from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, Explorer, Greedy
@@ -180,12 +182,11 @@ class Fickle(Constraint):
     kind: Literal["fickle"] = "fickle"
     action: int
 
-    def bind(self, schema: Schema) -> Forbids:  # noqa: ARG002 - it knows its action by index
-        def forbids(context: Context, choice: Integers | None) -> Booleans:
-            nothing = np.zeros((len(context), 1), dtype=np.bool_)
-            return nothing if choice is None else choice == self.action
-
-        return forbids
+    def term(self, schema: Schema) -> Term:  # noqa: ARG002 - it knows its action by index
+        # The proof does not know what asks, and takes it for a remainder of what need not be whole.
+        anything = operation("%", number(0.5), number(0.25), text="a fault")
+        alone = Recall("fickle", lambda *_: float(sys._getframe(1).f_code.co_name != "judge"), anything)
+        return operation("and", Among(0, frozenset({self.action})), compare(alone, ">", number(0)))
 
 
 class FakeEngine:

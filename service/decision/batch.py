@@ -8,11 +8,12 @@ import msgspec
 import numpy as np
 from msgspec import Struct
 
+from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
-from guards.doubts import Doubts
+from guards.batched import Shield
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Actions, Booleans, Floats, Schema
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.decision.explore.draws import Draw
 from service.decision.explore.explorers import Acting, Explorer
 from service.decision.sessions import Report, Sessions, SessionState

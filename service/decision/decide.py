@@ -13,13 +13,12 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from guards.boxes import Asked, BoxRuling
-from guards.domains import some
-from guards.doubts import Answer
+from guards.abstention import Answer
+from guards.batched import AnyRuling, Asked, BoxRuling, Context
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
-from guards.projection import EXACT
-from guards.records import Actions, Booleans, Context, Integers
-from guards.shield import AnyRuling, Violation, violation
+from guards.projection import EXACT, some
+from guards.records import Actions, Booleans, Integers
+from guards.shield import Violation, violation
 from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY, uniforms
 from service.decision.record import records_of

@@ -9,9 +9,10 @@ import numpy as np
 from msgspec import Struct
 
 from export.spec import ActionSpace, Box
+from guards.batched import AnyRuling, Ruling
 from guards.errors import PolicyUnavailable
 from guards.records import Action
-from guards.shield import AnyRuling, Ruling, Violation, violation
+from guards.shield import Violation, violation
 from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY
 from service.decision.sessions import SessionState

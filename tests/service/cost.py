@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from export.spec import Field, Fields
-from guards.constraints import Bounds, Cooldown, Rule
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
+from guards.abstention import AnyConstraint
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import History
 from service.decision.sessions import SessionState
 from service.server import collect_seldom

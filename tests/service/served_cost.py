@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from export.spec import Field, Fields
-from guards.kinds import AnyConstraint
+from guards.abstention import AnyConstraint
 from loadtests import wrk
 from loadtests.bench import counted
 from loadtests.launch import Server, cpu_ns

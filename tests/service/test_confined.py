@@ -8,13 +8,12 @@ import pytest
 from scipy import stats
 
 from export.spec import Box, Field, Squash
+from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.boxes import Linear
-from guards.constraints import Bounds, Rule
-from guards.histories import RateLimit
-from guards.kinds import AnyConstraint
+from guards.batched import Shield
+from guards.constraints import Bounds, Linear, RateLimit, Rule
 from guards.records import Floats, History
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.decision.sessions import SessionState

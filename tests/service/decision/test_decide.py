@@ -7,12 +7,11 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
+from guards.abstention import Confidence, Fresh, Quorum
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
-from guards.constraints import Constraint, Cooldown, Rule
-from guards.doubts import Confidence, Fresh, Quorum
+from guards.constraints import Budget, Constraint, Cooldown, Rule
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.histories import Budget
 from guards.records import History
 from guards.shield import Violation
 from service.decision.batch import Batch, Behaviour

@@ -9,9 +9,10 @@ from msgspec import structs
 
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
+from guards.batched import Context
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Actions, Context
+from guards.records import Actions
 from service.decision.batch import Batch, Behaviour
 from service.decision.fallback_probe import EVERY, FallbackProbe
 from service.log.ids import Key

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.constraints import Cooldown, Rule
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
+from guards.constraints import Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import History, Schema
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
 from service.decision.sessions import SessionState

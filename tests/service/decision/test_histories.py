@@ -8,9 +8,8 @@ import numpy as np
 from export.spec import Box, Field
 from guards.baselines import KEPT, Baseline, Constant
 from guards.baselines.controllers import Pid
-from guards.constraints import Rule
+from guards.constraints import RateLimit, Rule
 from guards.errors import InferenceFailed
-from guards.histories import RateLimit
 from service.decision.commit import advanced
 from tests.acting import acting_behaviour
 from tests.fakes import NOW, asked, batch_of, recorded

@@ -11,15 +11,14 @@ import numpy as np
 import pytest
 
 from export.spec import Factor, MultiDiscrete
+from guards.abstention import AnyConstraint
+from guards.actions import JOINT_LIMIT
 from guards.baselines import Constant
-from guards.choices import JOINT_LIMIT
-from guards.constraints import Bounds, Cooldown, Mode, Rule
-from guards.domains import JointDomain
+from guards.batched import Shield
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import GuardMisconfigured
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
 from guards.records import Action, History, Schema
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.config import Config
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
 from service.decision.sessions import SessionState
@@ -27,6 +26,7 @@ from service.log.ids import Key, Keyring
 from service.log.records import Decision, Refused, decode_record, encode_record, unlisted
 from tests.acting import OBSERVATION, SWITCHES, factors
 from tests.fakes import KEY, NOW, asked, batch_of, behaviour_of, context_of, manifest_of, recorded
+from tests.guards.asked import spread
 from tests.in_process import serving
 from tests.judge import Judge, Session
 from tests.service.decision.test_recompute import Replay
@@ -86,7 +86,7 @@ class TestApart:
         """Whatever the size of the space, and although doubts and requests' masks stand beside them."""
         for schema in (SMALL, LARGE):
             shield = Shield(APART, schema)
-            assert (shield.joins, shield.refuses, type(shield.domain) is JointDomain) == (False, False, False)
+            assert (shield.joins, shield.refuses, shield.domain.joined) == (False, False, False)
             assert shield.domain.shape == (schema.action.width,)
 
     @pytest.mark.parametrize("seed", range(20))
@@ -98,9 +98,9 @@ class TestApart:
         mask = (rng.random((len(histories), SWITCHES.width)) < 0.8).tolist() if seed % 2 else None
         context = context_of(observation, mask=mask, histories=histories)
         apart, joint = Shield(APART, SMALL), Shield([*APART, NEVER], SMALL)
-        assert isinstance(joint.domain, JointDomain)
+        assert joint.domain.joined
 
-        left = joint.domain.spread(apart.judge(context).allowed)
+        left = spread(joint.one, apart.judge(context).allowed)
 
         listed = joint.judge(context).allowed
         assert np.array_equal(left, listed)

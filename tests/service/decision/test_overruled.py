@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from export.spec import Discrete, Factor, MultiDiscrete
+from guards.abstention import Confidence, Doubts, Fresh, Quorum
 from guards.baselines import Constant
+from guards.batched import Context
 from guards.constraints import Rule
-from guards.doubts import Confidence, Doubts, Fresh, Quorum
 from guards.errors import GuardMisconfigured
-from guards.records import Action, Context, Schema
+from guards.records import Action, Schema
 from guards.shield import Violation
 from service.config import Config, ConfigInvalid
 from service.decision.batch import Behaviour

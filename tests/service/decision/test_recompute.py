@@ -18,16 +18,14 @@ import pytest
 
 from export.observations import Recorded, statistics
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Squash
+from guards.abstention import Answer, AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
-from guards.boxes import BoxRuling, Linear
-from guards.constraints import Bounds, Cooldown, Mode, Rule
-from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
+from guards.batched import AnyRuling, BoxRuling, Context, Shield
+from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
-from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
-from guards.shield import AnyRuling, Shield, Violation
+from guards.records import NO_ACTION, Action, Floats, History, Schema
+from guards.shield import Violation
 from service.config import Config
 from service.decision.batch import Behaviour, Request
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms

@@ -6,13 +6,11 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
+from guards.abstention import AnyConstraint
 from guards.baselines import Baseline, Constant
-from guards.baselines.precedents import Hold
-from guards.boxes import Linear
+from guards.baselines.lookup import Hold
 from guards.breaker import Breaker
-from guards.constraints import Bounds, Rule
-from guards.histories import Budget
-from guards.kinds import AnyConstraint
+from guards.constraints import Bounds, Budget, Linear, Rule
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.log.records import Decision, Refused
 from service.versions.breakers import Breakers

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from export.spec import Factor, MultiDiscrete
+from guards.abstention import AnyConstraint
 from guards.baselines import AnyBaseline, Constant, Rules
 from guards.baselines.simple import When
-from guards.constraints import Bounds, Cooldown, Rule
+from guards.batched import Context
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
-from guards.records import Action, Context, History, Schema
+from guards.records import Action, History, Schema
 from service.decision.batch import Behaviour, Request
 from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Softmax
 from service.decision.sessions import SessionState

@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field, Squash
+from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.baselines.precedents import Hold
-from guards.boxes import Linear
-from guards.constraints import Bounds, Mode, Rule
+from guards.baselines.lookup import Hold
+from guards.constraints import Bounds, Linear, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded
-from guards.histories import RateLimit
-from guards.kinds import AnyConstraint
 from guards.records import History, Schema
 from service.decision.batch import Request
 from service.decision.explore.explorers import Explorer, Greedy, Normal
