@@ -18,14 +18,13 @@ from export.spec.artefact import open_artefact
 from export.spec.errors import ArtefactError
 from export.spec.nearest import DOZEN, one_of
 from export.spec.spaces import Identifier
+from guards.abstention import AnyConstraint
+from guards.actions import Choices, Written
 from guards.baselines import AnyBaseline, Policy
-from guards.constraints import Constraint, action_index
-from guards.domains import Written
+from guards.constraints import Constraint
 from guards.errors import GuardMisconfigured, ProofUnavailable
-from guards.histories import Budget, RateLimit
-from guards.kinds import AnyConstraint
 from guards.proof.explanation import explain
-from guards.proof.situation import Past, Situation
+from guards.proof.scenario import Past, Situation
 from guards.records import Schema
 from guards.shield import Shield
 
@@ -166,9 +165,9 @@ def _past(options: argparse.Namespace, configured: Configured) -> Past:
         raise _Wrong(f"--step: was {step}, expected 0 without --previous, and more with it")
     used = dict(options.used)
     for name in [*used, *([] if options.previous is None else [options.previous])]:
-        action_index(name, configured.schema)
-    for option, kind, told in (("--spent", Budget, options.spent), ("--changed", RateLimit, options.changed)):
-        names = [one.name for one in configured.constraints if isinstance(one, kind)]
+        Choices(configured.schema).index(name)
+    for option, told in (("--spent", options.spent), ("--changed", options.changed)):
+        names = [one.name for one in configured.constraints if f"--{one.told}" == option]
         for name in dict(told):
             if name not in names:
                 known = one_of(name, map(repr, names), DOZEN) if names else "one of none"

@@ -18,7 +18,7 @@ PolicyUnavailable            the policy cannot be trusted with this decision: th
 GuardMisconfigured           a guard cannot be built as it is written
 └── ExpressionInvalid        a rule's expression cannot be used
 
-EvaluationFailed             an expression has no value where the reference interpreter was asked for it
+EvaluationFailed             a term has no value for a row and an action
 ProofUnavailable             the proof cannot be attempted: what it needs is not installed
 Untranslatable               a part of the configuration has no translation for the proof
 """
@@ -113,7 +113,7 @@ class ExpressionInvalid(GuardMisconfigured):
 
 
 class EvaluationFailed(ArithmeticError):
-    """An expression has no value in a situation; the message says what failed, as a clause."""
+    """A term has no value for a row and an action; the message says what failed, as a clause."""
 
 
 class ProofUnavailable(RuntimeError):

@@ -9,16 +9,18 @@ method can stand still for long; what is left after some sweeps is worked out by
 found to be inside. A row is worked out alike in any batch.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from guards.domains import every
+from export.spec import Box
+from guards.boxes import EXACT as EXACT
+from guards.boxes import Confines
 from guards.records import Booleans, Floats, Integers
 
-# A half-space is kept where it is exceeded by no more than this part of its scale: the greater of |most| and the sum of
-# |slope| times the number, or times one where that is more.
-EXACT = 1e-9
+# Beyond this a declared range says nothing of what is near.
+WIDEST = 1e6
 # How much nearer another point may be, as a part of half the square of the distance: the distance is good to 5e-9.
 _GAP = 1e-8
 # Sweeps before each polish; rows that are still left then are worked out one by one, in so many steps at most.
@@ -41,18 +43,20 @@ class Region:
         """Of bounds alone."""
         return cls(low, high, np.empty((len(low), 0, low.shape[1])), np.empty((len(low), 0)))
 
+    @classmethod
+    def of(cls, left: Sequence[Confines], width: int) -> "Region":
+        """What is left of each row of a Box of so many numbers."""
+        count = len(left[0].most) if left else 0
+        return cls(
+            np.array([one.low for one in left], dtype=np.float64).reshape(-1, width),
+            np.array([one.high for one in left], dtype=np.float64).reshape(-1, width),
+            np.array([one.slopes for one in left], dtype=np.float64).reshape(len(left), count, width),
+            np.array([one.most for one in left], dtype=np.float64).reshape(len(left), count),
+        )
+
     def rows(self, index: Integers | Booleans | list[int]) -> "Region":
         """Of some of the rows."""
         return Region(self.low[index], self.high[index], self.slopes[index], self.most[index])
-
-    def meet(self, other: "Region") -> "Region":
-        """What is in both."""
-        return Region(
-            np.maximum(self.low, other.low),
-            np.minimum(self.high, other.high),
-            np.concatenate([self.slopes, other.slopes], axis=1),
-            np.concatenate([self.most, other.most], axis=1),
-        )
 
     def holds(self, points: Floats) -> Booleans:
         """Whether each row's point[N, D] is inside: exactly of bounds, to EXACT of half-spaces."""
@@ -205,3 +209,20 @@ def _squared(vectors: Floats) -> Floats:
     """Squares of the lengths of vectors[..., D]."""
     squared: Floats = np.add.reduce(vectors * vectors, axis=-1)
     return squared
+
+
+def scale_of(space: Box) -> Floats:
+    """What a distance of one is for each number[D]: its range; one where it has none, or none that says anything."""
+    low, high = np.array(space.low), np.array(space.high)
+    spread = high / 2 - low / 2
+    return np.where((spread > 0) & (spread <= WIDEST / 2), 2 * np.minimum(spread, WIDEST), 1.0)
+
+
+def every(cells: Booleans) -> Booleans:
+    """Whether all of each row's cells[N, ...] are true."""
+    return np.asarray(np.logical_and.reduce(cells, axis=1))
+
+
+def some(cells: Booleans) -> Booleans:
+    """Whether any of each row's cells[N, ...] is true."""
+    return np.asarray(np.logical_or.reduce(cells, axis=1))

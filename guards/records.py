@@ -1,6 +1,6 @@
-"""What the guards see of a decision: the pinned schema, a session's history, and a batch of both as a context."""
+"""What the guards see of a decision: the pinned schema, a session's history, and a row with both."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -24,21 +24,16 @@ Action = int | tuple[int | float, ...]
 HISTORY_NAMES = ("previous_action", "seconds_since_change", "step")
 RESERVED = ("action", *HISTORY_NAMES)
 NO_ACTION = -1  # before the first decision of an episode
-UNKNOWN_ACTION = -2  # the history is not here
 NEVER = 1e9  # seconds (some 31 years): the time since something that has not happened, finite so that rules can add
 
 
 @dataclass(frozen=True, slots=True)
 class Schema:
-    """What the service observes and how it acts, by name: pinned once, whatever version serves.
-
-    ``factor`` is which one's choices a constraint is asked about, where it is not about whole actions.
-    """
+    """What the service observes and how it acts, by name: pinned once, whatever version serves."""
 
     observation: ObservationSpace
     action: ActionSpace
     facts: tuple[str, ...] = ()
-    factor: int | None = None
 
     def __post_init__(self) -> None:
         for name in self.facts:
@@ -119,6 +114,25 @@ class History:
             kept=self.kept if kept is None else kept,
         )
 
+    def since_change(self, now: float) -> float:
+        """Seconds since the executed action last changed, NEVER if it did not.
+
+        Where the history is not here, it is taken to have changed just before the session was first seen.
+        """
+        if self.changed_at is None:
+            return NEVER if self.known else now - self.since
+        return now - self.changed_at
+
+    def since_use(self, choices: Sequence[int], now: float) -> float:
+        """Seconds since any of some choices may last have been executed: just before the session was first seen, for
+        all we know."""
+        last, use = -NEVER if self.known else self.since, self.used.get
+        for choice in choices:
+            at = use(choice)
+            if at is not None and at > last:
+                last = at
+        return now - last
+
     def shifted(self, by: float, kept: Mapping[str, tuple[float, ...]]) -> "History":
         """The same history by a clock that is ``by`` (s) ahead of the one that it was kept by."""
         return replace(
@@ -130,76 +144,24 @@ class History:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """A batch of N decisions as the guards see it.
+class Row:
+    """One decision as the guards see it, in plain numbers.
 
-    ``observation[N, F]`` and ``facts[N, K]`` in the schema's order (a fact that was not given is NaN), ``mask[N, A]``
-    from the requests or None, ``now[N]`` (s) and the N histories.
+    ``observation`` and ``facts`` are in the schema's order (a fact that was not given is NaN). ``mask`` has a bit for
+    every choice that the request leaves, or is None where it says nothing; ``now`` is in seconds.
     """
 
-    observation: Floats
-    facts: Floats
-    mask: Booleans | None
-    now: Floats
-    histories: Sequence[History]
-    # What was read out of the histories so far: a context does not change, and the mask and the check both ask.
-    _uses: dict[tuple[int, ...] | str, Floats] = field(default_factory=dict, repr=False, compare=False)
+    __slots__ = ("facts", "history", "mask", "now", "observation")
 
-    def __len__(self) -> int:
-        return len(self.histories)
+    def __init__(
+        self,
+        observation: Sequence[float],
+        facts: Sequence[float],
+        mask: int | None,
+        now: float,
+        history: History,
+    ) -> None:
+        self.observation, self.facts, self.mask, self.now, self.history = observation, facts, mask, now, history
 
-    def rows(self, index: Integers) -> "Context":
-        """The context of some of the rows."""
-        return Context(
-            observation=self.observation[index],
-            facts=self.facts[index],
-            mask=None if self.mask is None else self.mask[index],
-            now=self.now[index],
-            histories=[self.histories[i] for i in index],
-        )
-
-    def previous_action(self) -> Integers:
-        """The last executed action of each row[N], NO_ACTION or UNKNOWN_ACTION; of a Discrete space only."""
-        return np.array([h.action if h.known or h.step else UNKNOWN_ACTION for h in self.histories], dtype=np.int64)
-
-    def seconds_since_change(self) -> Floats:
-        """Seconds[N] since the executed action last changed, NEVER if it did not.
-
-        Where the history is not here, it is taken to have changed just before the session was first seen.
-        """
-        at = [
-            NEVER if h.known and h.changed_at is None else t - (h.since if h.changed_at is None else h.changed_at)
-            for h, t in zip(self.histories, self.now.tolist(), strict=True)
-        ]
-        return np.array(at, dtype=np.float64)
-
-    def step(self) -> Floats:
-        """Decisions[N] since the episode began; NaN where that is unknown."""
-        return np.array([h.step if h.known else np.nan for h in self.histories], dtype=np.float64)
-
-    def seconds_since_use(self, actions: Sequence[int]) -> Floats:
-        """Seconds[N] since any of ``actions`` was executed: the worst that is possible where history is unknown."""
-        key = tuple(actions)
-        ago = self._uses.get(key)
-        if ago is None:
-            ago = self._uses[key] = self.now - np.array([_last_use(history, key) for history in self.histories])
-        return ago
-
-    def recalled(self, name: str, read: Callable[[History, float], float]) -> Floats:
-        """A number[N] that the constraint of a name reads out of each history, as it is now."""
-        found = self._uses.get(name)
-        if found is None:
-            both = zip(self.histories, self.now.tolist(), strict=True)
-            found = self._uses[name] = np.array([read(history, now) for history, now in both], dtype=np.float64)
-        return found
-
-
-def _last_use(history: History, actions: Sequence[int]) -> float:
-    """When any of the actions may last have been executed: just before a session was first seen, for all we know."""
-    last, use = -NEVER if history.known else history.since, history.used.get
-    for action in actions:
-        at = use(action)
-        if at is not None and at > last:
-            last = at
-    return last
+    def __repr__(self) -> str:
+        return f"<Row {list(self.observation)}, {list(self.facts)}, at {self.now}, {self.history}>"

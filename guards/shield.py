@@ -1,252 +1,92 @@
-"""The shield: all constraints together, first as a mask over what may be chosen, then as a check of what was."""
+"""The shield: what all constraints together leave of what may be chosen, beside the check of what was."""
 
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import cache, partial
-from math import prod
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
-
-from export.spec import Box, MultiDiscrete
-from guards.boxes import Asked, BoxRuling, scale_of
-from guards.choices import listed
-from guards.constraint import Confine, Constraint, Forbids, Keeper, Mode
-from guards.domains import Domain, JointDomain, MultiDiscreteDomain, domain_of, every, some
-from guards.errors import GuardMisconfigured, setting
-from guards.projection import Region
-from guards.records import Action, Actions, Allowed, Booleans, Context, History, Integers, Schema
-
-_NONE = np.zeros((1, 1), dtype=np.bool_)
-# What a request's own mask is called among the constraints.
-MASK = "allowed"
-Verdict = Literal["prevented", "executed", "reported"]
+from export.spec import Box, Discrete
+from guards.actions import Choices, sizes_of, whole_actions
+from guards.boxes import Confines, confined, sides_of
+from guards.check import MASK as MASK
+from guards.check import Check
+from guards.check import Verdict as Verdict
+from guards.check import Violation as Violation
+from guards.check import violation as violation
+from guards.language.judge import Block, Listing
+from guards.language.python import Source
+from guards.records import Action, Row
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
-    """A constraint that spoke: it prevented the proposal, was executed against, or only reports (warn, audit)."""
+class Shield(Check):
+    """Constraints that say what they leave: see ``guards.check.Check``, which does not rely on it."""
 
-    constraint: str
-    verdict: Verdict
-    mode: Mode = "deny"
+    def _write(self, source: Source) -> None:
+        super()._write(source)
+        if not isinstance(self.schema.action, Box):
+            self._write_judge(source)
+        for i, one in enumerate(self.masking):
+            for j, side in enumerate(sides_of(one.term)):
+                source.function(f"side{i}_{j}", "row", [f"return {', '.join(map(source.text, side.parts))}"])
 
+    def _read(self, made: dict[str, Callable[..., Any]]) -> None:
+        super()._read(made)
+        sides = [list(enumerate(sides_of(one.term))) for one in self.masking]
+        self._confines = [[(side, made[f"side{i}_{j}"]) for j, side in many] for i, many in enumerate(sides)]
+        self._judge: Callable[[Row], int] | None = made.get("judge")
+        self._mask = self._widened(list(range(sum(sizes_of(self.schema.action)))))
 
-# One object for each that can be: they are the same in every record.
-violation = cache(Violation)
+    def _write_judge(self, source: Source) -> None:
+        space, block = self.schema.action, Block()
+        sizes = sizes_of(space)
+        whole = self._listing(None) if self.joins or isinstance(space, Discrete) else None
+        factors = [self._listing(i) for i in range(len(sizes))] if whole is None else []
+        for one in self.masking:
+            if one.mode == "deny":
+                listing = whole or factors[one.factor or 0]
+                block.add(one.term, listing, listing.every)
+        source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])
 
+    def _listing(self, factor: int | None) -> Listing:
+        """All actions; or the choices of a factor, each with its bit among all choices."""
+        space, start = self.schema.action, 0
+        actions: Sequence[Action] = whole_actions(space) if factor is None else ()
+        if factor is not None:
+            sizes = sizes_of(space)
+            start, zeros = sum(sizes[:factor]), (0,) * len(sizes)
+            actions = [(*zeros[:factor], choice, *zeros[factor + 1 :]) for choice in range(sizes[factor])]
+        bits = [1 << (start + i) for i in range(len(actions))]
+        return Listing(space, actions, bits, ((1 << len(actions)) - 1) << start)
 
-@dataclass(frozen=True, slots=True)
-class Ruling:
-    """What a batch may do: ``allowed[N, W]``, and what each constraint forbids, broadcastable to [N, W].
+    def _widened(self, choices: Sequence[int]) -> list[int]:
+        """The bits of what a request forbids by each choice: its own, or of all whole actions with it."""
+        if not self.joins:
+            return [1 << choice for choice in choices]
+        starts = Choices(self.schema).starts
+        found = [0] * len(choices)
+        for i, action in enumerate(whole_actions(self.schema.action)):
+            assert isinstance(action, tuple)  # noqa: S101 - it joins factors
+            for part, start in zip(action, starts, strict=True):
+                found[start + int(part)] |= 1 << i
+        return found
 
-    W is the size of the domain's shape. Actions are asked about by their columns in them: [N], or [N, K] of several
-    choices, of which one that is forbidden is enough. ``unlisted`` says what the constraints forbid that no mask can be
-    made of.
-    """
+    def judge(self, row: Row) -> int:
+        """The bits of the choices that are forbidden, by all constraints and the request's mask together.
 
-    allowed: Booleans
-    forbidden: tuple[tuple[str, Mode, Booleans], ...]
-    unlisted: Asked | None = None
+        They are actions of a list, whole ones where constraints join factors, or else the choices of all factors.
+        """
+        assert self._judge is not None  # noqa: S101 - over a Box there is nothing to list
+        return self._judge(row) if row.mask is None else self._judge(row) | self.masked(row.mask)
 
-    @property
-    def leaves(self) -> Allowed:
-        """What is left to draw from."""
-        return self.allowed
+    def masked(self, mask: int) -> int:
+        """The bits that a request's own mask forbids."""
+        forbidden, bits = ~mask & ((1 << len(self._mask)) - 1), 0
+        if not self.joins:
+            return forbidden
+        for choice, own in enumerate(self._mask):
+            if forbidden >> choice & 1:
+                bits |= own
+        return bits
 
-    def rows(self, index: Integers) -> "Ruling":
-        """What some of the rows may do: which constraint it is that forbids the rest is not asked of them."""
-        return Ruling(self.allowed[index], ())
-
-    def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - what was drawn is allowed
-        """What to do for each proposal: choices are not moved."""
-        return drawn
-
-    def permits(self, rows: Integers, columns: Integers) -> Booleans:
-        """Whether some rows[M] may do the actions at these columns."""
-        cells = self.allowed[_beside(rows, columns), columns]
-        return cells if cells.ndim == 1 else every(cells)
-
-    def forbidding(self, rows: Integers, columns: Integers) -> list[tuple[str, Mode, Booleans]]:
-        """For each constraint, which of some rows[M] it forbids their actions."""
-        shape, at = self.allowed.shape, _beside(rows, columns)
-        masked = [(name, mode, _hit(_like(cells, shape)[at, columns])) for name, mode, cells in self.forbidden]
-        return masked if self.unlisted is None else masked + self.unlisted.forbidding(rows, columns)
-
-    def reported(self, columns: Integers) -> Booleans:
-        """Rows[N] whose executed action a warning or auditing constraint forbids."""
-        told = np.zeros(len(columns), dtype=np.bool_) if self.unlisted is None else self.unlisted.reported(columns)
-        at = _beside(np.arange(len(columns)), columns)
-        for _, mode, cells in self.forbidden:
-            if mode != "deny":
-                told |= _hit(_like(cells, self.allowed.shape)[at, columns])
-        return told
-
-
-AnyRuling = Ruling | BoxRuling
-
-
-class Shield:
-    """Constraints bound to a schema.
-
-    Of several factors, a constraint about one masks its choices. Where any joins factors, all are asked about every
-    whole action (``joins``); or, where those are too many for a list, it is asked about what was drawn (``refuses``).
-    So is a constraint over a Box that leaves no region.
-    """
-
-    def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
-        names = [MASK]
-        self._masks: list[tuple[str, Mode, Forbids]] = []
-        self._unlisted: list[tuple[str, Mode, Forbids]] = []
-        self._keepers: dict[str, Keeper] = {}
-        self._confines: list[Confine] = []
-        self._box = schema.action if isinstance(schema.action, Box) else None
-        tracked: set[int] = set()
-        for i, constraint in enumerate(constraints):
-            if constraint.name in names:
-                msg = f"{i}.name: {constraint.name!r} is taken, expected a name of its own for each constraint"
-                raise GuardMisconfigured(msg)
-            names.append(constraint.name)
-            with setting(f"{i}, {constraint.name!r}"):
-                constraint.bind(schema)  # what is wrong with it is wrong whatever it is asked about
-                tracked |= constraint.tracks(schema)
-        self.tracked = frozenset(tracked)
-        # A doubt is about the policy's answer, and bound with its artefact.
-        guards = [one for one in constraints if one.judges == "actions"]
-        space, factors = schema.action, [_factor_of(one, schema) for one in guards]
-        self.joins = isinstance(space, MultiDiscrete) and None in factors and listed(space)
-        self.domain = domain_of(space, joined=self.joins)
-        for constraint, factor in zip(guards, factors, strict=True):
-            self._bind(constraint, schema, None if self.joins else factor)
-        self._bound = self._masks + self._unlisted
-        self.weighs = any(keeper.weigh for keeper in self._keepers.values())
-        self.refuses = any(mode == "deny" for _, mode, _ in self._unlisted)
-        # Whether any only warns or audits.
-        self.reports = any(mode != "deny" for _, mode, _ in self._bound)
-
-    def _bind(self, constraint: Constraint, schema: Schema, factor: int | None) -> None:
-        """Bind a constraint that is about the choices of a factor, or where there is none about whole actions."""
-        schema, among = replace(schema, factor=factor), partial(_among, self.domain, factor)
-        confine = constraint.confine(schema) if self._box and constraint.mode == "deny" else None
-        if confine is not None:
-            self._confines.append(confine)
-        asked = confine is None if self._box else factor is None and type(self.domain) is MultiDiscreteDomain
-        bound = self._unlisted if asked else self._masks
-        bound.append((constraint.name, constraint.mode, among(constraint.bind(schema))))
-        excused, keeper = constraint.excuses(schema), constraint.keeper(schema)
-        if excused is not None:
-            bound.append((constraint.name, "warn" if constraint.mode == "deny" else constraint.mode, among(excused)))
-        if keeper is not None:
-            weigh = None if keeper.weigh is None else among(keeper.weigh)
-            self._keepers[constraint.name] = replace(keeper, weigh=weigh)
-
-    def judge(self, context: Context) -> AnyRuling:
-        """What the batch may do, all constraints and the requests' masks together."""
-        if self._box is not None:
-            return self._confined(self._box, context)
-        forbidden: list[tuple[str, Mode, Booleans]] = []
-        denied = _NONE
-        if context.mask is not None:
-            mask = self.domain.spread(context.mask) if isinstance(self.domain, JointDomain) else context.mask
-            denied = ~mask
-            forbidden.append((MASK, "deny", denied))
-        for name, mode, forbids in self._masks:
-            cells = forbids(context, None)
-            forbidden.append((name, mode, cells))
-            if mode == "deny":
-                denied = denied | cells
-        allowed = np.empty((len(context), prod(self.domain.shape)), dtype=np.bool_)
-        np.logical_not(denied, out=allowed)
-        return Ruling(allowed, tuple(forbidden), self._asked(context))
-
-    def _confined(self, box: Box, context: Context) -> BoxRuling:
-        """What the batch may do in a Box."""
-        low, high = (np.tile(np.array(bounds), (len(context), 1)) for bounds in (box.low, box.high))
-        region = Region.within(low, high)
-        for confine in self._confines:
-            region = region.meet(confine(context))
-        return BoxRuling(context, self._bound, region, scale_of(box), self._asked(context))
-
-    def _asked(self, context: Context) -> Asked | None:
-        """The constraints that are only asked about what was drawn."""
-        return Asked(context, self._unlisted) if self._unlisted else None
-
-    def check(self, context: Context, actions: Actions) -> Booleans:
-        """Whether each row's final action passes, worked out anew from the context and not from the mask."""
-        passes = self.domain.holds(actions, context.mask)
-        if self._bound and np.count_nonzero(passes) < len(passes):
-            actions = np.where(passes.reshape(-1, *[1] * (actions.ndim - 1)), actions, 0)
-        if not self._bound:
-            return passes
-        choice, denied = self.domain.columns(actions), np.zeros(len(context), dtype=np.bool_)
-        for _, mode, forbids in self._bound:
-            if mode == "deny":
-                denied |= forbids(context, choice)
-        return passes & ~denied
-
-    def weights(self, context: Context, actions: Actions) -> list[list[float]]:
-        """What each row's executed action counts for, for each constraint that keeps numbers."""
-        choice, nothing = self.domain.columns(actions), [0.0] * len(context)
-        keepers = self._keepers.values()
-        weights = [nothing if one.weigh is None else one.weigh(context, choice).tolist() for one in keepers]
-        return list(map(list, zip(*weights, strict=True)))
-
-    def advanced(self, history: History, action: Action, at: float, weights: Sequence[float] | None = None) -> History:
-        """The history after an action was executed at ``at`` (s); ``weights`` are the row's own, where it weighs."""
-        choices = self.domain.chosen(action) if self.tracked else ()
-        if not self._keepers:
-            return history.advanced(action, at, self.tracked, choices)
-        kept, both = {}, zip(self._keepers.items(), weights or [0.0] * len(self._keepers), strict=True)
-        for (name, keeper), weight in both:
-            if numbers := keeper.after(history, action, at, weight):
-                kept[name] = numbers
-        return history.advanced(action, at, self.tracked, choices, kept)
-
-    def shifted(self, history: History, by: float) -> History:
-        """The history by a clock that is ``by`` (s) ahead; of what is kept, only what is kept for a constraint here."""
-        both = ((name, keeper, history.kept.get(name)) for name, keeper in self._keepers.items())
-        return history.shifted(by, {name: keeper.shifted(kept, by) for name, keeper, kept in both if kept})
-
-    def __repr__(self) -> str:
-        return f"<Shield {len(self._bound)} constraints, {len(self.tracked)} tracked actions>"
-
-
-def _factor_of(constraint: Constraint, schema: Schema) -> int | None:
-    """The first factor whose choices are all that a constraint has to be asked about; None where it joins several."""
-    for i in range(len(schema.action.factors)) if isinstance(schema.action, MultiDiscrete) else ():
-        with suppress(GuardMisconfigured):
-            constraint.bind(replace(schema, factor=i))
-            return i
-    return None
-
-
-def _among(domain: Domain, factor: int | None, ask: Callable[..., Any]) -> Callable[..., Any]:
-    """What is asked about the choices of one factor, asked about those of all."""
-    if factor is None or not isinstance(domain, MultiDiscreteDomain):
-        return ask
-    start, end = domain.starts[factor], domain.starts[factor] + domain.sizes[factor]
-
-    def asked(context: Context, choice: Integers | None) -> Any:
-        if choice is not None:
-            return ask(context, choice[:, factor] - start)
-        cells = np.zeros((len(context), domain.width), dtype=np.bool_)
-        cells[:, start:end] = ask(context, None)
-        return cells
-
-    return asked
-
-
-def _like(cells: Booleans, shape: tuple[int, ...]) -> Booleans:
-    """Cells in a shape; most have it, and asking costs more than knowing."""
-    return cells if cells.shape == shape else np.broadcast_to(cells, shape)
-
-
-def _beside(rows: Integers, columns: Integers) -> Integers:
-    """Rows shaped to be looked up together with their columns."""
-    return rows if columns.ndim == 1 else rows[:, None]
-
-
-def _hit(cells: Booleans) -> Booleans:
-    """Whether a row's one cell, or any of its several, is true."""
-    return cells if cells.ndim == 1 else some(cells)
+    def confines(self, row: Row) -> Confines:
+        """What constraints leave of a Box."""
+        assert isinstance(self.schema.action, Box)  # noqa: S101 - only a Box has regions
+        return confined(self.schema.action, self._confines, row)

@@ -20,9 +20,9 @@ from service.api.routes import Parts, create_app
 from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
-from service.decision.batch import Behaviour
+from service.decision.batch import Batch, Behaviour
 from service.decision.batcher import Batcher
-from service.decision.commit import Committed, Committer
+from service.decision.commit import Committer
 from service.decision.fallback_probe import FallbackProbe
 from service.decision.sessions import Sessions
 from service.decision.watch import Watch
@@ -339,13 +339,13 @@ def _journal(config: Config, folder: Path) -> Journal:
     return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
 
 
-def _observing(stats: Stats, fallback_probe: FallbackProbe) -> Callable[[Committed], None]:
+def _observing(stats: Stats, fallback_probe: FallbackProbe) -> Callable[[Batch], None]:
     """What is done with a batch that was committed."""
 
-    def observe(committed: Committed) -> None:
+    def observe(batch: Batch) -> None:
         now = time.monotonic()
-        stats.committed(committed, now)
-        fallback_probe.committed(committed, now)
+        stats.committed(batch, now)
+        fallback_probe.committed(batch, now)
 
     return observe
 

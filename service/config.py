@@ -15,9 +15,9 @@ from pydantic import Field, ValidationError
 
 from export.spec.nearest import one_of
 from export.spec.spaces import Frozen, Identifier, Label
+from guards.abstention import AnyConstraint
 from guards.baselines import AnyBaseline, Policy
 from guards.breaker import Breaker
-from guards.kinds import AnyConstraint
 from service.decision.explore.explorers import AnyExplorer, Greedy
 
 Seconds = Annotated[float, Field(gt=0, le=30 * 86400)]

@@ -12,14 +12,14 @@ import numpy as np
 from export.spec import Box, Field, Fields, Manifest, ObservationSpace
 from export.spec.artefact import SIZE_CAP
 from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
+from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
-from guards.doubts import Doubts, Fresh
+from guards.batched import Context, Shield
 from guards.errors import GuardMisconfigured, InferenceFailed, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.verdict import Answer
-from guards.records import Actions, Context, Floats, History, Schema
-from guards.shield import Shield
+from guards.records import Actions, Floats, History, Schema
 from service.config import Config, ConfigInvalid, Signatures
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.decide import decide
@@ -27,7 +27,8 @@ from service.decision.explore.explorers import GREEDY, Acting
 from service.decision.sessions import SessionState
 from service.log.ids import Keyring
 from service.log.records import encode_record
-from service.versions.engine import INLINE_BUDGET_S, Engine, Inputs, ModelOutput, VersionRefused, load_version
+from service.versions.engine import INLINE_BUDGET_S, Engine, Inputs, VersionRefused, load_version, spread_of
+from service.versions.router import Assignment
 
 POOL_THREADS = 2
 _log = logging.getLogger(__name__)
@@ -279,13 +280,15 @@ def warm_up(behaviour: Behaviour, engine: Engine) -> None:
         observation, inputs, answer = engine.golden(n)
         if engine.inline:
             answer = engine.infer(inputs)
-        batch = _batch(engine, observation, answer)
-        for outcome in (answer.head, InferenceFailed()):
-            for record in decide(behaviour, batch, outcome):
+        batch = _batch(engine, observation)
+        for output in (answer, InferenceFailed()):
+            batch.spread = spread_of(output)
+            decide(behaviour, batch.answered(output, 0.0))
+            for record in batch.records:
                 encode_record(record)
 
 
-def _batch(engine: Engine, observation: np.ndarray, answer: ModelOutput) -> Batch:
+def _batch(engine: Engine, observation: np.ndarray) -> Batch:
     rows = [
         Request(
             session=f"warm-up {i}",
@@ -308,21 +311,8 @@ def _batch(engine: Engine, observation: np.ndarray, answer: ModelOutput) -> Batc
         )
         for i in range(len(observation))
     ]
-    return Batch(
-        rows=rows,
-        observation=observation,
-        version=engine.label,
-        digest=engine.digest,
-        track="stable",
-        track_probability=1.0,
-        seq=1,
-        ms=0,
-        generation=0,
-        may_explore=True,
-        infer_began=0.0,
-        infer_us=0,
-        spread=None if answer.spread is None else answer.spread.tolist(),
-    )
+    stable = Assignment(track="stable", probability=1.0, version=engine.label)
+    return Batch(requests=rows, assignment=stable, engine=engine, observation=observation, seq=1, may_explore=True)
 
 
 class _Nobody:

@@ -1,25 +1,32 @@
 """Fakes: small stand-ins for what stands around a decision, and short ways to make what it is made from."""
 
+import sys
 from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 
 from export.spec import Discrete, Field, Fields, Golden, Manifest, Parity, Source, Squash
+from guards.abstention import Doubts
 from guards.baselines import Baseline, Constant
-from guards.constraints import Constraint, Forbids
-from guards.doubts import Doubts
-from guards.records import Booleans, Context, History, Integers, Schema
-from guards.shield import Shield
+from guards.batched import Context, Shield
+from guards.constraints import Constraint
+from guards.errors import PolicyUnavailable
+from guards.language.terms import Among, Recall, Term, compare, number, operation
+from guards.records import History, Schema
 from service.decision.batch import Batch, Behaviour, Outcome, Request
+from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, Explorer, Greedy
 from service.decision.sessions import SessionState
 from service.log.ids import Key
+from service.log.records import Decision, Refused
 from service.versions.engine import Inputs, ModelOutput, rows_of
+from service.versions.router import Assignment
 
 NOW = 1_700_000_000.0
 KEY = Key(1, b"fakes" * 8)
 WRITER = bytes(range(8))
+STABLE = Assignment(track="stable", probability=1.0, version="fake-1")
 
 
 def schema_of(fields: Sequence[str], actions: Sequence[str], facts: Sequence[str] = ()) -> Schema:
@@ -91,23 +98,31 @@ def asked(**changes: Any) -> Request:
     return Request(**(plain | changes))
 
 
-def batch_of(rows: Sequence[Request], **changes: Any) -> Batch:
-    """A batch of these requests that may explore, with some of it changed."""
+def batch_of(requests: Sequence[Request], **changes: Any) -> Batch:
+    """A batch of these requests that may explore, placed in the log, with some of it changed."""
+    engine: Any = FakeEngine([0.0])
     plain: dict[str, Any] = {
-        "rows": rows,
-        "observation": np.array([row.observation for row in rows], dtype=np.float64),
-        "version": "fake-1",
-        "digest": "d" * 64,
-        "track": "stable",
-        "track_probability": 1.0,
+        "requests": list(requests),
+        "assignment": STABLE,
+        "engine": engine,
+        "observation": np.array([row.observation for row in requests], dtype=np.float64),
         "seq": 1,
         "ms": int(NOW * 1000),
         "generation": 7,
         "may_explore": True,
-        "infer_began": 10.001,
+        "began": 10.001,
         "infer_us": 42,
     }
     return Batch(**(plain | changes))
+
+
+def recorded(
+    behaviour: Behaviour, batch: Batch, output: np.ndarray | ModelOutput | PolicyUnavailable
+) -> list[Decision | Refused]:
+    """The records of a batch that its version gave this for: heads[N, W], or why there are none."""
+    batch.output = ModelOutput(output) if isinstance(output, np.ndarray) else output
+    decide(behaviour, batch)
+    return batch.records
 
 
 def behaviour_of(
@@ -167,12 +182,11 @@ class Fickle(Constraint):
     kind: Literal["fickle"] = "fickle"
     action: int
 
-    def bind(self, schema: Schema) -> Forbids:  # noqa: ARG002 - it knows its action by index
-        def forbids(context: Context, choice: Integers | None) -> Booleans:
-            nothing = np.zeros((len(context), 1), dtype=np.bool_)
-            return nothing if choice is None else choice == self.action
-
-        return forbids
+    def term(self, schema: Schema) -> Term:  # noqa: ARG002 - it knows its action by index
+        # The proof does not know what asks, and takes it for a remainder of what need not be whole.
+        anything = operation("%", number(0.5), number(0.25), text="a fault")
+        alone = Recall("fickle", lambda *_: float(sys._getframe(1).f_code.co_name != "judge"), anything)
+        return operation("and", Among(0, frozenset({self.action})), compare(alone, ">", number(0)))
 
 
 class FakeEngine:

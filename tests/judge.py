@@ -11,8 +11,7 @@ from types import CodeType
 from typing import Any
 
 from export.spec import Discrete, MultiDiscrete
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
-from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import NEVER, Action, Schema
 
 # Sums and products of doubles are rounded; what is so little beyond a limit is not beyond it.

@@ -15,9 +15,10 @@ LONGEST_MODULE = 450
 LONGEST_FUNCTION = 40
 # Names that guards and the service, or two parts of guards, still have for two things; nothing else may.
 TWO_HOMES = {
-    "Answer": {"guards.doubts", "guards.proof.verdict", "service.api.schemas"},
-    "Asked": {"guards.boxes", "guards.proof.reference"},
-    "Choice": {"guards.proof.reference", "service.decision.batch"},
+    "Answer": {"guards.abstention", "guards.proof.verdict", "service.api.schemas"},
+    "Constant": {"guards.baselines.simple", "guards.language.terms"},
+    "Past": {"guards.language.terms", "guards.proof.scenario"},
+    "Shield": {"guards.batched", "guards.shield"},
 }
 SHAPELESS = set("util utils helper helpers manager managers handler handlers base common misc".split())
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from random import Random
 from typing import Any, Protocol
 
-from guards.kinds import AnyConstraint
+from guards.abstention import AnyConstraint
 from guards.records import Schema
 from tests.fakes import NOW
 from tests.judge import Judge, Session

@@ -12,8 +12,8 @@ from guards.baselines.baseline import Baseline as Baseline
 from guards.baselines.baseline import Propose as Propose
 from guards.baselines.baseline import Remember as Remember
 from guards.baselines.controllers import Pid, Proportional, Threshold
-from guards.baselines.precedents import Hold, Lookup
-from guards.baselines.precedents import Policy as Policy
+from guards.baselines.lookup import Hold, Lookup
+from guards.baselines.lookup import Policy as Policy
 from guards.baselines.simple import Constant as Constant
 from guards.baselines.simple import Rules as Rules
 

@@ -9,9 +9,10 @@ from pydantic import WrapValidator
 from pydantic_core import PydanticCustomError
 
 from export.spec.spaces import Frozen
-from guards.domains import Written, domain_of
+from guards.actions import Written
+from guards.batched import Context, Domain
 from guards.errors import setting
-from guards.records import Actions, Booleans, Context, Schema
+from guards.records import Actions, Booleans, Schema
 
 # The proposed action of each row; a row without one where it could not be worked out.
 Propose = Callable[[Context], Actions]
@@ -55,7 +56,7 @@ class Baseline(Frozen, ABC):
 def action_of(name: str, written: Written, schema: Schema) -> Actions:
     """The action in a setting; raises GuardMisconfigured."""
     with setting(name):
-        return domain_of(schema.action).read(written)
+        return Domain(schema.action).read(written)
 
 
 def beside(rows: NDArray[Any], action: Actions) -> NDArray[Any]:

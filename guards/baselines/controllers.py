@@ -13,11 +13,11 @@ from pydantic import Field
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
 from guards.baselines.baseline import KEPT, Baseline, Propose, Remember, Told, action_of, beside
-from guards.baselines.precedents import previous
-from guards.domains import domain_of, every
+from guards.baselines.lookup import previous
+from guards.batched import Context, Domain, numbers_of
 from guards.errors import GuardMisconfigured
-from guards.expressions import numbers_of
-from guards.records import NO_ACTION, Actions, Booleans, Context, Floats, Schema
+from guards.projection import every
+from guards.records import NO_ACTION, Actions, Booleans, Floats, Schema
 
 Above0 = Annotated[float, Field(gt=0)]
 # What is a billionth above a whole number, or a limit, has been rounded there, and needs no replica of its own.
@@ -50,7 +50,7 @@ class Threshold(Baseline):
         over = action_of("above.action", self.above.action, schema)
         low, high = self.below.limit, self.above.limit
         _ordered("below.limit", low, "above.limit", high)
-        nothing = domain_of(schema.action).nothing
+        nothing = Domain(schema.action).nothing
 
         def propose(context: Context) -> Actions:
             value = beside(number(context), nothing)

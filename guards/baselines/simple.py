@@ -1,15 +1,16 @@
 """The simplest baselines: always the same, or the first rule that holds."""
 
+from collections.abc import Callable
 from typing import Literal
 
 import numpy as np
 
 from export.spec.spaces import Frozen
 from guards.baselines.baseline import Baseline, Propose, Told, action_of
-from guards.domains import domain_of
+from guards.batched import Context, Domain, evaluated
 from guards.errors import setting
-from guards.expressions import Expression, compile_expression
-from guards.records import NO_ACTION, Actions, Context, Schema
+from guards.language.syntax import term_of
+from guards.records import Actions, Row, Schema
 
 
 class Constant(Baseline):
@@ -41,24 +42,24 @@ class Rules(Baseline):
     otherwise: Told
 
     def bind(self, schema: Schema) -> Propose:
-        conditions, actions = list[Expression](), list[Actions]()
+        conditions, actions = list[Callable[[Row], float | bool | None]](), list[Actions]()
         for i, rule in enumerate(self.rules):
             with setting(f"rules.{i}.when"):
-                conditions.append(compile_expression(rule.when, schema, "truth", about_action=False))
+                conditions.append(evaluated(term_of(rule.when, schema, "truth", about_action=False), schema))
             actions.append(action_of(f"rules.{i}.action", rule.action, schema))
         # What each rule does, what is done otherwise, and nothing.
-        table = np.stack([*actions, action_of("otherwise", self.otherwise, schema), domain_of(schema.action).nothing])
+        table = np.stack([*actions, action_of("otherwise", self.otherwise, schema), Domain(schema.action).nothing])
         otherwise, nothing = len(conditions), len(conditions) + 1
 
         def propose(context: Context) -> Actions:
-            none = np.full(len(context), NO_ACTION, dtype=np.int64)
-            pick = np.full(len(context), otherwise)
-            for i in reversed(range(len(conditions))):
-                holds, failed = conditions[i].evaluate(context, none)
-                pick = np.where(holds, i, pick)
-                if failed is not None:
-                    pick = np.where(failed, nothing, pick)
-            proposal: Actions = table[pick]
+            proposal: Actions = table[[pick(row) for row in context.each]]
             return proposal
+
+        def pick(row: Row) -> int:
+            for i, condition in enumerate(conditions):
+                holds = condition(row)
+                if holds is None or holds:
+                    return nothing if holds is None else i
+            return otherwise
 
         return propose

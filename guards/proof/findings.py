@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain, permutations
 
-from guards.constraints import Rule
+from guards.constraints import Constraint
 from guards.proof.solving import Formula, Model, Solving
 from guards.proof.symbols import z3
 from guards.proof.verdict import Finding
@@ -35,11 +35,9 @@ class _Claims:
 def findings(solving: Solving) -> Iterator[Finding]:
     """What is to be said of the rules, of whatever mode."""
     claims = _Claims(solving)
-    pairs = zip(solving.constraints, solving.forbids, strict=True)
-    rules = [(constraint, forbids) for constraint, forbids in pairs if isinstance(constraint, Rule)]
-    left: list[tuple[Rule, Formula]] = []
-    for rule, forbids in rules:
-        if claims.hold(z3.Not(solving.true_somewhere(rule))):
+    left: list[tuple[Constraint, Formula]] = []
+    for rule, true, forbids in solving.conditions():
+        if claims.hold(z3.Not(true)):
             yield Finding("never", (rule.name,), f"the condition of {rule.name!r} is never true")
             continue
         if claims.hold(forbids):
@@ -62,7 +60,7 @@ def _always(solving: Solving, forbids: Formula, claims: _Claims) -> list[str]:
     return [names[choice] for choice in sorted(chain(*closed))]
 
 
-def _implications(rules: list[tuple[Rule, Formula]], claims: _Claims) -> Iterator[Finding]:
+def _implications(rules: list[tuple[Constraint, Formula]], claims: _Claims) -> Iterator[Finding]:
     """Which rules forbid only what another one forbids too."""
     implied = {
         (a.name, b.name) for (a, forbids), (b, too) in permutations(rules, 2) if claims.hold(z3.Implies(forbids, too))

@@ -4,20 +4,18 @@ It is worked out of the declared ranges alone: an interval for each part. What c
 may, need not, for the interval of a part knows nothing of conditions on it.
 """
 
-import ast
 import math
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from itertools import product
 from typing import NamedTuple
 
-from export.spec import Box, MultiDiscrete
-from guards.boxes import Linear
-from guards.constraints import Bounds, Constraint, Rule
-from guards.histories import Budget
-from guards.proof.situation import ranges
+from export.spec import Box
+from guards.actions import sizes_of
+from guards.constraints import Constraint
+from guards.language.terms import Constant, Fact, Observed, Operation, Part, Past, Term
+from guards.proof.scenario import ranges
 from guards.records import Schema
-from guards.syntax import parsed
 
 _MOST = sys.float_info.max
 # Steps and seconds are below it.
@@ -36,61 +34,45 @@ class Interval(NamedTuple):
 def may_overflow(constraint: Constraint, schema: Schema) -> bool:
     """Whether any expression of a constraint may overflow."""
     known = _known(schema)
-    return any(_interval(parsed(source), known).over for source in _expressions(constraint))
+    return _interval(constraint.term(schema), known).over
 
 
-def _expressions(constraint: Constraint) -> Iterator[str]:
-    if isinstance(constraint, Rule):
-        yield constraint.forbid
-    elif isinstance(constraint, Budget):
-        yield constraint.cost
-    elif isinstance(constraint, Bounds):
-        # Of a Box it is a name, which is no matter.
-        yield constraint.of
-        yield from (limit for limit in (constraint.low, constraint.high) if isinstance(limit, str))
-    elif isinstance(constraint, Linear):
-        yield from (
-            amount for amount in (*constraint.coefficients.values(), constraint.at_most) if isinstance(amount, str)
-        )
-
-
-def _known(schema: Schema) -> dict[str, Interval]:
-    """What each name may be."""
-    counted = {"step": Interval(0, _COUNTED, whole=True), "seconds_since_change": Interval(0, _COUNTED)}
-    known = {**counted, **dict.fromkeys(schema.facts, Interval(-_MOST, _MOST))}
-    action = schema.action
-    if isinstance(action, MultiDiscrete):
-        known |= {one.name: Interval(0, len(one.names) - 1, whole=True) for one in action.factors}
-    parts = {one.name: (one, "float64") for one in action.fields} if isinstance(action, Box) else {}
-    for name, (field, dtype) in (parts | ranges(schema)).items():
+def _known(schema: Schema) -> dict[str | int, Interval]:
+    """What each name, and each part of the action, may be."""
+    known: dict[str | int, Interval] = dict.fromkeys(schema.facts, Interval(-_MOST, _MOST))
+    known |= {i: Interval(0, size - 1, whole=True) for i, size in enumerate(sizes_of(schema.action))}
+    parts = dict(enumerate(schema.action.fields)) if isinstance(schema.action, Box) else {}
+    fields = {i: (field, "float64") for i, field in parts.items()} | ranges(schema)
+    for name, (field, dtype) in fields.items():
         low, high = (-_MOST if field.low is None else field.low), (_MOST if field.high is None else field.high)
         known[name] = Interval(low, high, whole=dtype in ("int64", "uint8"))
     return known
 
 
-def _interval(node: ast.expr, known: dict[str, Interval]) -> Interval:
-    """What a part may be; of a condition or an action only whether anything in it overflows."""
-    parts = [_interval(part, known) for part in ast.iter_child_nodes(node) if isinstance(part, ast.expr)]
-    over = any(part.over for part in parts)
-    low, high, whole = 0.0, 0.0, False
-    match node:
-        case ast.Constant(value=float() | int() as number):
-            low = high = float(number)
-            whole = low.is_integer()
-        case ast.Name(id=name):
-            return known.get(name, Interval(0, 0))
-        case ast.UnaryOp(op=ast.USub()):
-            low, high, whole = -parts[0].high, -parts[0].low, parts[0].whole
-        case ast.BinOp(op=op):
-            one = _arithmetic(op, *parts)
+def _interval(term: Term, known: Mapping[str | int, Interval]) -> Interval:
+    """What a term may be; of a condition or an action only whether anything in it overflows."""
+    parts = [_interval(part, known) for part in term.parts]
+    over, numbers = any(part.over for part in parts), parts
+    match term:
+        case Constant(value=float() as value):
+            return Interval(value, value, value.is_integer())
+        case Observed(name=name) | Fact(name=name) | Part(index=name):
+            return known[name]
+        case Past():
+            return Interval(0, _COUNTED, whole=term.what == "step")
+        case Operation(op="+" | "-" | "*" | "/" | "%", checked=True):
+            one = _arithmetic(term.op, *parts)
             return one._replace(over=over or one.over)
-        case ast.IfExp():
-            low, high = min(part.low for part in parts[1:]), max(part.high for part in parts[1:])
-            whole = all(part.whole for part in parts[1:])
-        case ast.Call(func=ast.Name(id=name)):
-            low, high = _called(name, parts[1:])
-            whole = all(part.whole for part in parts[1:])
-    return Interval(low, high, whole, over)
+        case Operation(op="neg"):
+            return Interval(-parts[0].high, -parts[0].low, parts[0].whole, over)
+        case Operation(op="if"):
+            numbers = parts[1:]
+            low, high = min(part.low for part in numbers), max(part.high for part in numbers)
+        case Operation(op="abs" | "min" | "max"):
+            low, high = _called(term.op, parts)
+        case _:
+            return Interval(0, 0, over=over)
+    return Interval(low, high, all(part.whole for part in numbers), over)
 
 
 def _called(name: str, args: list[Interval]) -> tuple[float, float]:
@@ -101,15 +83,15 @@ def _called(name: str, args: list[Interval]) -> tuple[float, float]:
     return best(one.low for one in args), best(one.high for one in args)
 
 
-def _arithmetic(op: ast.operator, a: Interval, b: Interval) -> Interval:
+def _arithmetic(op: str, a: Interval, b: Interval) -> Interval:
     whole = a.whole and b.whole
-    if isinstance(op, ast.Mod):
+    if op == "%":
         # Its sign is the divisor's.
         return Interval(min(b.low, 0.0), max(b.high, 0.0), whole)
-    if isinstance(op, ast.Add | ast.Sub):
-        high, low = (b.high, b.low) if isinstance(op, ast.Add) else (-b.low, -b.high)
+    if op in ("+", "-"):
+        high, low = (b.high, b.low) if op == "+" else (-b.low, -b.high)
         return _within([a.low + low, a.high + high], whole)
-    if isinstance(op, ast.Mult):
+    if op == "*":
         return _within([x * y for x, y in product(a[:2], b[:2])], whole)
     # A division by zero is an error that the proof knows; by what is nearly zero it overflows.
     least = 1.0 if b.whole else sys.float_info.min * sys.float_info.epsilon

@@ -32,12 +32,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from export.spec import Box
+from guards.actions import Written, read
 from guards.constraints import Constraint
-from guards.domains import Written, domain_of
 from guards.proof.overflow import may_overflow
-from guards.proof.situation import WHOLE, ranges, shown, written
-from guards.proof.trial import Trial
+from guards.proof.scenario import WHOLE, ranges, shown, written
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
+from guards.proof.witness import Trial
 from guards.records import Actions, Schema
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
@@ -67,7 +67,7 @@ def prove(
     ProofUnavailable where z3 is not installed, or cannot be loaded.
     """
     trial = Trial(schema, constraints)
-    last = np.empty(0) if last_resort is None else domain_of(schema.action).read(last_resort)
+    last = np.empty(0) if last_resort is None else np.array(read(last_resort, schema.action))
     # Needs z3.
     from guards.proof.findings import findings  # noqa: PLC0415
     from guards.proof.solving import Solving  # noqa: PLC0415

@@ -7,11 +7,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 
 from export.spec import Box, Discrete, Field, MultiDiscrete
-from guards.boxes import Linear
-from guards.constraints import Constraint, Rule
-from guards.proof.closing import executed_just_now, may_forbid, used_up
-from guards.proof.situation import Past, Situation, ranges
-from guards.proof.smt import translate
+from guards.constraints import Constraint
+from guards.language.terms import Within, every
+from guards.proof.encoding import may_forbid, truth
+from guards.proof.scenario import Past, Situation, ranges
 from guards.proof.symbols import Symbols, exact, z3
 from guards.records import NEVER, NO_ACTION, Schema
 
@@ -84,10 +83,14 @@ class Solving:
             return z3.And([self.at(denied, [action]) for action in self.symbols.actions()])
         return z3.ForAll(list(self.symbols.acted), z3.Implies(self.symbols.whole(), denied))
 
-    def true_somewhere(self, rule: Rule) -> Formula:
-        """Whether a rule's condition is true, not only impossible to evaluate."""
-        condition = translate(rule.forbid, self.symbols)
-        return z3.And(condition.value, z3.Not(condition.failed))
+    def conditions(self) -> list[tuple[Constraint, Formula, Formula]]:
+        """Constraints that are a condition, whether it is true (not only without a value), and what they forbid."""
+        found = []
+        for one, forbids in zip(self.constraints, self.forbids, strict=True):
+            condition = one.condition(self.schema)
+            if condition is not None:
+                found.append((one, truth(condition, self.symbols), forbids))
+        return found
 
     def until(self, questions: float = 1) -> float:
         """When a question that is asked now has had its time, or so many of them one after another."""
@@ -117,7 +120,7 @@ class Solving:
     def wishes(self) -> Iterator[Formula]:
         """What to ask of a state that is shown to people, the best first: an ordinary one in round numbers."""
         symbols, within = self.symbols, ranges(self.schema)
-        remembered = len(executed_just_now(self.constraints, symbols))
+        remembered = len(executed_just_now(self.constraints, self.schema))
         plain = z3.And(
             symbols.known,
             *[given for _, given in symbols.facts.values()],
@@ -133,7 +136,8 @@ class Solving:
         parts += [(value, 1) for value in (symbols.since_change, *(value for value, _ in symbols.facts.values()))]
         round_ = z3.And([z3.IsInt(value * part) for value, part in parts if z3.is_real(value)])
         some = (z3.And(plain, round_, symbols.step == 0), z3.And(plain, round_), plain, round_)
-        if any(isinstance(one, Linear) for one in self.constraints):
+        terms = [term for one in self.constraints for term in every(one.term(self.schema))]
+        if any(isinstance(term, Within) and term.tolerance for term in terms):
             yield from (z3.And(one, symbols.slack == exact(_CLEAR)) for one in some)
         yield from some
 
@@ -196,14 +200,14 @@ class Solving:
         ago = _number(model, symbols.since_change)
         step = int(_number(model, symbols.step))
         happened = step > 0 or not known
-        used = executed_just_now(self.constraints, symbols) if happened else []
+        used = executed_just_now(self.constraints, self.schema) if happened else []
         return Past(
             known=known,
             step=step,
             previous=self._previous(model) if step > 0 else None,
             seconds_since_change=None if known and ago == NEVER else ago,
             used=dict.fromkeys(used, 0.0),
-            kept=used_up(self.constraints) if happened else {},
+            kept=used_up(self.constraints, self.schema) if happened else {},
         )
 
     def _previous(self, model: Model) -> str | tuple[str | float, ...]:
@@ -213,6 +217,18 @@ class Solving:
             both = zip(action.factors, parts, strict=True)
             return tuple(factor.names[int(part)] for factor, part in both)
         return action.names[int(parts[0])] if isinstance(action, Discrete) else tuple(parts)
+
+
+def executed_just_now(constraints: Sequence[Constraint], schema: Schema) -> list[str]:
+    """The choices whose uses close most: those that constraints remember, executed just now."""
+    tracked = sorted({index for constraint in constraints for index in constraint.tracks(schema)})
+    return [schema.choices[index] for index in tracked]
+
+
+def used_up(constraints: Sequence[Constraint], schema: Schema) -> dict[str, tuple[float, ...]]:
+    """What constraints keep when all that they allow was done just now, at the time 0."""
+    keepers = [(constraint.name, constraint.keeper(schema)) for constraint in constraints]
+    return {name: keeper.used_up for name, keeper in keepers if keeper is not None}
 
 
 def constant(number: float, like: z3.ArithRef) -> z3.ArithRef:

@@ -4,15 +4,14 @@ An action is one unknown for each part of it: an integer for a choice, a real fo
 """
 
 import math
-from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from itertools import accumulate
-from typing import NamedTuple
 
 from export.spec import Box, MultiDiscrete
 from export.spec.extras import install
 from guards.errors import ProofUnavailable, Untranslatable
-from guards.proof.situation import WHOLE, ranges
+from guards.language.terms import Of, Table
+from guards.proof.scenario import WHOLE, ranges
 from guards.records import NEVER, NO_ACTION, Schema
 
 try:
@@ -27,13 +26,6 @@ except Exception as error:  # a package that is broken raises anything
 NEVER_FAILS = z3.BoolVal(False)
 # So many different sums of effects over several factors are told apart.
 _MOST_SUMS = 1024
-
-
-class Translated(NamedTuple):
-    """An expression's value (a real, an integer or a Boolean term) and whether evaluating it fails (Boolean)."""
-
-    value: z3.ExprRef
-    failed: z3.BoolRef
 
 
 class Symbols:
@@ -59,7 +51,6 @@ class Symbols:
         action = schema.action
         self.sizes = action.sizes if isinstance(action, MultiDiscrete) else (len(schema.choices),)
         self._starts = tuple(accumulate((0, *self.sizes[:-1])))
-        self.parts = {} if not isinstance(action, MultiDiscrete | Box) else _named(action)
 
     def field(self, name: str) -> z3.ArithRef:
         """A number of the observation."""
@@ -68,54 +59,43 @@ class Symbols:
             self.fields[name] = z3.Int(f"observation.{name}") if whole else z3.Real(f"observation.{name}")
         return self.fields[name]
 
-    def fact(self, name: str) -> Translated:
-        """A fact, which fails where it was not given."""
+    def fact(self, name: str) -> tuple[z3.ArithRef, z3.BoolRef]:
+        """A fact, and whether it was not given."""
         if name not in self.facts:
             self.facts[name] = z3.Real(f"facts.{name}"), z3.Bool(f"given.{name}")
         value, given = self.facts[name]
-        return Translated(value, z3.Not(given))
+        return value, z3.Not(given)
 
-    def part(self, name: str) -> z3.ArithRef:
-        """A number of the action: of a Box, or the index of a factor's choice, any of which it may tell apart."""
-        at = self.parts[name]
-        of_box = isinstance(self.schema.action, Box)
-        self.mentioned.update([at] if of_box else range(self._starts[at], self._starts[at] + self.sizes[at]))
-        return self.acted[at]
+    def part(self, at: int, of: Of = "action") -> z3.ArithRef:
+        """A part of an action: a number of a Box, or a factor's choice, any of which whoever asks may tell apart."""
+        if isinstance(self.schema.action, Box):
+            self.mentioned.add(at)
+        elif isinstance(self.schema.action, MultiDiscrete):
+            self.mentioned.update(range(self._starts[at], self._starts[at] + self.sizes[at]))
+        return self.acted[at] if of == "action" else self.before[at]
 
-    def choice(self, factor: str, name: str) -> z3.BoolRef:
-        """Whether a factor's choice is the one of a name."""
-        return self.chosen(self.index(f"{factor}={name}"))
+    def choice(self, factor: int, choice: int, of: Of = "action") -> z3.BoolRef:
+        """Whether a factor's choice is a certain one, which is named."""
+        self.mentioned.add(self._starts[factor] + choice)
+        return (self.acted if of == "action" else self.before)[factor] == choice
 
-    def index(self, name: str) -> int:
-        """The index of a choice that a constraint names."""
-        found = self.schema.choices.index(name)
-        self.mentioned.add(found)
-        return found
-
-    def chosen(self, choice: int, action: Sequence[z3.ArithRef] | None = None) -> z3.BoolRef:
-        """Whether the action asked about, or another one, is made of a choice."""
+    def chosen(self, choice: int) -> z3.BoolRef:
+        """Whether the action asked about is made of a choice."""
         at = max(i for i, start in enumerate(self._starts) if start <= choice)
-        return (self.acted if action is None else action)[at] == choice - self._starts[at]
+        return self.acted[at] == choice - self._starts[at]
 
-    def totals(
-        self, amounts: Mapping[str, float], action: Sequence[z3.ArithRef] | None = None
-    ) -> dict[float, z3.BoolRef]:
-        """The sums, as doubles, that an action's choices can have of their amounts, and when they do."""
-        named = {self.index(name): amount for name, amount in amounts.items()}
+    def totals(self, table: Table) -> dict[float, z3.BoolRef]:
+        """The sums, as doubles, that an action's choices can have of what a table has, and when they do."""
         sums = {0.0: z3.BoolVal(True)}
-        parts = [range(start, start + size) for start, size in zip(self._starts, self.sizes, strict=True)]
-        # In whatever order the shield adds them.
-        if math.isinf(sum(max(abs(named.get(choice, 0.0)) for choice in part) for part in parts)):
+        if math.isinf(sum(max(map(abs, column)) for _, column in table.columns)):
             msg = "its effects have sums that may be too large for a double"
             raise Untranslatable(msg)
-        for part in parts:
-            here = {choice: named[choice] for choice in part if choice in named}
-            if here:
-                each = {choice: self.chosen(choice, action) for choice in here}
-                ways = [(here[choice], is_it) for choice, is_it in each.items()]
-                if len(here) < len(part):
-                    ways.append((0.0, z3.Not(z3.Or(list(each.values())))))
-                sums = _added(sums, ways)
+        for factor, column in table.columns:
+            here = [i for i in range(len(column)) if self._starts[factor] + i in table.named]
+            ways = [(column[i], self.choice(factor, i, table.of)) for i in here]
+            if len(here) < len(column):
+                ways.append((0.0, z3.Not(z3.Or([is_it for _, is_it in ways]))))
+            sums = _added(sums, ways)
         return sums
 
     def anything(self, sort: z3.SortRef, why: str) -> z3.ExprRef:
@@ -214,13 +194,6 @@ def _unknowns(schema: Schema) -> tuple[tuple[z3.ArithRef, ...], tuple[z3.ArithRe
         names = [factor.name for factor in action.factors]
         return tuple(z3.Int(f"action.{one}") for one in names), tuple(z3.Int(f"previous.{one}") for one in names)
     return (z3.Int("action"),), (z3.Int("previous_action"),)
-
-
-def _named(action: MultiDiscrete | Box) -> dict[str, int]:
-    """Where each named part of an action stands."""
-    if isinstance(action, Box):
-        return {field.name: i for i, field in enumerate(action.fields)}
-    return {factor.name: i for i, factor in enumerate(action.factors)}
 
 
 def _within(number: z3.ArithRef, low: float, high: float) -> z3.BoolRef:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from guards.proof.situation import Situation
+from guards.proof.scenario import Situation
 
 Outcome = Literal["proved", "counterexample", "undecided"]
 Kind = Literal["never", "always", "implies", "same", "last_resort", "history", "overflow", "undecided"]

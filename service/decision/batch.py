@@ -2,24 +2,32 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
+import msgspec
 import numpy as np
 from msgspec import Struct
 
+from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
-from guards.doubts import Doubts
-from guards.errors import PolicyUnavailable
+from guards.batched import Shield
+from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Actions, Booleans, Floats, Schema
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.decision.explore.draws import Draw
 from service.decision.explore.explorers import Acting, Explorer
 from service.decision.sessions import Report, Sessions, SessionState
 from service.errors import RequestRefused
 from service.log.ids import Key
-from service.log.records import Decision, DecisionSource, Durability, Feedback, Measure, Packed, Refused, Track
+from service.log.records import Decision, DecisionSource, Durability, Feedback, Measure, Packed, Refused
+from service.versions.engine import Engine, ModelOutput
+from service.versions.router import Assignment
 
 Outcome = Decision | Refused | RequestRefused
+# What a version is asked for: answers; a trial of whether it can be trusted again; its memories alone.
+Purpose = Literal["answer", "probe", "shadow"]
+# What came of a batch that its version was not asked about yet.
+NOT_ASKED: Final = InferenceFailed("was not asked")
 
 
 class Waiter(Protocol):
@@ -106,29 +114,55 @@ class Behaviour:
     remember: Remember | None = None
 
 
-class Batch(Struct, frozen=True, kw_only=True):
-    """Requests that one version decides together, and where their records will stand in the log.
+class Batch(Struct, kw_only=True, eq=False):
+    """Requests that one version decides together, and all that is known of them: what goes down the path.
 
-    ``observation[N, ...]`` are their observations; ``departed`` (s, monotonic) is when inference began. ``spread`` and
-    ``memory`` are a number and what the memory was before the step for each row, where the policy has them. Where the
-    batch is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none.
+    The batcher makes it of ``requests``, their ``assignment``, ``engine`` and ``observation[N, ...]``.
+    ``began`` (s, monotonic) is when inference began, ``output`` what came of it: a head, or why there is none. The
+    commit gives it its place in the log: ``seq`` is that of its first decision, ``ms`` when, behind the ``feedback``
+    that came along; then come its ``records``, in the order of the requests, and how long (µs) each step took.
+    ``spread`` and ``memory`` are a number and what the memory was before the step for each row, where the policy has
+    them. Where it is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none. ``purpose`` says
+    whether it is answered, or only shows what the version would do.
     """
 
-    rows: Sequence[Request]
+    requests: list[Request]
+    assignment: Assignment
+    engine: Engine
     observation: np.ndarray
-    version: str
-    digest: str
-    track: Track
-    track_probability: float
-    seq: int
-    ms: int
-    generation: int
-    may_explore: bool
-    infer_began: float
-    infer_us: int
-    spread: Sequence[float | None] | None = None
-    memory: Sequence[dict[str, Packed]] | None = None
+    purpose: Purpose = "answer"
+    began: float = 0.0
+    output: ModelOutput | PolicyUnavailable = NOT_ASKED
+    seq: int = 0
+    ms: int = 0
+    generation: int = 0
+    may_explore: bool = False
+    infer_us: int = 0
+    decide_us: int = 0
+    journal_us: int = 0
+    spread: list[float | None] | None = None
+    memory: list[dict[str, Packed]] | None = None
+    feedback: list[Feedback] = []
+    records: list[Decision | Refused] = []
     unlogged: bool = False
+
+    def part(self, rows: Sequence[int]) -> "Batch":
+        """Some of the rows, as a batch."""
+        at = list(rows)
+        return msgspec.structs.replace(
+            self,
+            requests=[self.requests[i] for i in at],
+            observation=self.observation[at],
+            output=self.output.rows(at) if isinstance(self.output, ModelOutput) else self.output,
+            spread=None if self.spread is None else [self.spread[i] for i in at],
+            memory=None if self.memory is None else [self.memory[i] for i in at],
+            records=[self.records[i] for i in at] if self.records else [],
+        )
+
+    def answered(self, output: ModelOutput | PolicyUnavailable, began: float) -> "Batch":
+        """The batch, inference of which ``began`` then, with what came of it."""
+        self.output, self.began = output, began
+        return self
 
 
 @dataclass(slots=True)
@@ -182,17 +216,3 @@ class Choice:
             self.measure[row] = measure
         self.why.update((rows[i], failed) for i, failed in part.why.items())
         self.beyond.update(rows[i] for i in part.beyond)
-
-
-class Committed(Struct, frozen=True, kw_only=True, eq=False):
-    """A batch that was committed, for whoever counts: its records and requests, in the same order, and its feedback."""
-
-    version: str
-    records: Sequence[Decision | Refused]
-    requests: Sequence[Request]
-    feedback: Sequence[Feedback]
-    observation: np.ndarray
-    infer_began: float
-    infer_us: int
-    decide_us: int
-    journal_us: int

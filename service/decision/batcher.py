@@ -15,16 +15,16 @@ import numpy as np
 
 from guards.errors import BreakerOpen, DeadlineExceeded, HistoryUnknown, PolicyUnavailable
 from guards.records import Booleans
-from service.decision.batch import Request
+from service.decision.batch import Batch, Request
 from service.decision.commit import Committer
-from service.decision.recurrent import split_by_state, stacked_states
-from service.decision.runs import CommitRows, Runs
+from service.decision.recurrent import lost_rows, stacked_states
+from service.decision.runs import Runs
 from service.decision.sessions import Report, Sessions
 from service.errors import DoesNotFit, InternalFault
 from service.log.ids import is_unlogged
 from service.log.records import UNLOGGED_FEEDBACK, Feedback
 from service.versions.breakers import Breakers, Reasons
-from service.versions.engine import Engine, Inputs, ModelOutput
+from service.versions.engine import Engine, Inputs
 from service.versions.observations import Layout
 from service.versions.router import Assignment, Router
 
@@ -52,9 +52,7 @@ class Batcher:
         self._layout = layout
         self._clock = clock
         self._breakers = breakers
-        self._runs = Runs(committer.commit, self._free, self._answered, clock=clock)
-        self._probes = Runs(committer.rehearse, lambda _: None, self._probed, clock=clock)
-        self._shadows = Runs(committer.rehearse, lambda _: None, lambda *_: None, clock=clock)
+        self._runs = Runs(self._take, self._over, clock=clock)
         self._pending: list[Request] = []
         self._behind: dict[str, list[Request]] = {}
 
@@ -81,93 +79,80 @@ class Batcher:
             self._route(list(batch.values()))
             rows = later
 
-    def _route(self, batch: list[Request]) -> None:
+    def _route(self, requests: list[Request]) -> None:
         """Make one batch per version."""
         batches: dict[str, tuple[Assignment, list[Request]]] = {}
-        for request in batch:
+        for request in requests:
             if self._enter(request):
                 assignment = self._router.route(request.session)
                 batches.setdefault(assignment.version, (assignment, []))[1].append(request)
-        for assignment, requests in batches.values():
+        for assignment, rows in batches.values():
             try:
-                self._run(requests, assignment)
+                observation = self._layout.rows([request.observation for request in rows])
+                engine = self._engines[assignment.version]
+                self._run(Batch(requests=rows, assignment=assignment, engine=engine, observation=observation))
             except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
-                _log.exception("a batch of %d requests could not be run", len(requests))
-                for request in requests:
+                _log.exception("a batch of %d requests could not be run", len(rows))
+                for request in rows:
                     request.settle(InternalFault("the service has a fault, which is in its log"))
-                self._free([request.session for request in requests])
+                self._free(rows)
 
-    def _run(self, requests: list[Request], assignment: Assignment) -> None:
+    def _run(self, batch: Batch) -> None:
         """Ask the version, or have the baseline answer while its breaker is open, and probe it where that is due."""
-        engine, version = self._engines[assignment.version], assignment.version
+        version = batch.assignment.version
         if self._breakers.closed(version):
-            self._ask(requests, assignment, engine)
+            self._ask(batch)
             return
-        observation, now = self._layout.rows([request.observation for request in requests]), self._clock()
-        self._committer.commit(requests, assignment, engine, observation, BreakerOpen(), now)
-        due = self._breakers.waited(version, now)
-        if due or (engine.initial and self._breakers.probing(version)):
-            self._probe(requests, assignment, engine, due=due)
-
-    def _ask(self, requests: list[Request], assignment: Assignment, engine: Engine) -> None:
-        """Infer here, or on the pool with the sessions busy until it is committed."""
-        requests = self._in_time(requests, assignment, engine)
-        if not requests:
-            return
-        if engine.initial:
-            requests, lost = split_by_state(requests, engine)
-            if lost:
-                observation = self._layout.rows([request.observation for request in lost])
-                self._committer.commit(lost, assignment, engine, observation, HistoryUnknown(), self._clock())
-            if not requests:
-                return
-        observation, inputs = self._given(requests, engine)
-        if engine.inline:
-            reasons = self._infer(requests, assignment, engine, observation, inputs, self._committer.commit)
-            self._breakers.answered(assignment.version, reasons, self._clock())
-        else:
-            self._behind.update((request.session, []) for request in requests)
-            self._runs.start(requests, assignment, engine, observation, inputs, self._clock())
-
-    def _in_time(self, requests: list[Request], assignment: Assignment, engine: Engine) -> list[Request]:
-        """Give those whose deadline is over to the baseline, which needs no model; who is left."""
         now = self._clock()
-        for request in requests:
-            if request.deadline < now:
-                break
-        else:
-            return requests
-        late = [request for request in requests if request.deadline < now]
-        observation = self._layout.rows([request.observation for request in late])
-        self._committer.commit(late, assignment, engine, observation, DeadlineExceeded(), now)
-        return [request for request in requests if request.deadline >= now]
+        self._committer.commit(batch.answered(BreakerOpen(), now))
+        due = self._breakers.waited(version, now)
+        if due or (batch.engine.initial and self._breakers.probing(version)):
+            self._probe(batch, due=due)
 
-    def _probe(self, requests: list[Request], assignment: Assignment, engine: Engine, *, due: bool) -> None:
+    def _ask(self, batch: Batch) -> None:
+        """Infer here, or on the pool with the sessions busy until it is committed."""
+        now, engine = self._clock(), batch.engine
+        late = [i for i, request in enumerate(batch.requests) if request.deadline < now]
+        # Those whose deadline is over need no model, and those whose memory is not here must not have one.
+        lost = lost_rows(batch) if engine.initial else ()
+        for rows, why in ((late, DeadlineExceeded()), ([i for i in lost if i not in late], HistoryUnknown())):
+            if rows:
+                self._committer.commit(batch.part(rows).answered(why, now))
+        if late or lost:
+            batch = batch.part([i for i in range(len(batch.requests)) if i not in late and i not in lost])
+        if not batch.requests:
+            return
+        inputs = self._inputs(batch)
+        if engine.inline:
+            self._over(batch, self._infer(batch, inputs))
+        else:
+            batch.began = self._clock()
+            self._behind.update((request.session, []) for request in batch.requests)
+            self._runs.start(batch, inputs)
+
+    def _probe(self, batch: Batch, *, due: bool) -> None:
         """Ask the version what was answered already, to see whether it can be trusted again.
 
         Where no probe is due it is asked for the memories alone, which have to see every step.
         """
-        if engine.initial:
-            requests, _ = split_by_state(requests, engine)
-            if not requests:
-                return
-        observation, inputs = self._given(requests, engine)
-        now = self._clock()
-        if not due:
-            self._shadows.start(requests, assignment, engine, observation, inputs, now)
+        lost = lost_rows(batch) if batch.engine.initial else ()
+        batch = batch.part([i for i in range(len(batch.requests)) if i not in lost])
+        if not batch.requests:
             return
-        self._breakers.sent(assignment.version, now)
-        if engine.inline:
-            reasons = self._infer(requests, assignment, engine, observation, inputs, self._committer.rehearse)
-            self._breakers.probed(assignment.version, reasons, self._clock())
+        batch.purpose = "probe" if due else "shadow"
+        inputs, batch.began = self._inputs(batch), self._clock()
+        if due:
+            self._breakers.sent(batch.assignment.version, batch.began)
+        if due and batch.engine.inline:
+            self._over(batch, self._infer(batch, inputs))
         else:
-            self._probes.start(requests, assignment, engine, observation, inputs, now)
+            self._runs.start(batch, inputs)
 
-    def _given(self, requests: list[Request], engine: Engine) -> tuple[np.ndarray, Inputs]:
-        """The requests' observation[N, ...], and what goes into the network."""
-        observation = self._layout.rows([request.observation for request in requests])
-        mask = _masks(requests, engine) if engine.masked else None
-        return observation, engine.inputs(observation, mask, stacked_states(requests, engine) if engine.initial else ())
+    def _inputs(self, batch: Batch) -> Inputs:
+        """What goes into the network."""
+        engine = batch.engine
+        mask = _masks(batch) if engine.masked else None
+        return engine.inputs(batch.observation, mask, stacked_states(batch) if engine.initial else ())
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
@@ -202,43 +187,41 @@ class Batcher:
             before = request.report.decision_id
         return msgspec.structs.replace(told, decision_id=before)
 
-    def _infer(
-        self,
-        requests: list[Request],
-        assignment: Assignment,
-        engine: Engine,
-        observation: np.ndarray,
-        inputs: Inputs,
-        commit: CommitRows,
-    ) -> Reasons:
-        """Infer here and now, and commit; rows that are late by then take the baseline. Gives what came of the rows."""
-        infer_began = self._clock()
-        answer: ModelOutput | PolicyUnavailable
+    def _infer(self, batch: Batch, inputs: Inputs) -> Reasons:
+        """Infer here and now, and decide; rows that are late by then take the baseline. Gives what came of the rows."""
+        batch.began = self._clock()
         try:
-            answer = engine.infer(inputs)
+            batch.output = batch.engine.infer(inputs)
         except PolicyUnavailable as why:
-            answer = why
+            batch.output = why
         done = self._clock()
-        late = [i for i, request in enumerate(requests) if request.deadline < done]
+        late = [i for i, request in enumerate(batch.requests) if request.deadline < done]
         if not late:
-            return commit(requests, assignment, engine, observation, answer, infer_began)
-        reasons: list[str | None] = []
-        on_time = [i for i in range(len(requests)) if i not in late]
-        for rows, outcome in ((late, DeadlineExceeded()), (on_time, answer)):
-            if rows:
-                part = outcome if isinstance(outcome, PolicyUnavailable) else outcome.rows(rows)
-                reasons += commit([requests[i] for i in rows], assignment, engine, observation[rows], part, infer_began)
+            return self._decide(batch)
+        reasons = [*self._decide(batch.part(late).answered(DeadlineExceeded(), batch.began))]
+        on_time = [i for i in range(len(batch.requests)) if i not in late]
+        return [*reasons, *self._decide(batch.part(on_time))] if on_time else reasons
+
+    def _decide(self, batch: Batch) -> Reasons:
+        """Decide rows whose output is here, or will not come, for callers or to see what would come of it."""
+        return (self._committer.commit if batch.purpose == "answer" else self._committer.rehearse)(batch)
+
+    def _take(self, batch: Batch) -> Reasons:
+        """Decide rows that leave the pool; what came behind them is next."""
+        reasons = self._decide(batch)
+        if batch.purpose == "answer":
+            self._free(batch.requests)
         return reasons
 
-    def _answered(self, version: str, reasons: Reasons) -> None:
-        self._breakers.answered(version, reasons, self._clock())
+    def _over(self, batch: Batch, reasons: Reasons) -> None:
+        """All rows of a batch are decided: its version's breaker learns what came of them."""
+        if batch.purpose != "shadow":
+            tell = self._breakers.answered if batch.purpose == "answer" else self._breakers.probed
+            tell(batch.assignment.version, reasons, self._clock())
 
-    def _probed(self, version: str, reasons: Reasons) -> None:
-        self._breakers.probed(version, reasons, self._clock())
-
-    def _free(self, sessions: list[str]) -> None:
-        """Sessions whose rows are committed: what came behind them is next."""
-        waiting = [request for session in sessions for request in self._behind.pop(session, ())]
+    def _free(self, requests: list[Request]) -> None:
+        """These are decided: what came behind them in their sessions is next."""
+        waiting = [behind for request in requests for behind in self._behind.pop(request.session, ())]
         if waiting:
             if not self._pending:
                 asyncio.get_running_loop().call_soon(self.flush)
@@ -248,7 +231,7 @@ class Batcher:
         return f"<Batcher {len(self._pending)} pending, {len(self._behind)} sessions wait for a run, {self._runs!r}>"
 
 
-def _masks(requests: list[Request], engine: Engine) -> Booleans:
+def _masks(batch: Batch) -> Booleans:
     """The requests' own masks[N, W]; who gave none allows everything."""
-    everything = [True] * engine.manifest.action.width
-    return np.array([everything if request.mask is None else request.mask for request in requests], dtype=np.bool_)
+    everything = [True] * batch.engine.manifest.action.width
+    return np.array([everything if one.mask is None else one.mask for one in batch.requests], dtype=np.bool_)

@@ -11,26 +11,26 @@ Read this page first. It has no I/O: ``batcher.py`` infers before it and ``commi
 
 from collections.abc import Callable, Sequence
 
-import msgspec
 import numpy as np
 
-from guards.boxes import Asked, BoxRuling
-from guards.domains import some
-from guards.doubts import Answer
+from guards.abstention import Answer
+from guards.batched import AnyRuling, Asked, BoxRuling, Context
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
-from guards.projection import EXACT
-from guards.records import Actions, Booleans, Context, Integers
-from guards.shield import AnyRuling, Violation, violation
+from guards.projection import EXACT, some
+from guards.records import Actions, Booleans, Integers
+from guards.shield import Violation, violation
 from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY, uniforms
 from service.decision.record import records_of
 from service.log.ids import body_of, body_prefix
-from service.log.records import Decision, Refused
+from service.log.records import Decision
+from service.versions.engine import ModelOutput
 
 
-def decide(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision | Refused]:
-    """Decide a batch: ``head[N, H]`` as the network gave it, or why there is none; one record a row."""
-    context = context_of(behaviour, batch.rows, batch.observation)
+def decide(behaviour: Behaviour, batch: Batch) -> None:
+    """Decide a batch, from the head[N, H] that the network gave it, or why there is none: one record a row."""
+    head = batch.output.head if isinstance(batch.output, ModelOutput) else batch.output
+    context = context_of(behaviour, batch.requests, batch.observation)
     ruling = behaviour.shield.judge(context)
     bodies = _bodies(behaviour, batch)
     if isinstance(head, np.ndarray) and head.shape != (len(bodies), behaviour.acting.width):
@@ -48,7 +48,7 @@ def decide(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavaila
             _refuse(behaviour, context, ruling, ruling.unlisted, choice)
     if choice.why:
         _fall_back(behaviour, context, ruling, choice)
-    return records_of(behaviour, batch, head, ruling, bodies, choice)
+    batch.records = records_of(behaviour, batch, head, ruling, bodies, choice)
 
 
 def context_of(behaviour: Behaviour, rows: Sequence[Request], observation: np.ndarray) -> Context:
@@ -71,8 +71,8 @@ def context_of(behaviour: Behaviour, rows: Sequence[Request], observation: np.nd
 def _bodies(behaviour: Behaviour, batch: Batch) -> list[bytes]:
     """The ids' bodies, from which every draw is made."""
     prefix = body_prefix(behaviour.key, behaviour.writer)
-    places = range(batch.seq, batch.seq + len(batch.rows))
-    return [body_of(prefix, batch.ms, seq, batch.track, unlogged=batch.unlogged) for seq in places]
+    places = range(batch.seq, batch.seq + len(batch.requests))
+    return [body_of(prefix, batch.ms, seq, batch.assignment.track, unlogged=batch.unlogged) for seq in places]
 
 
 def _explore(
@@ -87,7 +87,7 @@ def _explore(
     """Draw inside the shield for every row that the policy can decide, then check what was drawn."""
     acting = behaviour.acting
     draw, blocks = behaviour.key.draw, acting.blocks
-    exploring = [batch.may_explore and row.explore for row in batch.rows]
+    exploring = [batch.may_explore and row.explore for row in batch.requests]
     if not why:
         uniform = uniforms(b"".join([draw(body, blocks) for body in bodies]), blocks)
         numbers = head.astype(np.float64)
@@ -106,7 +106,7 @@ def _explore(
         # The rows that are left are a batch of their own, whose choices are put back in place.
         part = _explore(
             behaviour,
-            msgspec.structs.replace(batch, rows=[batch.rows[i] for i in left]),
+            batch.part(left),
             head[left],
             context.rows(np.array(left)),
             ruling.rows(np.array(left)),
@@ -148,7 +148,7 @@ def _undecidable(
     if np.count_nonzero(sound) < sound.size:
         why.update((i, InvalidOutput()) for i in np.flatnonzero(~sound.all(axis=1)).tolist())
     if behaviour.mask_required:
-        why.update((i, MaskMissing()) for i, row in enumerate(batch.rows) if row.mask is None)
+        why.update((i, MaskMissing()) for i, row in enumerate(batch.requests) if row.mask is None)
     return why
 
 
@@ -195,8 +195,8 @@ def _doubted(
 
 def _ages(batch: Batch) -> np.ndarray:
     """How old each observation is now, by the clock that stamped the request and the time it took since: all logged."""
-    taken = [round((batch.infer_began - row.read) * 1e6) + batch.infer_us for row in batch.rows]
-    told = zip(batch.rows, taken, strict=True)
+    taken = [round((batch.began - row.read) * 1e6) + batch.infer_us for row in batch.requests]
+    told = zip(batch.requests, taken, strict=True)
     return np.array([np.nan if row.observed_at is None else row.at - row.observed_at + us / 1e6 for row, us in told])
 
 
@@ -258,12 +258,12 @@ def advised(
     return proposal, action, behaviour.shield.check(there, action) & permitted
 
 
-def weights_of(behaviour: Behaviour, batch: Batch, records: Sequence[Decision | Refused]) -> dict[int, list[float]]:
+def weights_of(behaviour: Behaviour, batch: Batch) -> dict[int, list[float]]:
     """What each executed action counts for, by row, for the constraints that keep count."""
-    done = {i: record.action for i, record in enumerate(records) if isinstance(record, Decision)}
+    done = {i: record.action for i, record in enumerate(batch.records) if isinstance(record, Decision)}
     if not done:
         return {}
-    there = context_of(behaviour, batch.rows, batch.observation)
-    if len(done) < len(batch.rows):
+    there = context_of(behaviour, batch.requests, batch.observation)
+    if len(done) < len(batch.requests):
         there = there.rows(np.array(list(done)))
     return dict(zip(done, behaviour.shield.weights(there, np.array(list(done.values()))), strict=True))

@@ -6,20 +6,16 @@ that fails too, everything that waits is taken back.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
-
-from guards.errors import PolicyUnavailable
-from service.decision.batch import Request
+from service.decision.batch import Batch
 from service.decision.sessions import Sessions
 from service.errors import NotDurable
 from service.log.durable import DurableJournal
-from service.log.records import Decision, Feedback, Refused
+from service.log.records import Decision
 from service.log.segment import Sync
-from service.versions.engine import ModelOutput
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,38 +99,28 @@ class Retracted:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
-        self._known: dict[str, None] = {}
+        self.known: dict[str, None] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._known)
-
-    def take_back(
-        self, requests: Sequence[Request], records: Sequence[Decision | Refused], feedback: Sequence[Feedback]
-    ) -> None:
+    def take_back(self, batch: Batch) -> None:
         """Take back a batch, with the feedback that came along, and answer that it was not made."""
-        for request, record in zip(requests, records, strict=True):
+        for request, record in zip(batch.requests, batch.records, strict=True):
             if isinstance(record, Decision):
                 self._sessions.take_back(request.session, record.id)
-                self._known[record.id] = None
+                self.known[record.id] = None
             request.settle(NotDurable("the journal cannot be synced, so the decision was not made"))
-        for decision_id in list(self._known)[:-_KNOWN]:
-            del self._known[decision_id]
-        self._sessions.go_on([told.decision_id for told in feedback if told.ends])
+        for decision_id in list(self.known)[:-_KNOWN]:
+            del self.known[decision_id]
+        self._sessions.go_on([told.decision_id for told in batch.feedback if told.ends])
 
-    def without(
-        self, requests: list[Request], observation: np.ndarray, answer: ModelOutput | PolicyUnavailable
-    ) -> tuple[list[Request], np.ndarray, ModelOutput | PolicyUnavailable]:
+    def without(self, batch: Batch) -> Batch:
         """A batch without the rows that would go on from one of them, because they were being inferred meanwhile."""
         left = []
-        for i, request in enumerate(requests):
-            if request.entry is not None and request.entry.decision_id in self._known:
+        for i, request in enumerate(batch.requests):
+            if request.entry is not None and request.entry.decision_id in self.known:
                 request.settle(NotDurable("the decision before it was not made, so neither was this one"))
             else:
                 left.append(i)
-        if len(left) == len(requests):
-            return requests, observation, answer
-        part = answer.rows(left) if isinstance(answer, ModelOutput) else answer
-        return [requests[i] for i in left], observation[left], part
+        return batch if len(left) == len(batch.requests) else batch.part(left)
 
     def __repr__(self) -> str:
-        return f"<Retracted {len(self._known)} decisions>"
+        return f"<Retracted {len(self.known)} decisions>"

@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from service.decision.batch import Behaviour
-from service.decision.commit import Committed
+from service.decision.batch import Batch, Behaviour
 from service.decision.decide import advised, context_of
 from service.log.ids import body_of, body_prefix
 from service.log.records import Decision
@@ -38,9 +37,9 @@ class FallbackProbe:
         names = (BASELINE,) if behaviour.last_resort is None else (BASELINE, LAST_RESORT)
         self.last_success: dict[str, float | None] = dict.fromkeys(names)
 
-    def committed(self, committed: Committed, now: float) -> None:
+    def committed(self, batch: Batch, now: float) -> None:
         """Take in what a batch shows of the rungs, and put the row to them that is drawn."""
-        records = committed.records
+        records = batch.records
         if not records:
             return
         self._traffic = now
@@ -51,7 +50,7 @@ class FallbackProbe:
             return
         for row in self.rows(records[0].seq, len(records)) or [0] * (now >= self._again):
             self._again = now + self._stale_s / 2
-            self._try(committed, row, now)
+            self._try(batch, row, now)
         block = records[-1].seq // EVERY
         self._due = min(place for place in map(self._place, (block, block + 1)) if place > records[-1].seq)
 
@@ -77,10 +76,10 @@ class FallbackProbe:
             for rung, s in ago.items()
         }
 
-    def _try(self, committed: Committed, row: int, now: float) -> None:
+    def _try(self, batch: Batch, row: int, now: float) -> None:
         """Put one decided row to every rung, each by itself."""
         behaviour = self._behaviour
-        context = context_of(behaviour, committed.requests[row : row + 1], committed.observation[row : row + 1])
+        context = context_of(behaviour, batch.requests[row : row + 1], batch.observation[row : row + 1])
 
         def baseline() -> bool:
             _, _, passes = advised(behaviour, context, behaviour.shield.judge(context), np.array([0]))

@@ -9,9 +9,10 @@ import numpy as np
 from msgspec import Struct
 
 from export.spec import ActionSpace, Box
+from guards.batched import AnyRuling, Ruling
 from guards.errors import PolicyUnavailable
 from guards.records import Action
-from guards.shield import AnyRuling, Ruling, Violation, violation
+from guards.shield import Violation, violation
 from service.decision.batch import Batch, Behaviour, Choice, Request
 from service.decision.explore.explorers import GREEDY
 from service.decision.sessions import SessionState
@@ -86,7 +87,7 @@ def records_of(
             behaviour,
             batch,
             i,
-            batch.rows[i],
+            batch.requests[i],
             row,
             row.action,
             _why(choice, i, projected) if doubtful else _NO_REASON,
@@ -115,7 +116,7 @@ def _rows(
         heads = packed_rows(head)
     rows = zip(
         # The batcher finds what a row continues before its batch is run: there is one for each.
-        [row.entry for row in batch.rows if row.entry is not None],
+        [row.entry for row in batch.requests if row.entry is not None],
         bodies,
         domain.told(choice.action),
         domain.told(choice.proposed),
@@ -143,7 +144,7 @@ def _completed(batch: Batch, i: int, record: Decision | Refused) -> Decision | R
 
 def _refused(batch: Batch, i: int, choice: Choice, values: _Row, violations: list[Violation]) -> Refused:
     """The record of a row that no action could be found for."""
-    row = batch.rows[i]
+    row = batch.requests[i]
     return Refused(
         seq=batch.seq + i,
         ms=batch.ms,
@@ -176,10 +177,10 @@ def _decision(
         at=row.at,
         observed_at=row.observed_at,
         previous=values.before.decision_id,
-        track=batch.track,
-        track_probability=batch.track_probability,
-        version=batch.version,
-        digest=batch.digest,
+        track=batch.assignment.track,
+        track_probability=batch.assignment.probability,
+        version=batch.engine.label,
+        digest=batch.engine.digest,
         observation=values.observation,
         facts=row.facts,
         mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
@@ -203,7 +204,7 @@ def _decision(
         explored=values.explored,
         moved=values.moved,
         generation=batch.generation,
-        durations={"wait_us": round((batch.infer_began - row.read) * 1e6), "infer_us": batch.infer_us},
+        durations={"wait_us": round((batch.began - row.read) * 1e6), "infer_us": batch.infer_us},
         durability=behaviour.durability,
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from guards.errors import InferenceFailed, PolicyUnavailable
-from service.decision.batch import Request
+from service.decision.batch import Batch, Request
 from service.decision.sessions import RecurrentState
 from service.log.records import MEMORY_LIMIT, Decision, Packed, packed_rows, unlisted
 from service.versions.engine import Engine, ModelOutput
@@ -18,39 +18,38 @@ from service.versions.engine import Engine, ModelOutput
 REPLAYED_ROWS = 32
 
 
-def split_by_state(requests: Sequence[Request], engine: Engine) -> tuple[list[Request], list[Request]]:
-    """The requests whose memory is here, and those whose memory is not."""
-    known: list[Request] = []
-    lost: list[Request] = []
-    for request in requests:
-        (lost if _before(request, engine) is None else known).append(request)
-    return known, lost
+def lost_rows(batch: Batch) -> list[int]:
+    """The rows whose memory is not here."""
+    return [i for i, request in enumerate(batch.requests) if _before(request, batch.engine) is None]
 
 
-def stacked_states(requests: Sequence[Request], engine: Engine) -> tuple[np.ndarray, ...]:
-    """What goes into the network for requests whose memory is here: one [N, ...] for each that the policy has."""
-    values = [before for request in requests if (before := _before(request, engine)) is not None]
+def stacked_states(batch: Batch) -> tuple[np.ndarray, ...]:
+    """What goes into the network for rows whose memory is here: one [N, ...] for each that the policy has."""
+    values = [before for one in batch.requests if (before := _before(one, batch.engine)) is not None]
     return tuple(np.stack(rows) for rows in zip(*values, strict=True))
 
 
-def logged_states(requests: Sequence[Request], engine: Engine) -> list[dict[str, Packed]]:
-    """What the log says of it, by name and row: nothing where it is too large to be logged."""
+def logged_states(batch: Batch) -> list[dict[str, Packed]] | None:
+    """What the log says of it, by name and row: nothing where it is too large to be logged, None where it has none."""
+    engine = batch.engine
+    if not engine.initial or not isinstance(batch.output, ModelOutput):
+        return None
     if sum(one.size for one in engine.initial) > MEMORY_LIMIT:
-        return [{}] * len(requests)
+        return [{}] * len(batch.requests)
     names = [one.name for one in engine.manifest.memory]
-    packed = [packed_rows(memory) for memory in stacked_states(requests, engine)]
+    packed = [packed_rows(memory) for memory in stacked_states(batch)]
     return [dict(zip(names, row, strict=True)) for row in zip(*packed, strict=True)]
 
 
-def states_after(answer: ModelOutput | PolicyUnavailable, digest: str) -> dict[int, RecurrentState]:
+def states_after(output: ModelOutput | PolicyUnavailable, digest: str) -> dict[int, RecurrentState]:
     """What is known after the step, by row; where it holds what is no number, it is lost."""
-    if not isinstance(answer, ModelOutput):
+    if not isinstance(output, ModelOutput) or not output.memory:
         return {}
-    count = len(answer.head)
-    finite = np.all([np.isfinite(one).reshape(count, -1).all(axis=1) for one in answer.memory], axis=0)
+    count = len(output.head)
+    finite = np.all([np.isfinite(one).reshape(count, -1).all(axis=1) for one in output.memory], axis=0)
     # Copies: a row of the batch would keep all of it alive.
     return {
-        i: RecurrentState(digest, tuple(one[i].copy() for one in answer.memory))
+        i: RecurrentState(digest, tuple(one[i].copy() for one in output.memory))
         for i in np.flatnonzero(finite).tolist()
     }
 

@@ -5,19 +5,16 @@ Once something can be written again the log is told how much there was.
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import replace
 
 import msgspec
 
-from guards.errors import PolicyUnavailable
 from guards.records import History
 from service.decision.batch import Batch, Behaviour
 from service.decision.decide import decide
 from service.decision.sessions import Sessions, SessionState
 from service.log.journal import Journal, JournalUnavailable
-from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Decision, Loss, Refused, encode_record
-from service.versions.engine import ModelOutput
+from service.log.records import UNLOGGED, UNLOGGED_FEEDBACK, Decision, Loss, encode_record
 
 
 class Unlogged:
@@ -31,30 +28,25 @@ class Unlogged:
         self._sessions = sessions
         self._places = 0
 
-    def decide(
-        self, batch: Batch, answer: ModelOutput | PolicyUnavailable, spread: Sequence[float | None] | None
-    ) -> list[Decision | Refused]:
+    def decide(self, batch: Batch) -> None:
         """Decide a batch beside the log.
 
         What a session's history is after that nobody can work out from the log: it is not known, nor is its memory.
         """
-        aside = msgspec.structs.replace(
-            batch, seq=self._places + 1, may_explore=False, spread=spread, memory=None, unlogged=True
-        )
-        self._places += len(batch.rows)
-        records = decide(self._behaviour, aside, answer.head if isinstance(answer, ModelOutput) else answer)
-        told = [
+        batch.seq, batch.may_explore, batch.memory, batch.unlogged = self._places + 1, False, None, True
+        self._places += len(batch.requests)
+        decide(self._behaviour, batch)
+        batch.records = [
             msgspec.structs.replace(one, propensity_ok=False, why_not_ok=UNLOGGED) if isinstance(one, Decision) else one
-            for one in records
+            for one in batch.records
         ]
-        for row, record in zip(batch.rows, told, strict=True):
+        for row, record in zip(batch.requests, batch.records, strict=True):
             if isinstance(record, Decision) and row.entry is not None:
                 self.count(UNLOGGED)
                 after = SessionState(
                     record.id, record.episode, History(known=False, since=row.now), None, row.timed, row.report
                 )
                 self._sessions.advance(row.session, row.entry, after)
-        return told
 
     def count(self, what: str, count: int = 1) -> None:
         """Count decisions or feedback that are in no log."""

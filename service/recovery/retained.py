@@ -14,7 +14,8 @@ import msgspec
 import numpy as np
 
 from guards.baselines import KEPT
-from guards.records import Context, History
+from guards.batched import Context
+from guards.records import History
 from service.decision.batch import Behaviour
 from service.decision.recurrent import replayed_states
 from service.decision.sessions import RecurrentState, SessionState

@@ -13,7 +13,7 @@ import numpy as np
 
 from export.spec import ActionSpace, Box, Dict, Discrete, Fields, MultiDiscrete
 from guards.records import Action, Schema
-from service.decision.commit import Committed
+from service.decision.batch import Batch
 from service.errors import RequestRefused
 from service.log.records import Decision, DecisionSource
 from service.telemetry.histogram import Histogram
@@ -149,11 +149,11 @@ class Stats:
         # Of a Dict, named numbers are some of a row's only.
         named = isinstance(schema.observation, Fields)
         self._columns = slice(None) if named else list(schema.columns.values())
-        self._backlog: list[tuple[Committed, float]] = []
+        self._backlog: list[tuple[Batch, float]] = []
 
-    def committed(self, committed: Committed, now: float) -> None:
+    def committed(self, batch: Batch, now: float) -> None:
         """Count a batch whose answers are on their way, soon; ``now`` in seconds, monotonic."""
-        self._backlog.append((committed, now))
+        self._backlog.append((batch, now))
         if len(self._backlog) >= _BACKLOG:
             self.catch_up()
 
@@ -169,17 +169,17 @@ class Stats:
         """Count what was committed since the last time."""
         backlog, self._backlog = self._backlog, []
         self.batches += len(backlog)
-        by_version: defaultdict[str, list[tuple[Committed, float]]] = defaultdict(list)
-        for committed, now in backlog:
-            by_version[committed.version].append((committed, now))
+        by_version: defaultdict[str, list[tuple[Batch, float]]] = defaultdict(list)
+        for batch, now in backlog:
+            by_version[batch.engine.label].append((batch, now))
         for version, batches in by_version.items():
             self._count(version, batches)
         if self._names and backlog:
-            self._count_strays(np.concatenate([committed.observation for committed, _ in backlog]))
+            self._count_strays(np.concatenate([batch.observation for batch, _ in backlog]))
 
-    def _count(self, version: str, batches: list[tuple[Committed, float]]) -> None:
+    def _count(self, version: str, batches: list[tuple[Batch, float]]) -> None:
         """Count batches of one version."""
-        records = [record for committed, _ in batches for record in committed.records]
+        records = [record for batch, _ in batches for record in batch.records]
         is_made = np.array([type(record) is Decision for record in records], dtype=np.bool_)
         made = [record for record in records if isinstance(record, Decision)]
         if len(made) < len(records):
@@ -192,20 +192,18 @@ class Stats:
         # What is empty where there was something is too large to be logged.
         self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
-        self.feedback.update(
-            "late" if told.late else "accepted" for committed, _ in batches for told in committed.feedback
-        )
-        counts = [len(committed.records) for committed, _ in batches]
-        arrived = np.array([request.arrived for committed, _ in batches for request in committed.requests])
+        self.feedback.update("late" if told.late else "accepted" for batch, _ in batches for told in batch.feedback)
+        counts = [len(batch.records) for batch, _ in batches]
+        arrived = np.array([request.arrived for batch, _ in batches for request in batch.requests])
         for stage, ends in (
             ("total", [now for _, now in batches]),
-            ("wait", [committed.infer_began for committed, _ in batches]),
+            ("wait", [batch.began for batch, _ in batches]),
         ):
             self.stages[stage, version].add_all((np.repeat(ends, counts) - arrived)[is_made] * 1e6)
         for stage, us in (
-            ("infer", [committed.infer_us for committed, _ in batches]),
-            ("decide", [committed.decide_us for committed, _ in batches]),
-            ("journal", [committed.journal_us for committed, _ in batches]),
+            ("infer", [batch.infer_us for batch, _ in batches]),
+            ("decide", [batch.decide_us for batch, _ in batches]),
+            ("journal", [batch.journal_us for batch, _ in batches]),
         ):
             self.stages[stage, version].add_all(np.repeat(us, counts)[is_made])
 

@@ -3,10 +3,8 @@
 from typing import Any
 
 from export.spec import Box, Field
-from guards.boxes import Linear
-from guards.constraints import Bounds, Constraint, Rule
-from guards.doubts import Fresh
-from guards.histories import RateLimit
+from guards.abstention import Fresh
+from guards.constraints import Bounds, Constraint, Linear, RateLimit, Rule
 from guards.records import Schema
 from tests.guards.holes import PLANT, Case, rules, spending
 

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from export.spec import Factor, MultiDiscrete
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
-from guards.doubts import Fresh
-from guards.histories import MaxSwitches, RateLimit
+from guards.abstention import Fresh
+from guards.constraints import Bounds, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import Schema
 from tests.guards.holes import PLANT, Case, rules, spending
 

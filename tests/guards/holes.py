@@ -4,11 +4,9 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from export.spec import Dict, Discrete, Entry, Field, Fields
-from guards.constraints import Bounds, Constraint, Cooldown, Mode, Rule
-from guards.domains import Written
-from guards.doubts import Fresh, Novelty
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
+from guards.abstention import AnyConstraint, Fresh, Novelty
+from guards.actions import Written
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.records import Schema
 
 _MEASURED = (

@@ -12,9 +12,10 @@ from random import Random
 import numpy as np
 
 from export.spec import Box, Dict, Discrete, Entry, Factor, Field, Fields, MultiDiscrete
-from guards.domains import Written
-from guards.proof.situation import Past, Situation, ranges
-from guards.records import Context, Schema
+from guards.actions import Written
+from guards.batched import Context
+from guards.proof.scenario import Past, Situation, ranges
+from guards.records import Schema
 
 DYADIC = Schema(
     observation=Dict(
@@ -174,11 +175,11 @@ def _dyadic(random: Random, low: float, high: float) -> float:
 
 def together(schema: Schema, situations: Sequence[Situation]) -> Context:
     """Situations as one batch."""
-    alone = [one.context(schema) for one in situations]
+    rows = [one.row(schema) for one in situations]
     return Context(
-        observation=np.concatenate([context.observation for context in alone]),
-        facts=np.concatenate([context.facts for context in alone]),
+        observation=np.array([row.observation for row in rows]),
+        facts=np.array([row.facts for row in rows]).reshape(len(rows), -1),
         mask=None,
-        now=np.zeros(len(alone)),
-        histories=[context.histories[0] for context in alone],
+        now=np.zeros(len(rows)),
+        histories=[row.history for row in rows],
     )

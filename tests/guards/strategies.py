@@ -6,9 +6,9 @@ from random import Random
 import numpy as np
 from hypothesis import strategies as st
 
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.records import NO_ACTION, Context, History
+from guards.batched import Context
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
+from guards.records import NO_ACTION, History
 from tests.fakes import NOW, SCHEMA, context_of
 
 # Few values, so that rows are often equal to each other, to a constant, and to zero. Powers and products of them stay

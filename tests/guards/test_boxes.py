@@ -9,16 +9,16 @@ import pytest
 from pydantic import TypeAdapter
 
 from export.spec import Box, Field
-from guards.boxes import BoxRuling, Linear, scale_of
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
+from guards.abstention import AnyConstraint
+from guards.batched import BoxRuling, Context, Domain, Shield
+from guards.boxes import sides_of
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
-from guards.projection import Region
-from guards.records import Context, History, Schema
-from guards.shield import Shield
+from guards.projection import Region, scale_of
+from guards.records import History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
+from tests.guards.asked import confined
 
 INF, NAN = math.inf, math.nan
 # torque within -2 and 2, grip from 0 on, drift anything.
@@ -36,9 +36,7 @@ def ruling(constraints: Sequence[Constraint], context: Context) -> BoxRuling:
 
 def left(constraint: Constraint, context: Context) -> Region:
     """What one constraint leaves."""
-    confine = constraint.confine(SPACE)
-    assert confine is not None
-    return confine(context)
+    return confined(constraint, SPACE)(context)
 
 
 def moved(constraints: Sequence[Constraint], context: Context, *points: list[float]) -> list[list[float]]:
@@ -212,7 +210,7 @@ class TestRule:
     def test_an_action_has_no_name_there(self, name: str) -> None:
         """Only its numbers have."""
         with pytest.raises(ExpressionInvalid, match=f"the name '{name}' is not known, expected one of load, lag"):
-            Rule(name="r", forbid=f"{name} == 'up'").bind(SPACE)
+            Rule(name="r", forbid=f"{name} == 'up'").term(SPACE)
 
     def test_a_budget_of_a_cost_in_numbers_is_checked_too(self) -> None:
         """It keeps what the executed numbers cost."""
@@ -363,9 +361,11 @@ def test_what_is_for_numbers_is_refused_of_choices(constraint: Constraint, probl
 
 def test_kinds_that_cannot_move_leave_that_to_the_check() -> None:
     """They forbid, and confine nothing."""
-    assert Rule(name="r", forbid="torque > 1").confine(SPACE) is None
-    assert Cooldown(name="c", actions=("up",), seconds=1).confine(SPACE) is None
-    assert MaxSwitches(name="m", at_most=1, seconds=1).confine(SPACE) is None
+    assert sides_of(Rule(name="r", forbid="torque > 1").term(SPACE)) == []
+    with pytest.raises(GuardMisconfigured, match="a box action has none"):
+        Cooldown(name="c", actions=("up",), seconds=1).term(SPACE)
+    with pytest.raises(GuardMisconfigured, match="a box action has none"):
+        MaxSwitches(name="m", at_most=1, seconds=1).term(SPACE)
     assert Shield([], Schema(OBSERVATION, SWITCHES)).domain.width == SWITCHES.width
 
 
@@ -406,6 +406,6 @@ def test_an_edge_is_where_what_is_beyond_it_is_moved_to(
     box = Box(fields=(Field(name="x", low=0, high=8), Field(name="y", low=0, high=8)))
     low, high = np.zeros((2, 2)), np.array([[4.0, 8.0], [8.0, 8.0]])
     slopes, most = np.array([[side[:2] for side in sides]] * 2), np.array([[side[2] for side in sides]] * 2)
-    ruling = BoxRuling(context_of([[0, 0, 0]] * 2), (), Region(low, high, slopes, most), scale_of(box))
+    ruling = BoxRuling((), (), Domain(box), Region(low, high, slopes, most), scale_of(box))
 
     assert ruling.edges(np.array([action, (np.nan, np.nan)]), box).tolist() == [moved_to, False]

@@ -10,10 +10,10 @@ import pytest
 from pydantic import TypeAdapter
 
 from export.spec import Discrete, Factor, MultiDiscrete
+from guards.abstention import AnyConstraint
+from guards.batched import Shield
 from guards.constraints import Constraint
-from guards.kinds import AnyConstraint
 from guards.records import NO_ACTION, History, Schema
-from guards.shield import Shield
 from tests.fakes import NOW, context_of, schema_of
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guards.md"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from export.spec import Array, Discrete, Field, Fields, Manifest
+from guards.batched import Context
 from guards.errors import GuardMisconfigured
-from guards.records import NEVER, NO_ACTION, UNKNOWN_ACTION, Context, History, Schema
+from guards.records import NEVER, History, Schema
 from tests.fakes import NOW, context_of
 
 FRESH = History(known=True, since=NOW)
@@ -133,52 +134,56 @@ class TestContext:
         else:
             assert some.mask is None
 
+    def test_each_row_stands_alone(self) -> None:
+        """In plain numbers, with a bit for each choice that the request leaves."""
+        context = context_of([[1, 2, 3]], facts=[[4, 5]], mask=[[True, False, True, True, False, False]])
+
+        (row,) = context.each
+
+        assert (row.observation, row.facts, row.mask, row.now) == ([1, 2, 3], [4, 5], 0b1101, NOW)
+        assert row.history is context.histories[0]
+        assert repr(row).startswith("<Row [1.0, 2.0, 3.0], [4.0, 5.0], at 17")
+
+    @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
+    def test_numbers_are_doubles(self, dtype: str) -> None:
+        """Whatever the policy reads; of an image, whose numbers have no names, there are none."""
+        whole = context_of([[1, 2, 3]])
+        context = Context(whole.observation.astype(dtype), whole.facts, None, whole.now, whole.histories)
+        image = Context(np.zeros((1, 2, 2, 3)), whole.facts, None, whole.now, whole.histories)
+
+        assert [type(number) for number in context.each[0].observation] == [float] * 3
+        assert image.each[0].observation == ()
+
     def test_what_was_read_out_of_it_is_no_part_of_it(self) -> None:
         """A context that was asked is still the same."""
         asked = context_of([[0, 0, 0]])
         other = Context(asked.observation, asked.facts, asked.mask, asked.now, asked.histories)
 
-        asked.seconds_since_use([1])
-
+        assert asked.each is asked.each
         assert asked == other
 
-    def test_previous_action(self) -> None:
-        """None at the start, unknown where the history is elsewhere, the last one executed here else."""
-        histories = [FRESH, STRANGE, FRESH.advanced(3, NOW, frozenset()), STRANGE.advanced(4, NOW, frozenset())]
-        context = context_of([[0, 0, 0]] * 4, histories=histories)
 
-        assert context.previous_action().tolist() == [NO_ACTION, UNKNOWN_ACTION, 3, 4]
+class TestSince:
+    """How long ago something was."""
 
-    def test_seconds_since_change(self) -> None:
+    def test_the_last_change(self) -> None:
         """Never where nothing changed; since it was first seen where that is not known."""
         changed = FRESH.advanced(3, NOW - 9, frozenset()).advanced(4, NOW - 2, frozenset())
         strange = STRANGE.advanced(3, NOW - 4, frozenset()).advanced(4, NOW - 3, frozenset())
-        context = context_of([[0, 0, 0]] * 4, histories=[FRESH, STRANGE, changed, strange])
 
-        assert context.seconds_since_change().tolist() == [NEVER, 5, 2, 3]
+        assert [one.since_change(NOW) for one in (FRESH, STRANGE, changed, strange)] == [NEVER, 5, 2, 3]
 
-    def test_step_is_not_a_number_where_it_is_unknown(self) -> None:
-        """Decisions elsewhere were not counted here."""
-        context = context_of([[0, 0, 0]] * 3, histories=[FRESH, STRANGE, FRESH.advanced(1, NOW, frozenset())])
-
-        np.testing.assert_array_equal(context.step(), [0, np.nan, 1])
-
-    def test_seconds_since_use_takes_the_latest_of_the_actions(self) -> None:
-        """Any of them counts."""
+    def test_the_latest_use_of_some_choices_counts(self) -> None:
+        """Any of them."""
         history = History(known=True, since=NOW - 99, used={1: NOW - 7, 2: NOW - 3, 3: NOW - 1})
-        context = context_of([[0, 0, 0]], histories=[history])
 
-        assert context.seconds_since_use([1, 2]).tolist() == [3]
+        assert history.since_use([1, 2], NOW) == 3
 
-    def test_seconds_since_use_of_what_was_never_used_is_longer_than_any_cooldown(self) -> None:
+    def test_what_was_never_used_rests_longer_than_any_cooldown(self) -> None:
         """An episode begins rested."""
-        assert context_of([[0, 0, 0]]).seconds_since_use([1])[0] > 365 * 86400
+        assert FRESH.since_use([1], NOW) > 365 * 86400
 
     @pytest.mark.parametrize(("used", "expected"), [({}, 5), ({1: NOW - 2}, 2), ({1: NOW - 60}, 5)])
-    def test_seconds_since_use_is_the_worst_where_history_is_unknown(
-        self, used: dict[int, float], expected: float
-    ) -> None:
+    def test_a_use_is_the_worst_where_history_is_unknown(self, used: dict[int, float], expected: float) -> None:
         """It may have been executed elsewhere just before the session was first seen."""
-        context = context_of([[0, 0, 0]], histories=[History(known=False, since=NOW - 5, used=used)])
-
-        assert context.seconds_since_use([1]).tolist() == [expected]
+        assert History(known=False, since=NOW - 5, used=used).since_use([1], NOW) == expected

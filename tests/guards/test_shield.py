@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given, settings
 
 from export.spec import Factor, MultiDiscrete
-from guards.constraints import Constraint, Cooldown, Mode, Rule
+from guards.batched import Context, Shield
+from guards.constraints import Budget, Constraint, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.records import Context, History, Schema
-from guards.shield import Shield, Violation, violation
+from guards.records import History, Schema
+from guards.shield import Violation, violation
 from tests.acting import OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, Fickle, context_of, schema_of
 from tests.guards.strategies import constraints, contexts
@@ -181,7 +181,7 @@ def test_what_some_rows_may_do_is_asked_of_them_alone() -> None:
 
 def test_what_has_no_mask_is_asked_about_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are too many whole actions for a list, masks and prohibitions are told together."""
-    monkeypatch.setattr("guards.choices.JOINT_LIMIT", 23)
+    monkeypatch.setattr("guards.actions.JOINT_LIMIT", 23)
     some: list[Constraint] = [
         Cooldown(name="rest", actions=("fan=storm",), seconds=9),
         Rule(name="both", forbid="pump == 'on' and fan == 'storm'"),

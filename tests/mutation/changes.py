@@ -33,6 +33,9 @@ _OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.MatMult: ast.Mult,
     ast.BitAnd: ast.BitOr,
     ast.BitOr: ast.BitAnd,
+    ast.BitXor: ast.BitOr,
+    ast.LShift: ast.RShift,
+    ast.RShift: ast.LShift,
 }
 _PAIRS = """
 max min, maximum minimum, fmax fmin, argmax argmin, any all, some every, logical_or logical_and, add subtract,

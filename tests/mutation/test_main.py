@@ -26,7 +26,7 @@ def test_the_scopes_are_the_core_and_the_proof() -> None:
     core, proof = scopes()["core"], scopes()["proof"]
 
     assert {"guards.shield", "guards.breaker", "guards.baselines.controllers"} <= set(core)
-    assert "guards.proof.smt" in proof
+    assert "guards.proof.encoding" in proof
     assert not set(core) & set(proof)
 
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 
 from export.spec.artefact import open_artefact
-from guards.kinds import AnyConstraint
+from guards.abstention import AnyConstraint
 from guards.records import Schema
 from service.log.ids import make_keyring
 from tests import artefacts

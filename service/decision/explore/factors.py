@@ -16,7 +16,7 @@ from msgspec import structs
 from numpy.typing import NDArray
 
 from export.spec import Discrete, MultiDiscrete
-from guards.domains import every, some
+from guards.projection import every, some
 from guards.records import Booleans, Floats, Integers
 from service.decision.explore.draws import LEAST, MOST, Draw, Draws, best, pick, pick_allowed, pmf_of
 

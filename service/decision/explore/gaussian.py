@@ -19,8 +19,8 @@ from statistics import NormalDist
 import numpy as np
 
 from export.spec import Box, Squash
-from guards.domains import some
 from guards.errors import GuardMisconfigured
+from guards.projection import some
 from guards.records import Allowed, Booleans, Floats
 from service.decision.explore.draws import LEAST, MOST, Draw
 from service.log.records import Measure

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from guards.baselines.baseline import action_of, beside
+from guards.batched import numbers_of
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.expressions import numbers_of
 from tests.fakes import SCHEMA, context_of
 
 

@@ -13,8 +13,9 @@ from pydantic import ValidationError
 from export.spec import Box, Field
 from guards.baselines.baseline import KEPT, Baseline
 from guards.baselines.controllers import Limit, Pid, Proportional, Stepped, Threshold, remembered
+from guards.batched import Context
 from guards.errors import GuardMisconfigured
-from guards.records import NO_ACTION, Context, Floats, History, Schema
+from guards.records import NO_ACTION, Floats, History, Schema
 from tests.acting import ARM, BOUNDED, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 

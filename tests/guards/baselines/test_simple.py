@@ -16,8 +16,9 @@ from export.spec import Field as Column
 from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules
 from guards.baselines.controllers import Pid
 from guards.baselines.simple import When
+from guards.batched import Context
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.records import NO_ACTION, Context, Schema
+from guards.records import NO_ACTION, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of, schema_of
 from tests.guards.strategies import contexts

@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
-from guards.doubts import Fresh
+from guards.abstention import Fresh
+from guards.batched import Shield
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import GuardMisconfigured
-from guards.histories import Budget, MaxSwitches, RateLimit
 from guards.proof.explanation import Explanation, explain
-from guards.proof.situation import Past, Situation
+from guards.proof.scenario import Past, Situation
 from guards.records import Schema
-from guards.shield import Shield
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.holes import PLANT, rules
-from tests.guards.pairs import DYADIC, condition, situation
+from tests.guards.pairs import DYADIC, condition, situation, together
 
 OBSERVED = {"cpu": 0.95, "replicas": 2.0, "temp": 20.0, "rate": 0.0, "queue": 0.0}
 
@@ -298,7 +297,7 @@ def test_what_is_allowed_is_what_the_shield_allows() -> None:
         constraints, one = rules(condition(random, 2), condition(random, 2)), situation(random)
         explanation = explain(DYADIC, constraints, one)
 
-        allowed = Shield(constraints, DYADIC).judge(one.context(DYADIC)).allowed[0]
+        allowed = Shield(constraints, DYADIC).judge(together(DYADIC, [one])).allowed[0]
         assert [action.allowed for action in explanation.actions] == allowed.tolist()
         assert agrees(explanation)
 

@@ -5,12 +5,10 @@ from random import Random
 import numpy as np
 import pytest
 
-from guards.boxes import Linear
-from guards.constraints import Bounds, Constraint, Cooldown, Rule
-from guards.expressions import compile_expression
-from guards.histories import Budget
+from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, Rule
 from guards.proof.overflow import may_overflow
 from guards.records import Schema
+from tests.guards.asked import compile_expression
 from tests.guards.box_holes import HEATER
 from tests.guards.factor_holes import ROOM
 from tests.guards.holes import PLANT

@@ -14,19 +14,18 @@ import pytest
 from export.spec import Box, Discrete, Field, Fields, MultiDiscrete
 from export.spec.extras import install
 from export.spec.spaces import Dtype
-from guards.boxes import Linear
-from guards.constraints import Bounds
-from guards.doubts import Fresh
+from guards.abstention import Fresh
+from guards.constraints import Bounds, Linear, Rule
 from guards.errors import EvaluationFailed, GuardMisconfigured, ProofUnavailable
+from guards.language.syntax import term_of
+from guards.language.walk import Scene, value
 from guards.proof.prove import prove
-from guards.proof.reference import Asked, value_of
-from guards.proof.situation import Situation
+from guards.proof.scenario import Situation
 from guards.proof.solving import Solving
-from guards.proof.trial import Trial
 from guards.proof.verdict import Verdict
+from guards.proof.witness import Trial
 from guards.records import Schema
-from guards.syntax import parsed
-from tests.fakes import SCHEMA, Fickle
+from tests.fakes import SCHEMA
 from tests.guards.box_holes import BOX_HOLES, BOX_SOUND, HEATER
 from tests.guards.factor_holes import FACTOR_HOLES, FACTOR_SOUND, ROOM, WIDE
 from tests.guards.holes import HOLES, PLANT, SOUND, Case, bounds, rules
@@ -77,7 +76,7 @@ def test_a_planted_hole_is_found(case: Case) -> None:
         assert [one.action for one in found.closed] == list(case.schema.actions)
     assert all(one.constraints for one in found.closed)
     try:
-        assert value_of(parsed(case.hole), Asked(case.schema, found.situation))
+        assert value(term_of(case.hole, case.schema, "truth"), Scene(found.situation.row(case.schema)))
     except EvaluationFailed:
         assert "step" in case.hole or "price" in case.hole
 
@@ -194,13 +193,13 @@ def test_a_counterexample_through_a_gap_is_one_if_the_shield_says_so() -> None:
 
 def test_a_kind_that_is_not_known_may_forbid_anything() -> None:
     """So the proof leaves open what it cannot say."""
-    fickle = Fickle(name="fickle", action=1)
+    never = Rule(name="never", forbid="load % 0.25 >= 0.25")
 
-    verdict = prove(SCHEMA, [fickle], None)
+    verdict = prove(SCHEMA, [never], None)
 
     assert verdict.outcome == "undecided"
-    assert verdict.left.why == "'fickle': the proof does not know what a Fickle forbids"
-    assert prove(SCHEMA, [fickle.model_copy(update={"mode": "warn"})], None).outcome == "proved"
+    assert verdict.left.why == "load % 0.25 is a remainder of numbers that need not be whole"
+    assert prove(SCHEMA, [never.model_copy(update={"mode": "warn"})], None).outcome == "proved"
 
 
 def test_a_question_without_time_is_undecided() -> None:

@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 import z3
 
-from guards.domains import domain_of
+from guards.batched import Domain
 from guards.errors import Untranslatable
-from guards.proof.reference import Asked
-from guards.proof.situation import Past, Situation
-from guards.proof.smt import translate
+from guards.language.syntax import term_of
+from guards.language.terms import Term
+from guards.proof.encoding import Encoded, encoded
+from guards.proof.scenario import Past, Situation
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols, exact
 from guards.records import NEVER, Schema
-from guards.syntax import parsed
 from tests.guards.holes import PLANT
+from tests.guards.language.test_walk import every_action, interpreted
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation
-from tests.guards.proof.test_reference import every_action, interpreted
+
+
+def translate(source: str, symbols: Symbols) -> Encoded:
+    """A condition as SMT."""
+    return encoded(term_of(source, symbols.schema, "truth"), symbols)
+
 
 Bindings = list[tuple[z3.ExprRef, z3.ExprRef]]
 
@@ -51,12 +57,12 @@ def real(number: float) -> z3.ArithRef:
 def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> int:
     """Compare the interpreter with the translation; gives the number of pairs."""
     random = Random(seed)  # noqa: S311 - a test that repeats itself
-    symbols, domain = everything(schema), domain_of(schema.action)
+    symbols, domain = everything(schema), Domain(schema.action)
     known = [(one, bindings(symbols, one)) for one in (situation(random, schema) for _ in range(400))]
     pairs = 0
     for _ in range(expressions):
         source, actions = condition(random, 3, remainders=False, schema=schema), every_action(random, schema)
-        node, (value, failed) = parsed(source), translate(source, symbols)
+        value, failed = translate(source, symbols)
         outcome = z3.If(failed, z3.IntVal(2), z3.If(value, z3.IntVal(1), z3.IntVal(0)))
         # One number with a digit for each action: a substitution costs more than what it substitutes.
         asked = [zip(symbols.acted, np.atleast_1d(domain.read(action)).tolist(), strict=True) for action in actions]
@@ -65,7 +71,7 @@ def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> 
         for one, bound in random.sample(known, each):
             said = z3.simplify(z3.substitute(told, *bound))
             assert z3.is_int_value(said), source
-            expected = [interpreted(node, Asked(schema, one, action)) for action in actions]
+            expected = [interpreted(source, one, action, schema) for action in actions]
             assert said.as_long() == sum(digit * 10**i for i, digit in enumerate(expected)), source
             pairs += len(actions)
     assert symbols.gaps == []
@@ -171,8 +177,8 @@ def test_a_remainder_of_numbers_that_are_not_whole_may_be_anything() -> None:
 
 def test_what_is_no_part_of_the_language_has_no_translation() -> None:
     """It is not guessed at."""
-    with pytest.raises(Untranslatable, match="lambda: True is not part of the translation"):
-        translate("lambda: True", Symbols(PLANT))
+    with pytest.raises(Untranslatable, match="is not part of the translation"):
+        encoded(Term(), Symbols(PLANT))
 
 
 def test_actions_that_nobody_names_are_looked_at_in_pairs() -> None:

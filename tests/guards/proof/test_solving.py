@@ -7,7 +7,7 @@ import pytest
 import z3
 
 from guards.errors import Untranslatable
-from guards.proof.situation import Situation
+from guards.proof.scenario import Situation
 from guards.proof.solving import Solving
 from guards.proof.symbols import exact
 from tests.guards.holes import PLANT, cooldown, rules

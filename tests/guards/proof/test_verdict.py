@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from guards.proof.situation import Past, Situation
+from guards.proof.scenario import Past, Situation
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Outcome, Verdict
 
 HOLE = Counterexample(

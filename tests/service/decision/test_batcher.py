@@ -12,9 +12,9 @@ import pytest
 from export.spec import Field, Fields, Memory
 from guards.breaker import Breaker
 from guards.errors import InferenceFailed
-from service.decision.batch import Outcome, Request
+from service.decision.batch import Batch, Outcome, Request
 from service.decision.batcher import Batcher
-from service.decision.commit import Committed, Committer
+from service.decision.commit import Committer
 from service.decision.sessions import Sessions
 from service.errors import DoesNotFit, InternalFault, NotDurable
 from service.log.journal import Journal
@@ -51,7 +51,7 @@ class Table:
     def __init__(
         self, folder: Path, breaker: Breaker | None = None, *, deadline_s: float = 0.0, **engines: Any
     ) -> None:
-        self.journal, self.sessions, self.committed = Journal(folder), Sessions(100), list[Committed]()
+        self.journal, self.sessions, self.committed = Journal(folder), Sessions(100), list[Batch]()
         self.now = 0.0
         clock, observe = lambda: self.now, self.committed.append
         self.committer = Committer(

@@ -14,8 +14,8 @@ import pytest
 
 from guards.constraints import Cooldown
 from guards.errors import InferenceFailed, PolicyUnavailable
-from service.decision.batch import Request
-from service.decision.commit import Committed, Committer
+from service.decision.batch import Batch, Request
+from service.decision.commit import Committer
 from service.decision.explore.explorers import EpsilonGreedy
 from service.decision.sessions import Sessions
 from service.errors import InternalFault, NotDurable
@@ -26,10 +26,9 @@ from service.log.records import AnyRecord, Decision, Feedback, Loss
 from service.versions.engine import ModelOutput
 from service.versions.lease import Lease, Page
 from service.versions.router import Assignment
-from tests.fakes import KEY, NOW, Answer, FakeEngine, asked, behaviour_of
+from tests.fakes import KEY, NOW, Answer, asked, batch_of, behaviour_of
 from tests.in_process import Serving, asking, serving
 
-STABLE = Assignment(track="stable", probability=1.0, version="fake-1")
 HEAD = [0.0, 5.0, 1.0, 0.0, 0.0, 0.0]
 TOLD = Feedback(seq=0, ms=0, decision_id="D", at=NOW, reward=1.0)
 
@@ -64,7 +63,7 @@ class Field:
         self.disk, self.sessions, self.lease = Disk(), Sessions(100), Lease()
         kind = Journal if sync is None else DurableJournal
         self.journal = kind(folder, write=self.disk.write, sync=sync)
-        self.observed: list[Committed] = []
+        self.observed: list[Batch] = []
         self.behaviour = replace(behaviour_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
         self.committer = Committer(
             self.behaviour,
@@ -78,8 +77,7 @@ class Field:
     def commit(self, *requests: Request, why: PolicyUnavailable | None = None) -> list[Any]:
         """Commit these rows; what each was told, or None as long as it was told nothing."""
         told = ModelOutput(np.array([HEAD] * len(requests), dtype=np.float32)) if why is None else why
-        observation = np.array([request.observation for request in requests])
-        self.committer.commit(list(requests), STABLE, FakeEngine(HEAD), observation, told, 10.0)  # type: ignore[arg-type]  # a fake
+        self.committer.commit(batch_of(requests).answered(told, 10.0))
         return [outcome_of(request) for request in requests]
 
     def records(self) -> list[AnyRecord | None]:
@@ -212,13 +210,13 @@ def test_whoever_counts_cannot_take_an_answer_back(tmp_path: Path, caplog: pytes
     """A fault in the statistics comes after the answers."""
     field = Field(tmp_path)
 
-    def fault(_: Committed) -> None:
+    def fault(_: Batch) -> None:
         raise ZeroDivisionError
 
     committer = Committer(field.behaviour, field.journal, field.sessions, field.lease, fault)
     request = rows("a")[0]
     head = ModelOutput(np.array([HEAD], dtype=np.float32))
-    committer.commit([request], STABLE, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
+    committer.commit(batch_of([request]).answered(head, 10.0))
     field.journal.close()
 
     assert isinstance(outcome_of(request), Decision)
@@ -636,7 +634,7 @@ class TestUnlogged:
         (request,) = rows("a")
         canary = Assignment(track="canary", probability=1.0, version="fake-1")
         head = ModelOutput(np.array([HEAD], dtype=np.float32))
-        field.committer.commit([request], canary, FakeEngine(HEAD), np.zeros((1, 3)), head, 10.0)  # type: ignore[arg-type]  # a fake
+        field.committer.commit(batch_of([request], assignment=canary).answered(head, 10.0))
 
         assert isinstance(outcome_of(request), NotDurable)
 

@@ -7,33 +7,34 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
+from guards.abstention import Confidence, Fresh, Quorum
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
-from guards.constraints import Constraint, Cooldown, Rule
-from guards.doubts import Confidence, Fresh, Quorum
+from guards.constraints import Budget, Constraint, Cooldown, Rule
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.histories import Budget
 from guards.records import History
 from guards.shield import Violation
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import decide, weights_of
+from service.decision.decide import weights_of
 from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Keyring, public_id
 from service.log.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
+from service.versions.router import Assignment
 from tests.acting import BOUNDED, SWITCHES, acting_behaviour
-from tests.fakes import KEY, NOW, WRITER, Fickle, asked, batch_of, behaviour_of, manifest_of, schema_of
+from tests.fakes import KEY, NOW, WRITER, Fickle, asked, batch_of, behaviour_of, manifest_of, recorded, schema_of
 
 # The ranking is up, jump, down, rest, drop, hold.
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
 NO_UP = Rule(name="no up", forbid="action == 'up'")
 FREE = Box(fields=tuple(Field(name=f"n{i}") for i in range(8)))
 NOTHING = Rule(name="nothing", forbid="True")
+CANARY = Assignment(track="canary", probability=0.1, version="fake-1")
 
 
 def decided(behaviour: Behaviour, batch: Batch, head: np.ndarray | PolicyUnavailable) -> list[Decision]:
     """Decide a batch in which every row is answered."""
-    records = decide(behaviour, batch, head)
+    records = recorded(behaviour, batch, head)
     assert all(isinstance(record, Decision) for record in records)
     return [record for record in records if isinstance(record, Decision)]
 
@@ -69,7 +70,7 @@ class TestPolicy:
             observed_at=NOW - 0.25,
             entry=SessionState("the one before", "its first", history),
         )
-        batch = batch_of([row], seq=12, track="canary", track_probability=0.1)
+        batch = batch_of([row], seq=12, assignment=CANARY)
 
         (decision,) = decided(behaviour_of(), batch, HEAD[None, :])
 
@@ -89,7 +90,7 @@ class TestPolicy:
 
     def test_its_id_names_its_place(self) -> None:
         """Key, writer, time, sequence and track, row by row."""
-        batch = batch_of([asked(), asked()], seq=12, track="canary")
+        batch = batch_of([asked(), asked()], seq=12, assignment=CANARY)
 
         decisions = decided(behaviour_of(), batch, np.stack([HEAD] * 2))
 
@@ -383,7 +384,7 @@ class TestRefused:
         rows = [asked(session="a"), asked(session="b", mask=[False, True, True, True, True, True]), asked(session="c")]
         baseline = Constant(action="hold")
 
-        records = decide(behaviour_of([NO_UP], baseline=baseline), batch_of(rows, seq=5), KillSwitch())
+        records = recorded(behaviour_of([NO_UP], baseline=baseline), batch_of(rows, seq=5), KillSwitch())
 
         assert [type(record) for record in records] == [Decision, Refused, Decision]
         assert records[1] == Refused(
@@ -401,7 +402,7 @@ class TestRefused:
         warns: list[Constraint] = [NOTHING, Rule(name="warns", forbid="True", mode="warn")]
         baseline = Rules(rules=(When(when="price > 1", action="up"),), otherwise="up")
 
-        (refused,) = decide(behaviour_of(warns, baseline=baseline), batch_of([asked()]), HEAD[None, :])
+        (refused,) = recorded(behaviour_of(warns, baseline=baseline), batch_of([asked()]), HEAD[None, :])
 
         assert isinstance(refused, Refused)
         assert (refused.reason, refused.violations) == ("NoSafeAction", [])
@@ -456,7 +457,7 @@ class TestOtherSpaces:
         batch = batch_of(rows)
         for resort in (other, None):
             baseline = Rules(rules=rules, otherwise=other, last_resort=resort)
-            told = decide(acting_behaviour(space, None, baseline, facts=("price",)), batch, KillSwitch())
+            told = recorded(acting_behaviour(space, None, baseline, facts=("price",)), batch, KillSwitch())
 
             assert [r.action for r in told[:2] if isinstance(r, Decision)] == [first, other]
             last = told[2]
@@ -579,7 +580,7 @@ class TestDoubts:
         behaviour = behaviour_of([Fresh(name="fresh", max_age_seconds=2)], manifest=manifest_of())
         rows = [asked(observed_at=NOW - 1.0, read=read) for read in (10.0, 9.1, 8.9)]
 
-        decisions = decided(behaviour, batch_of(rows, infer_began=10.0, infer_us=50_000), np.stack([HEAD] * 3))
+        decisions = decided(behaviour, batch_of(rows, began=10.0, infer_us=50_000), np.stack([HEAD] * 3))
 
         assert [d.reason for d in decisions] == [None, None, "StaleObservation"]
 
@@ -588,7 +589,7 @@ class TestDoubts:
         nan, none = np.full(6, np.nan), [False] * 6
         batch = batch_of([asked(), asked(mask=none)], spread=[9.0, 9.0])
 
-        records = decide(
+        records = recorded(
             self.behaviour(baseline=Constant(action="hold", last_resort="hold")), batch, np.stack([nan, HEAD])
         )
 
@@ -625,8 +626,8 @@ class TestWeights:
         behaviour = behaviour_of([dear, nothing])
         batch = batch_of([asked(observation=[load, 0.0, 3.0]) for load in (0.1, 0.55, 0.3)])
 
-        records = decide(behaviour, batch, np.stack([HEAD] * 3))
-        weights = weights_of(behaviour, batch, records)
+        records = recorded(behaviour, batch, np.stack([HEAD] * 3))
+        weights = weights_of(behaviour, batch)
 
         assert [type(record) for record in records] == [Decision, Refused, Decision]
         assert {row: pytest.approx(told) for row, told in weights.items()} == {0: [1.0], 2: [3.0]}
@@ -636,4 +637,6 @@ class TestWeights:
         behaviour = behaviour_of([Budget(name="dear", cost="1", at_most=100, seconds=60), NOTHING])
         batch = batch_of([asked()])
 
-        assert weights_of(behaviour, batch, decide(behaviour, batch, HEAD[None])) == {}
+        recorded(behaviour, batch, HEAD[None])
+
+        assert weights_of(behaviour, batch) == {}

@@ -9,15 +9,14 @@ from msgspec import structs
 
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
+from guards.batched import Context
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Actions, Context
-from service.decision.batch import Behaviour
-from service.decision.commit import Committed
-from service.decision.decide import decide
+from guards.records import Actions
+from service.decision.batch import Batch, Behaviour
 from service.decision.fallback_probe import EVERY, FallbackProbe
 from service.log.ids import Key
-from tests.fakes import asked, batch_of, behaviour_of
+from tests.fakes import asked, batch_of, behaviour_of, recorded
 
 HEAD = np.array([0, 5, 3, 4, 2, 1], dtype=np.float32)
 BOTH = Constant(action="hold", last_resort="drop")
@@ -25,21 +24,11 @@ BOTH = Constant(action="hold", last_resort="drop")
 
 def committed(
     behaviour: Behaviour, seq: int = 1, count: int = 1, head: PolicyUnavailable | None = None, **changes: Any
-) -> Committed:
+) -> Batch:
     """A batch that was committed, from a place in the log on."""
-    rows = [asked(**changes) for _ in range(count)]
-    batch = batch_of(rows, seq=seq)
-    return Committed(
-        version="fake-1",
-        records=decide(behaviour, batch, head or np.tile(HEAD, (count, 1))),
-        requests=rows,
-        feedback=[],
-        observation=batch.observation,
-        infer_began=10.0,
-        infer_us=1,
-        decide_us=1,
-        journal_us=1,
-    )
+    batch = batch_of([asked(**changes) for _ in range(count)], seq=seq)
+    recorded(behaviour, batch, head or np.tile(HEAD, (count, 1)))
+    return batch
 
 
 def test_nothing_is_known_and_nothing_is_stale_before_the_first_decision() -> None:

@@ -8,18 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
+from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.constraints import Cooldown, Rule
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
+from guards.constraints import Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import History, Schema
-from service.decision.decide import decide
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import OBSERVATION, SWITCHES
-from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of
+from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of, recorded
 from tests.judge import Event, Judge, Session
 
 EXPLORERS: dict[str, Explorer] = {
@@ -100,7 +98,7 @@ def frequencies(kind: str, space: str, draws: int) -> None:
     counts: Counter[Any] = Counter()
     propensities: dict[Any, float] = {}
     for batch in range(draws // BATCH):
-        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
+        for record in recorded(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert propensities.setdefault(record.action, record.propensity) == record.propensity
@@ -158,7 +156,7 @@ def test_without_a_masking_constraint_there_is_no_intervention(kind: str, space:
     history = History(known=False, since=NOW - 1)
     for batch in range(draws // BATCH):
         rows = [asked(entry=SessionState("before", "episode", history))] * BATCH
-        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
+        for record in recorded(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             assert record.proposed == record.action
             assert {violation.verdict for violation in record.violations} <= {"reported"}

@@ -8,13 +8,11 @@ import numpy as np
 from export.spec import Box, Field
 from guards.baselines import KEPT, Baseline, Constant
 from guards.baselines.controllers import Pid
-from guards.constraints import Rule
+from guards.constraints import RateLimit, Rule
 from guards.errors import InferenceFailed
-from guards.histories import RateLimit
 from service.decision.commit import advanced
-from service.decision.decide import decide
 from tests.acting import acting_behaviour
-from tests.fakes import NOW, asked, batch_of
+from tests.fakes import NOW, asked, batch_of, recorded
 from tests.in_process import serving
 
 VALVE = Box(fields=(Field(name="valve", low=-2, high=2),))
@@ -27,7 +25,8 @@ def after(baseline: Baseline, head: Any, *constraints: Any, told: tuple[bool, ..
     """The histories after a batch of three, of which some tell what the baseline goes by."""
     behaviour = acting_behaviour(VALVE, baseline=baseline, facts=("fade",), constraints=list(constraints))
     batch = batch_of([asked(session=f"s{i}", facts={"fade": 1.0} if one else None) for i, one in enumerate(told)])
-    return advanced(behaviour, batch, decide(behaviour, batch, head))
+    recorded(behaviour, batch, head)
+    return advanced(behaviour, batch)
 
 
 def test_what_a_controller_remembers_stands_beside_what_constraints_keep() -> None:

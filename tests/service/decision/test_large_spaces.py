@@ -11,23 +11,22 @@ import numpy as np
 import pytest
 
 from export.spec import Factor, MultiDiscrete
+from guards.abstention import AnyConstraint
+from guards.actions import JOINT_LIMIT
 from guards.baselines import Constant
-from guards.choices import JOINT_LIMIT
-from guards.constraints import Bounds, Cooldown, Mode, Rule
-from guards.domains import JointDomain
+from guards.batched import Shield
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import GuardMisconfigured
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
 from guards.records import Action, History, Schema
-from guards.shield import Shield, Violation
+from guards.shield import Violation
 from service.config import Config
-from service.decision.decide import decide
 from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring
 from service.log.records import Decision, Refused, decode_record, encode_record, unlisted
 from tests.acting import OBSERVATION, SWITCHES, factors
-from tests.fakes import KEY, NOW, asked, batch_of, behaviour_of, context_of, manifest_of
+from tests.fakes import KEY, NOW, asked, batch_of, behaviour_of, context_of, manifest_of, recorded
+from tests.guards.asked import spread
 from tests.in_process import serving
 from tests.judge import Judge, Session
 from tests.service.decision.test_recompute import Replay
@@ -87,7 +86,7 @@ class TestApart:
         """Whatever the size of the space, and although doubts and requests' masks stand beside them."""
         for schema in (SMALL, LARGE):
             shield = Shield(APART, schema)
-            assert (shield.joins, shield.refuses, type(shield.domain) is JointDomain) == (False, False, False)
+            assert (shield.joins, shield.refuses, shield.domain.joined) == (False, False, False)
             assert shield.domain.shape == (schema.action.width,)
 
     @pytest.mark.parametrize("seed", range(20))
@@ -99,9 +98,9 @@ class TestApart:
         mask = (rng.random((len(histories), SWITCHES.width)) < 0.8).tolist() if seed % 2 else None
         context = context_of(observation, mask=mask, histories=histories)
         apart, joint = Shield(APART, SMALL), Shield([*APART, NEVER], SMALL)
-        assert isinstance(joint.domain, JointDomain)
+        assert joint.domain.joined
 
-        left = joint.domain.spread(apart.judge(context).allowed)
+        left = spread(joint.one, apart.judge(context).allowed)
 
         listed = joint.judge(context).allowed
         assert np.array_equal(left, listed)
@@ -128,7 +127,7 @@ class TestApart:
                 constraints, schema=SMALL, explorer=EXPLORERS[kind], baseline=Constant(action=(0, 0, 0)), key=KEY
             )
             rows = [asked(entry=SessionState("before", "episode", pasts()[0]))] * BATCH
-            records = decide(behaviour, batch_of(rows), np.tile(np.array(HEAD), (BATCH, 1)))
+            records = recorded(behaviour, batch_of(rows), np.tile(np.array(HEAD), (BATCH, 1)))
             decisions = [one for one in records if isinstance(one, Decision)]
             said.append({one.action: one.propensity for one in decisions})
             assert {one.source for one in decisions} == {"policy"}
@@ -149,7 +148,7 @@ class TestApart:
             constraints, schema=Schema(OBSERVATION, SWITCHES, ("price",)), baseline=Constant(action=(0,) * 3)
         )
 
-        (record,) = decide(behaviour, batch_of([asked()]), np.array([HEAD]))
+        (record,) = recorded(behaviour, batch_of([asked()]), np.array([HEAD]))
 
         assert isinstance(record, Decision)
         assert (record.proposed, record.action) == ((1, 0, 2), (1, 0, 3))
@@ -239,7 +238,7 @@ class TestJoined:
         behaviour = behaviour_of([told], schema=LARGE, baseline=Constant(action=(0,) * 13))
         head = np.array([[*HEAD, *[1.0, 0.0] * 10], [*HEAD[:7], 0.0, 0.9, *[1.0, 0.0] * 10]])
 
-        records = decide(behaviour, batch_of([asked()] * 2), head)
+        records = recorded(behaviour, batch_of([asked()] * 2), head)
 
         assert behaviour.shield.reports
         assert not behaviour.shield.refuses
@@ -252,7 +251,7 @@ class TestJoined:
         """The reason is that of nothing left; who refused it is said. A certain draw makes it certain."""
         behaviour = behaviour_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13))
 
-        (record,) = decide(behaviour, batch_of([asked()]), np.array([[*HEAD, *[1.0, 0.0] * 10]]))
+        (record,) = recorded(behaviour, batch_of([asked()]), np.array([[*HEAD, *[1.0, 0.0] * 10]]))
 
         assert isinstance(record, Decision)
         assert (record.source, record.reason, record.action) == ("baseline", "NoSafeAction", (0,) * 13)
@@ -268,7 +267,7 @@ class TestJoined:
         mask = [False, True, True, False, False, False, False, True, False, *[True] * 20]
         head = np.array([[*HEAD, *[0.1, 0.0] * 10]] * 2)
 
-        records = decide(behaviour, batch_of([asked(mask=mask, explore=row.explore) for row in rows]), head)
+        records = recorded(behaviour, batch_of([asked(mask=mask, explore=row.explore) for row in rows]), head)
 
         prevented = Violation("join", "prevented")
         if last is None:
@@ -285,8 +284,8 @@ class TestJoined:
         behaviour = behaviour_of([JOIN], schema=LARGE, baseline=Constant(action=(0,) * 13), explorer=Softmax())
         broken, sound = [np.nan] * 29, [0.0, 9.0, 9.0, 0.0, 0.0, 9.0, 0.0, 0.0, 0.0, *[9.0, 0.0] * 10]
 
-        alone = decide(behaviour, batch_of([asked()]), np.array([broken]))
-        beside = decide(behaviour, batch_of([asked()] * 2), np.array([broken, sound]))
+        alone = recorded(behaviour, batch_of([asked()]), np.array([broken]))
+        beside = recorded(behaviour, batch_of([asked()] * 2), np.array([broken, sound]))
 
         told = [(r.reason, r.propensity_ok) for r in (*alone, *beside) if isinstance(r, Decision)]
         assert told == [("InvalidOutput", True), ("InvalidOutput", True), (None, True)]
@@ -309,7 +308,7 @@ class TestJoined:
         rows = [asked(entry=SessionState("a", "b", widened(pasts()[i % 4])), explore=i % 5 > 0) for i in range(400)]
         head = np.concatenate([rng.normal(size=(400, 9)), np.tile([3.0, 0.0], (400, 10))], axis=1).astype(np.float32)
         replay = Replay(config.text(), LARGE, manifest_of(action=LARGE.action, head="logits"), keyring)
-        for record in decide(behaviour, batch_of(rows), head):
+        for record in recorded(behaviour, batch_of(rows), head):
             decision = decode_record(encode_record(record))
             assert isinstance(decision, Decision)
             context = replay.context(decision)
@@ -371,7 +370,7 @@ def test_frequencies_are_propensities(kind: str, large: bool) -> None:
     heads = np.tile(np.array([*HEAD, *[0.3, 0.2] * len(others)]), (BATCH, 1))
     counts: Counter[Any] = Counter()
     for batch in range(draws // BATCH):
-        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
+        for record in recorded(behaviour, batch_of(rows, seq=1 + batch * BATCH), heads):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert (record.source, record.reason) in (("policy", None), ("baseline", "NoSafeAction"))
@@ -455,7 +454,7 @@ def test_a_million_whole_actions_are_decided() -> None:
     rows = [asked(entry=SessionState("a", "b", used if i % 2 else History(known=True, since=NOW))) for i in range(2000)]
     head = np.tile(np.array([0.0, 1.0] * 20), (2000, 1))
 
-    records = decide(behaviour, batch_of(rows), head)
+    records = recorded(behaviour, batch_of(rows), head)
 
     paths: Counter[Any] = Counter()
     for i, record in enumerate(records):

@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 
 from export.spec import Discrete, Factor, MultiDiscrete
+from guards.abstention import Confidence, Doubts, Fresh, Quorum
 from guards.baselines import Constant
+from guards.batched import Context
 from guards.constraints import Rule
-from guards.doubts import Confidence, Doubts, Fresh, Quorum
 from guards.errors import GuardMisconfigured
-from guards.records import Action, Context, Schema
+from guards.records import Action, Schema
 from guards.shield import Violation
 from service.config import Config, ConfigInvalid
 from service.decision.batch import Behaviour
-from service.decision.decide import context_of, decide
+from service.decision.decide import context_of
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax, sound_choices
 from service.log.ids import Key, make_keyring
 from service.log.records import Decision, Refused
@@ -25,7 +26,7 @@ from service.startup import bound
 from tests import acting
 from tests.acting import BOUNDED, OBSERVATION, SWITCHES
 from tests.artefacts import ACTIONS
-from tests.fakes import SCHEMA, asked, batch_of, behaviour_of, manifest_of
+from tests.fakes import SCHEMA, asked, batch_of, behaviour_of, manifest_of, recorded
 from tests.in_process import Serving, serving
 
 EXPLORERS: dict[str, Explorer] = {
@@ -66,7 +67,7 @@ def decided(behaviour: Behaviour, action: Action, count: int = N, **changes: Any
     space = behaviour.schema.action
     assert isinstance(space, Discrete | MultiDiscrete)
     head = np.tile(ones(space, action), (count, 1))
-    records = decide(behaviour, batch_of([asked(**changes) for _ in range(count)]), head)
+    records = recorded(behaviour, batch_of([asked(**changes) for _ in range(count)]), head)
     assert all(isinstance(record, Decision) for record in records)
     return [record for record in records if isinstance(record, Decision)]
 
@@ -125,7 +126,7 @@ class TestForbidden:
         none = behaviour_over(SCHEMA, *rules, explorer=EXPLORERS[kind])
 
         records = decided(resort, JUMP, 50)
-        refused = decide(none, batch_of([asked()]), ones(SCHEMA.action, JUMP)[None])  # type: ignore[arg-type]
+        refused = recorded(none, batch_of([asked()]), ones(SCHEMA.action, JUMP)[None])  # type: ignore[arg-type]
 
         assert {(record.action, record.source, record.propensity) for record in records} == {(2, "last_resort", 1.0)}
         assert isinstance(refused[0], Refused)
@@ -144,8 +145,8 @@ class TestForbidden:
         chosen = [JUMP, 1, JUMP, 2, 5, JUMP]
         head = np.array([ones(SCHEMA.action, one) for one in chosen])  # type: ignore[arg-type]
 
-        together = decide(behaviour, batch_of([asked() for _ in chosen]), head)
-        alone = [decide(behaviour, batch_of([asked()], seq=1 + i), head[i : i + 1])[0] for i in range(len(chosen))]
+        together = recorded(behaviour, batch_of([asked() for _ in chosen]), head)
+        alone = [recorded(behaviour, batch_of([asked()], seq=1 + i), head[i : i + 1])[0] for i in range(len(chosen))]
 
         assert [record.reason for record in together] == ["NoSafeAction" if one == JUMP else None for one in chosen]
         for one, other in zip(together, alone, strict=True):
@@ -228,7 +229,7 @@ class TestSound:
         """The first of zeros is nobody's choice, nor is the first of two ones: the baseline decides."""
         behaviour = behaviour_over(SCHEMA, explorer=EXPLORERS["sometimes"])
 
-        (record,) = decide(behaviour, batch_of([asked()]), np.array([row], dtype=np.float32))
+        (record,) = recorded(behaviour, batch_of([asked()]), np.array([row], dtype=np.float32))
 
         assert isinstance(record, Decision)
         assert (record.reason, record.source, record.action) == ("InvalidOutput", "baseline", 4)

@@ -18,28 +18,26 @@ import pytest
 
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Recorded, Squash
 from export.spec.statistics import statistics
+from guards.abstention import Answer, AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
-from guards.boxes import BoxRuling, Linear
-from guards.constraints import Bounds, Cooldown, Mode, Rule
-from guards.doubts import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
+from guards.batched import AnyRuling, BoxRuling, Context, Shield
+from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
-from guards.records import NO_ACTION, Action, Context, Floats, History, Schema
-from guards.shield import AnyRuling, Shield, Violation
+from guards.records import NO_ACTION, Action, Floats, History, Schema
+from guards.shield import Violation
 from service.config import Config
 from service.decision.batch import Behaviour, Request
-from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
 from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring, body_of_token
 from service.log.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
 from service.startup import advising
 from service.versions.engine import Engine, load_version
+from service.versions.router import Assignment
 from tests import artefacts, ports
 from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
-from tests.fakes import NOW, WRITER, asked, batch_of, manifest_of, schema_of
+from tests.fakes import NOW, WRITER, asked, batch_of, manifest_of, recorded, schema_of
 from tests.in_process import asking, serving
 
 LATE_OR_FAILED = ("DeadlineExceeded", "CheckFailed", "InferenceFailed")
@@ -242,8 +240,9 @@ class World:
             head, may_explore = self.head(len(rows)), self.random.random() < 0.9
             spread = [self.random.choice((None, 0.5, self.random.random() / 4, 0.05)) for _ in rows]
             told = {} if isinstance(head, PolicyUnavailable) else {"spread": spread}
-            batch = batch_of(rows, seq=seq, may_explore=may_explore, track="canary", **told)
-            lines += [encode_record(record) for record in decide(self.behaviour, batch, head)]
+            canary = Assignment(track="canary", probability=1.0, version="fake-1")
+            batch = batch_of(rows, seq=seq, may_explore=may_explore, assignment=canary, **told)
+            lines += [encode_record(record) for record in recorded(self.behaviour, batch, head)]
             seq += len(rows)
         return lines
 
@@ -601,7 +600,7 @@ def test_a_record_survives_the_journal_unchanged() -> None:
     """What is decoded is what was encoded, to the last bit of every number."""
     world = World(1)
     rows = [world.request() for _ in range(50)]
-    records = decide(world.behaviour, batch_of(rows), np.random.default_rng(0).normal(size=(50, 6)))
+    records = recorded(world.behaviour, batch_of(rows), np.random.default_rng(0).normal(size=(50, 6)))
 
     assert [decode_record(encode_record(record)) for record in records] == records
     assert encode_record(records[0]) == encode_record(decode_record(encode_record(records[0])))

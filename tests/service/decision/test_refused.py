@@ -6,19 +6,16 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field
+from guards.abstention import AnyConstraint
 from guards.baselines import Baseline, Constant
-from guards.baselines.precedents import Hold
-from guards.boxes import Linear
+from guards.baselines.lookup import Hold
 from guards.breaker import Breaker
-from guards.constraints import Bounds, Rule
-from guards.histories import Budget
-from guards.kinds import AnyConstraint
-from service.decision.decide import decide
+from guards.constraints import Bounds, Budget, Linear, Rule
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.log.records import Decision, Refused
 from service.versions.breakers import Breakers
 from tests.acting import acting_behaviour
-from tests.fakes import asked, batch_of
+from tests.fakes import asked, batch_of, recorded
 
 ROWS = 20_000
 LINE = Box(fields=(Field(name="x", low=0, high=10),))
@@ -36,7 +33,7 @@ def made(
 ) -> list[Decision]:
     """Decisions of one state, each drawn for itself."""
     behaviour = acting_behaviour(space, explorer or Normal(), baseline, constraints=constraints)
-    records = decide(behaviour, batch_of([asked()] * rows), np.tile(np.array(head, dtype=np.float32), (rows, 1)))
+    records = recorded(behaviour, batch_of([asked()] * rows), np.tile(np.array(head, dtype=np.float32), (rows, 1)))
     return [record for record in records if not isinstance(record, Refused)]
 
 
@@ -115,7 +112,7 @@ def test_a_constraint_that_refuses_opens_no_breaker() -> None:
     )
 
     for turn in range(12):
-        records = decide(behaviour, batch_of([asked()], seq=turn + 1), np.array([[5, 0]], dtype=np.float32))
+        records = recorded(behaviour, batch_of([asked()], seq=turn + 1), np.array([[5, 0]], dtype=np.float32))
         assert [record.reason for record in records] == ["NoSafeAction"]
         breakers.answered("v", [record.reason for record in records], float(turn))
 

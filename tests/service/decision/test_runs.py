@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from guards.errors import DeadlineExceeded, InferenceFailed, InvalidOutput, PolicyUnavailable
-from service.decision.batch import Request
+from service.decision.batch import Batch
 from service.decision.runs import Runs
 from service.versions.breakers import Reasons
 from service.versions.engine import Inputs, ModelOutput
 from service.versions.router import Assignment
-from tests.fakes import asked
+from tests.fakes import asked, batch_of
 
 STABLE = Assignment(track="stable", probability=1.0, version="slow-1")
 
@@ -55,27 +55,22 @@ class SlowEngine:
 
 @dataclass
 class Field:
-    """Where rows are committed: what was, with which head, and whose sessions were freed."""
+    """Where rows are committed: what was, with which head."""
 
     committed: list[tuple[list[str], ModelOutput | PolicyUnavailable, np.ndarray]] = field(default_factory=list)
-    freed: list[list[str]] = field(default_factory=list)
     touched: asyncio.Event = field(default_factory=asyncio.Event)
     flown: tuple[str, str, float] | None = None
     ended: list[tuple[str, list[str | None]]] = field(default_factory=list)
 
-    def commit(
-        self, requests: list[Request], assignment: Any, engine: Any, observation: Any, answer: Any, infer_began: Any
-    ) -> list[str | None]:
-        self.committed.append(([request.session for request in requests], answer, observation))
-        self.flown = (assignment.version, engine.label, infer_began)
-        return [answer.reason if isinstance(answer, PolicyUnavailable) else None] * len(requests)
-
-    def over(self, version: str, reasons: Reasons) -> None:
-        self.ended.append((version, list(reasons)))
-
-    def free(self, sessions: list[str]) -> None:
-        self.freed.append(sessions)
+    def take(self, batch: Batch) -> list[str | None]:
+        sessions, output = [request.session for request in batch.requests], batch.output
+        self.committed.append((sessions, output, batch.observation))
+        self.flown = (batch.assignment.version, batch.engine.label, batch.began)
         self.touched.set()
+        return [output.reason if isinstance(output, PolicyUnavailable) else None] * len(sessions)
+
+    def over(self, batch: Batch, reasons: Reasons) -> None:
+        self.ended.append((batch.assignment.version, list(reasons)))
 
     async def next(self) -> None:
         """Wait until something is committed."""
@@ -89,12 +84,14 @@ class Scene:
 
     def __init__(self, *deadlines: float) -> None:
         self.field, self.engine = Field(), SlowEngine()
-        self.runs = Runs(self.field.commit, self.field.free, self.field.over)
+        self.runs = Runs(self.field.take, self.field.over)
         self.infer_began = now = time.monotonic()
         self.requests = [asked(session="abcdefgh"[i], deadline=now + wait) for i, wait in enumerate(deadlines)]
         observation = np.arange(len(deadlines), dtype=np.float64)[:, None]
-        engine: Any = self.engine
-        self.runs.start(self.requests, STABLE, engine, observation, {"obs": observation}, now)
+        batch = batch_of(
+            self.requests, assignment=STABLE, engine=self.engine, observation=observation, began=self.infer_began
+        )
+        self.runs.start(batch, {"obs": observation})
         self.run = self.engine.runs[0]
 
 
@@ -108,7 +105,6 @@ async def test_rows_in_time_be_committed_together_with_their_head() -> None:
     assert sessions == ["a", "b", "c"]
     assert isinstance(answer, ModelOutput)
     assert answer.head[:, 0].tolist() == observation[:, 0].tolist() == [0, 1, 2]
-    assert scene.field.freed == [["a", "b", "c"]]
     assert scene.field.flown == ("slow-1", "slow-1", scene.infer_began)
     assert not scene.run.terminated
     assert repr(scene.runs) == "<Runs 0 on the pool>"
@@ -184,4 +180,4 @@ async def test_nobody_is_committed_twice() -> None:
     for _ in range(3):
         await asyncio.sleep(0)
 
-    assert len(scene.field.committed) == len(scene.field.freed) == 1
+    assert len(scene.field.committed) == len(scene.field.ended) == 1

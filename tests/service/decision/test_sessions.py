@@ -24,7 +24,7 @@ from service.versions.engine import Engine
 from service.versions.lease import Lease
 from service.versions.observations import Layout
 from service.versions.router import Router
-from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, behaviour_of, context_of
+from tests.fakes import NOW, SCHEMA, Answer, FakeEngine, asked, behaviour_of
 
 UP, DOWN, TRACKED = 1, 2, frozenset({1, 2})
 
@@ -205,7 +205,7 @@ class TestSteppingBack:
 
         history = told.sessions.following("s", "first", NOW + 3).history
 
-        assert context_of([[0, 0, 0]], histories=[history]).seconds_since_change().tolist() == [NEVER]
+        assert history.since_change(NOW) == NEVER
 
     def test_stepping_back_again_and_again_forgets_nothing(self) -> None:
         """Each branch goes on from the worst of those before."""

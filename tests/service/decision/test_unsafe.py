@@ -13,19 +13,18 @@ import numpy as np
 import pytest
 
 from export.spec import Factor, MultiDiscrete
+from guards.abstention import AnyConstraint
 from guards.baselines import AnyBaseline, Constant, Rules
 from guards.baselines.simple import When
-from guards.constraints import Bounds, Cooldown, Rule
+from guards.batched import Context
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
-from guards.histories import Budget, MaxSwitches, RateLimit
-from guards.kinds import AnyConstraint
-from guards.records import Action, Context, History, Schema
+from guards.records import Action, History, Schema
 from service.decision.batch import Behaviour, Request
-from service.decision.decide import decide
 from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Softmax
 from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused
-from tests.fakes import NOW, asked, batch_of, behaviour_of, schema_of
+from tests.fakes import NOW, asked, batch_of, behaviour_of, recorded, schema_of
 from tests.judge import Event, Judge, Session
 
 FIELDS, FACTS = ("f0", "f1", "f2"), ("budget",)
@@ -203,7 +202,7 @@ class Case:
         """Decide a batch, and hold every answer against the judge."""
         pasts = [self.random.choice(self.pasts) for _ in range(ROWS)]
         requests = [self.request(past) for past in pasts]
-        records = decide(self.behaviour, batch_of(requests, seq=1 + self.random.randrange(2**40)), self.head())
+        records = recorded(self.behaviour, batch_of(requests, seq=1 + self.random.randrange(2**40)), self.head())
         found: Counter[str] = Counter()
         for record, request, (session, _, now) in zip(records, requests, pasts, strict=True):
             if isinstance(record, Refused):

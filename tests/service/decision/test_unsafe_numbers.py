@@ -12,21 +12,18 @@ import numpy as np
 import pytest
 
 from export.spec import Box, Field, Squash
+from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.baselines.precedents import Hold
-from guards.boxes import Linear
-from guards.constraints import Bounds, Mode, Rule
+from guards.baselines.lookup import Hold
+from guards.constraints import Bounds, Linear, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded
-from guards.histories import RateLimit
-from guards.kinds import AnyConstraint
 from guards.records import History, Schema
 from service.decision.batch import Request
-from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused, encode_record
 from tests.acting import OBSERVATION, acting_behaviour
-from tests.fakes import NOW, asked, batch_of
+from tests.fakes import NOW, asked, batch_of, recorded
 
 ROWS = 500
 EXACT = 1e-9
@@ -195,7 +192,7 @@ def played(case: Case, rows: int) -> Counter[str]:
     """Decide a batch and judge what left; which paths were taken."""
     requests, heads = case.batch(rows)
     late = case.random.random() < 0.05
-    records = decide(case.behaviour, batch_of(requests), DeadlineExceeded() if late else heads)
+    records = recorded(case.behaviour, batch_of(requests), DeadlineExceeded() if late else heads)
     paths = Counter[str]()
     for request, record in zip(requests, records, strict=True):
         encode_record(record)
@@ -247,7 +244,7 @@ def test_the_judge_would_see_it() -> None:
     for seed in range(40):
         case = Case(seed)
         requests, heads = case.batch(50)
-        for request, record in zip(requests, decide(case.behaviour, batch_of(requests), heads), strict=True):
+        for request, record in zip(requests, recorded(case.behaviour, batch_of(requests), heads), strict=True):
             if isinstance(record, Decision) and isinstance(record.proposed, tuple) and request.entry is not None:
                 for judge in case.judges:
                     seen[judge.safe(record.proposed, request, request.entry.history)] += 1

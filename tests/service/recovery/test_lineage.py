@@ -9,9 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from guards.constraints import Bounds, Cooldown, Rule
-from guards.doubts import Fresh
-from guards.histories import Budget, MaxSwitches, RateLimit
+from guards.abstention import Fresh
+from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import Schema
 from service.config import Config
 from service.log.journal import JournalUnavailable

@@ -8,12 +8,11 @@ import pytest
 from export.spec import Discrete, Field, Fields
 from guards.records import History, Schema
 from guards.shield import Violation
-from service.decision.batch import Request
-from service.decision.commit import Committed
+from service.decision.batch import Batch
 from service.errors import DoesNotFit, NotJson
 from service.log.records import Decision, Feedback, Refused
 from service.telemetry.stats import STAGES, Cell, Stats
-from tests.fakes import SCHEMA, asked
+from tests.fakes import SCHEMA, FakeEngine, asked, batch_of
 
 PLAIN = Decision(
     seq=1,
@@ -68,24 +67,25 @@ def committed(
     observation: Sequence[Sequence[float]] | None = None,
     feedback: Sequence[Feedback] = (),
     version: str = "v-1",
-) -> Committed:
+) -> Batch:
     """A batch of these records, whose requests arrived at 10 s."""
-    requests: list[Request] = [asked() for _ in records]
+    requests, engine = [asked() for _ in records], FakeEngine([])
+    engine.label = version
     rows = [[0.0] * 3] * len(records) if observation is None else observation
-    return Committed(
-        version=version,
-        records=records,
-        requests=requests,
-        feedback=feedback,
+    return batch_of(
+        requests,
+        engine=engine,
         observation=np.array(rows),
-        infer_began=10.0001,
+        began=10.0001,
         infer_us=20,
         decide_us=300,
         journal_us=4,
+        feedback=list(feedback),
+        records=list(records),
     )
 
 
-def stats_of(*batches: Committed, now: float = 10.5) -> Stats:
+def stats_of(*batches: Batch, now: float = 10.5) -> Stats:
     """Statistics that have counted these batches."""
     stats = Stats(SCHEMA)
     for batch in batches:

@@ -10,13 +10,12 @@ from pydantic import TypeAdapter, ValidationError
 from export.spec import Discrete
 from guards.constraints import Cooldown, Rule
 from guards.records import Booleans, Floats, History
-from service.decision.decide import decide
 from service.decision.explore.draws import Draws
 from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
-from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of
+from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of, recorded
 
 parsed = TypeAdapter[Explorer](AnyExplorer).validate_python
 KINDS = get_args(get_args(AnyExplorer)[0])
@@ -89,7 +88,7 @@ def drawn(explorer: Explorer, key: Key, batches: int) -> Counter[Drawn]:
     head = np.tile(HEAD, (BATCH, 1))
     found: Counter[Drawn] = Counter()
     for batch in range(batches):
-        records = decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), head)
+        records = recorded(behaviour, batch_of(rows, seq=1 + batch * BATCH), head)
         made = [record for record in records if isinstance(record, Decision)]
         found.update((d.proposed, d.action, d.propensity, tuple(v.verdict for v in d.violations)) for d in made)
         assert len(made) == BATCH

@@ -12,13 +12,12 @@ from hypothesis import strategies as st
 from export.spec import Factor, MultiDiscrete
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
-from service.decision.decide import decide
 from service.decision.explore.draws import LEAST
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import SWITCHES, acting_behaviour
-from tests.fakes import asked, batch_of
+from tests.fakes import asked, batch_of, recorded
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -64,7 +63,7 @@ def test_frequencies_are_propensities(kind: str) -> None:
     counts: Counter[Any] = Counter()
     propensities: dict[Any, float] = {}
     for batch in range(n // BATCH):
-        for record in decide(behaviour, batch_of(rows, seq=1 + batch * BATCH), head):
+        for record in recorded(behaviour, batch_of(rows, seq=1 + batch * BATCH), head):
             assert isinstance(record, Decision)
             counts[record.action] += 1
             assert propensities.setdefault(record.action, record.propensity) == record.propensity
@@ -182,7 +181,7 @@ def test_a_product_that_no_number_can_say_is_said_so(kind: str) -> None:
     space = space_of((3,) * 700)
     explorer: Explorer = EpsilonGreedy(epsilon=1.0) if kind == "epsilon_greedy" else Softmax()
 
-    (record,) = decide(
+    (record,) = recorded(
         acting_behaviour(space, explorer), batch_of([asked()]), np.zeros((1, space.width), dtype=np.float32)
     )
 

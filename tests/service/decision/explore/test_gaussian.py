@@ -14,14 +14,13 @@ from scipy import stats
 from export.spec import Box, Field, Squash
 from guards.errors import GuardMisconfigured
 from guards.records import Floats
-from service.decision.decide import decide
 from service.decision.explore.draws import LEAST, MOST, Draw
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.decision.explore.gaussian import Gaussian, normals
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import ARM, BOUNDED, GRID, acting_behaviour
-from tests.fakes import asked, batch_of
+from tests.fakes import asked, batch_of, recorded
 
 BATCH = 1000
 INF = math.inf
@@ -131,7 +130,7 @@ def decided(space: Box, head: Sequence[float], explorer: Explorer, squash: Squas
     """Decisions of one observation."""
     behaviour = acting_behaviour(space, explorer, squash=squash, key=Key(1, b"gaussian" * 4))
     heads, rows = np.tile(np.array(head, dtype=np.float32), (BATCH, 1)), [asked()] * BATCH
-    records = [record for at in range(0, n, BATCH) for record in decide(behaviour, batch_of(rows, seq=1 + at), heads)]
+    records = [record for at in range(0, n, BATCH) for record in recorded(behaviour, batch_of(rows, seq=1 + at), heads)]
     made = [record for record in records if isinstance(record, Decision)]
     assert len(made) == n
     return made
@@ -231,7 +230,7 @@ class TestExtremes:
         behaviour = acting_behaviour(space, Normal())
         head = np.array([[0.0] * 40 + [1e-30] * 40], dtype=np.float32)
 
-        (record,) = decide(behaviour, batch_of([asked()]), head)
+        (record,) = recorded(behaviour, batch_of([asked()]), head)
 
         assert isinstance(record, Decision)
         assert (record.propensity, record.propensity_ok, record.why_not_ok) == (MOST, False, "not_representable")
@@ -242,7 +241,7 @@ class TestExtremes:
         behaviour = acting_behaviour(of(None, None), Normal(scale=1e6))
         head = np.array([[1.7e308, 1e308]])
 
-        records = [decide(behaviour, batch_of([asked()], seq=seq), head)[0] for seq in range(1, 9)]
+        records = [recorded(behaviour, batch_of([asked()], seq=seq), head)[0] for seq in range(1, 9)]
 
         assert {(r.source, r.reason, r.action) for r in records if isinstance(r, Decision)} == {
             ("baseline", "CheckFailed", (0.5,))
@@ -256,7 +255,7 @@ class TestExtremes:
         heads = np.array([[0.5, 5.0, 1.0, 1.0]] * 2)
         heads[1, column] = bad
 
-        first, second = decide(acting_behaviour(BOUNDED, Normal()), batch_of([asked()] * 2), heads)
+        first, second = recorded(acting_behaviour(BOUNDED, Normal()), batch_of([asked()] * 2), heads)
 
         assert isinstance(first, Decision)
         assert isinstance(second, Decision)
@@ -290,7 +289,7 @@ def test_rows_that_may_not_explore_are_greedy_beside_those_that_may() -> None:
     rows = [asked(explore=bool(i % 2)) for i in range(6)]
     head = np.tile(np.array([0.5, 5.0, 0.1, 0.1], dtype=np.float32), (6, 1))
 
-    made = [d for d in decide(acting_behaviour(BOUNDED, Normal()), batch_of(rows), head) if isinstance(d, Decision)]
+    made = [d for d in recorded(acting_behaviour(BOUNDED, Normal()), batch_of(rows), head) if isinstance(d, Decision)]
 
     assert [(d.explorer, d.measure, d.explored) for d in made] == [
         ("greedy", "mass", False),

@@ -12,11 +12,10 @@ from guards.constraints import Constraint, Rule
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
 from guards.shield import Violation
-from service.decision.decide import decide
 from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.records import Decision, Packed, unlisted
 from tests.acting import SWITCHES, acting_behaviour
-from tests.fakes import asked, batch_of
+from tests.fakes import asked, batch_of, recorded
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -71,7 +70,7 @@ def test_the_next_best_whole_action_is_done() -> None:
     """Of those that are left, the one of the greatest product of probabilities; the record says who masked what."""
     behaviour = acting_behaviour(SWITCHES, constraints=[JOIN])
 
-    (record,) = decide(behaviour, batch_of([asked()]), HEAD[None, :])
+    (record,) = recorded(behaviour, batch_of([asked()]), HEAD[None, :])
 
     assert isinstance(record, Decision)
     assert (record.proposed, record.action) == ((1, 0, 2), (1, 0, 3))
@@ -80,7 +79,7 @@ def test_the_next_best_whole_action_is_done() -> None:
 
 def test_what_is_left_is_logged_with_an_axis_for_each_factor() -> None:
     """It is no product, so the choices one by one would not say it."""
-    (record,) = decide(acting_behaviour(SWITCHES, constraints=[JOIN]), batch_of([asked()]), HEAD[None, :])
+    (record,) = recorded(acting_behaviour(SWITCHES, constraints=[JOIN]), batch_of([asked()]), HEAD[None, :])
 
     assert isinstance(record, Decision)
     assert isinstance(record.allowed, Packed)
@@ -95,7 +94,7 @@ def test_a_baseline_passes_the_same_constraints() -> None:
     behaviour = acting_behaviour(SWITCHES, constraints=rules)
     broken = np.full((2, 9), np.nan, dtype=np.float32)
 
-    records = decide(behaviour, batch_of([asked(), asked(observation=(10.0, 0.0, 0.0))]), broken)
+    records = recorded(behaviour, batch_of([asked(), asked(observation=(10.0, 0.0, 0.0))]), broken)
 
     assert [getattr(record, "action", None) for record in records] == [(0, 0, 0), None]
     assert {record.reason for record in records} == {"InvalidOutput"}

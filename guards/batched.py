@@ -1,0 +1,323 @@
+"""Batched: the guards over arrays of N rows, for a decision path that works on those. It adds no meaning of its own.
+
+Actions are rows of an array (``guards.records.Actions``); a row that holds no action says so by NO_ACTION, or by NaN
+among numbers. A mask[N, W] has a column for every choice: every action, every choice of every factor, none for a Box.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import prod
+
+import numpy as np
+
+from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
+from guards import shield
+from guards.actions import Written, holder_of, read
+from guards.constraints.constraint import Constraint, Mode
+from guards.language.python import Source
+from guards.language.syntax import amount_of
+from guards.language.terms import Term
+from guards.projection import Region, every, scale_of, some
+from guards.records import NO_ACTION, Action, Actions, Allowed, Booleans, Floats, History, Integers, Row, Schema
+from guards.shield import MASK
+
+Forbids = Callable[[Row, Action], bool]
+# Numbers[N] worked out of a context, NaN where they could not be.
+Numbers = Callable[["Context"], Floats]
+# So near to a half-space's edge, as a share of what its numbers may add up to, is on it.
+_EDGE = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """A batch of N decisions as the guards see it.
+
+    ``observation[N, ...]`` and ``facts[N, K]`` in the schema's order (a fact that was not given is NaN), ``mask[N, W]``
+    from the requests or None, ``now[N]`` (s) and the N histories.
+    """
+
+    observation: Floats
+    facts: Floats
+    mask: Booleans | None
+    now: Floats
+    histories: Sequence[History]
+    _rows: list[Row] = field(default_factory=list, repr=False, compare=False)
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def rows(self, index: Integers) -> "Context":
+        """The context of some of the rows."""
+        return Context(
+            observation=self.observation[index],
+            facts=self.facts[index],
+            mask=None if self.mask is None else self.mask[index],
+            now=self.now[index],
+            histories=[self.histories[i] for i in index],
+        )
+
+    @property
+    def each(self) -> list[Row]:
+        """Each row on its own; of an observation that is not one row of numbers nothing has a name."""
+        if not self._rows:
+            named = self.observation.ndim == 2
+            # Numbers are doubles before anything is worked out of them.
+            observation = self.observation.astype(np.float64).tolist() if named else [()] * len(self)
+            masks: Sequence[int | None] = [None] * len(self)
+            if self.mask is not None:
+                packed = np.packbits(self.mask, axis=1, bitorder="little")
+                masks = [int.from_bytes(one.tobytes(), "little") for one in packed]
+            told = zip(observation, self.facts.tolist(), masks, self.now.tolist(), self.histories, strict=True)
+            self._rows.extend(Row(*one) for one in told)
+        return self._rows
+
+
+class Domain:
+    """All actions of a space; ``width`` is that of a request's mask, ``shape`` that of what constraints leave.
+
+    Of whole actions (``joined``) what is left has a column for each, of a Discrete space for each action, of several
+    factors for each of their choices, of a Box its bounds [N, 2, D], or [N, 0] of nothing.
+    """
+
+    def __init__(self, space: ActionSpace, *, joined: bool = False) -> None:
+        self.space, self.joined, self._holds = space, joined, holder_of(space)
+        self.sizes = np.array(
+            (space.n,) if isinstance(space, Discrete) else getattr(space, "sizes", ()), dtype=np.int64
+        )
+        self.starts = np.cumsum(self.sizes) - self.sizes
+        self.width = int(self.sizes.sum())
+        self.shape: tuple[int, ...] = tuple(self.sizes.tolist()) if joined else (self.width,)
+        nothing = [NO_ACTION] * len(self.sizes) if len(self.sizes) else [np.nan] * space.width
+        self.nothing: Actions = np.array(nothing[0] if isinstance(space, Discrete) else nothing)
+
+    def read(self, written: Written) -> Actions:
+        """The one action that somebody wrote; raises GuardMisconfigured."""
+        return np.array(read(written, self.space))
+
+    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:
+        """Whether each row[N] is an action of the space that the requests' masks[N, W] leave."""
+        held = [self._holds(one) for one in _each(actions)]
+        passes = np.array(held, dtype=np.bool_)
+        if mask is not None:
+            rows = np.arange(len(actions))
+            columns = self.starts + np.where(passes[:, None], actions.reshape(len(actions), -1), 0)
+            passes &= every(mask[rows[:, None], columns])
+        return passes
+
+    def columns(self, actions: Actions) -> Actions:
+        """Where each row's choices stand in what is left: [N], or [N, K] of several; any where there is no action.
+
+        The numbers of a Box stand for themselves.
+        """
+        if isinstance(self.space, Box):
+            return actions
+        if self.joined:
+            return np.asarray(np.ravel_multi_index(np.clip(actions, 0, self.sizes - 1).T, self.shape))
+        return np.asarray(np.maximum(actions, 0) if actions.ndim == 1 else self.starts + np.maximum(actions, 0))
+
+    def at(self, columns: Actions) -> list[Action]:
+        """The actions that stand at some columns[M]."""
+        if self.joined:
+            columns = np.stack(np.unravel_index(columns, self.shape), axis=1)
+        elif columns.ndim > 1 and len(self.sizes):
+            columns = columns - self.starts
+        return _each(columns)
+
+    def choosable(self, allowed: Allowed) -> Booleans:
+        """Whether what is allowed leaves each row an action."""
+        if isinstance(self.space, MultiDiscrete) and not self.joined:
+            return every(np.logical_or.reduceat(allowed, self.starts, axis=1))
+        if allowed.ndim > 2:
+            return every(allowed[:, 0] <= allowed[:, 1])
+        return some(allowed) if self.width else np.ones(len(allowed), dtype=np.bool_)
+
+    def differ(self, a: Actions, b: Actions) -> Booleans:
+        """Whether two actions a row are not the same."""
+        return np.asarray(a != b) if a.ndim == 1 else some(a != b)
+
+    def there(self, actions: Actions) -> Booleans:
+        """Whether each row holds an action."""
+        if isinstance(self.space, Box):
+            return every(np.isfinite(actions))
+        return np.asarray(actions != NO_ACTION) if actions.ndim == 1 else every(actions != NO_ACTION)
+
+    def told(self, actions: Actions) -> list[Action | None]:
+        """Each row as a value on its own; None where there is no action."""
+        there = self.there(actions).tolist()
+        return [one if here else None for one, here in zip(_each(actions), there, strict=True)]
+
+
+def _each(actions: Actions) -> list[Action]:
+    """Actions of an array as values."""
+    return [tuple(one) if isinstance(one, list) else one for one in actions.tolist()]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Constraints that actions are asked about, one a row, by their columns."""
+
+    seen: Sequence[Row]
+    bound: Sequence[tuple[str, Mode, Forbids]]
+    domain: Domain
+
+    def forbidding(self, rows: Integers, columns: Actions) -> list[tuple[str, Mode, Booleans]]:
+        """For each constraint, which of some rows[M] it forbids their actions."""
+        asked = list(zip([self.seen[i] for i in rows.tolist()], self.domain.at(columns), strict=True))
+        return [(name, mode, np.array([no(*one) for one in asked], dtype=np.bool_)) for name, mode, no in self.bound]
+
+    def reported(self, columns: Actions) -> Booleans:
+        """Rows[N] whose executed action a warning or auditing constraint forbids."""
+        telling = [no for _, mode, no in self.bound if mode != "deny"]
+        asked = zip(self.seen, self.domain.at(columns), strict=True)
+        return np.array([any(no(*one) for no in telling) for one in asked], dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Ruling(Asked):
+    """What a batch may do: ``allowed[N, W]``, and the constraints to ask which of them forbids an action.
+
+    W is the size of the domain's shape. Of several choices one that is forbidden is enough. ``unlisted`` are the
+    constraints that no mask can be made of.
+    """
+
+    allowed: Booleans
+    unlisted: Asked | None = None
+
+    @property
+    def leaves(self) -> Allowed:
+        """What is left to draw from."""
+        return self.allowed
+
+    def rows(self, index: Integers) -> "Ruling":
+        """What some of the rows may do: which constraint it is that forbids the rest is not asked of them."""
+        return Ruling([self.seen[i] for i in index.tolist()], (), self.domain, self.allowed[index])
+
+    def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - what was drawn is allowed
+        """What to do for each proposal: choices are not moved."""
+        return drawn
+
+    def permits(self, rows: Integers, columns: Integers) -> Booleans:
+        """Whether some rows[M] may do the actions at these columns."""
+        cells = self.allowed[rows if columns.ndim == 1 else rows[:, None], columns]
+        return cells if cells.ndim == 1 else every(cells)
+
+
+@dataclass(frozen=True, slots=True)
+class BoxRuling(Asked):
+    """What a batch may do in a Box: the region that it is moved into, and the constraints that it is asked about.
+
+    Beside what ``Ruling`` says: actions are their numbers[N, D], and stand in no mask; ``unlisted`` are the constraints
+    that leave no region, and can only refuse.
+    """
+
+    region: Region
+    scale: Floats
+    unlisted: Asked | None = None
+
+    @property
+    def allowed(self) -> Booleans:
+        """There is nothing to choose from: [N, 0]."""
+        return np.empty((len(self.seen), 0), dtype=np.bool_)
+
+    @property
+    def leaves(self) -> Allowed:
+        """What is left to draw from: the bounds[N, 2, D] of each row, with no regard to half-spaces."""
+        return np.stack([self.region.low, self.region.high], axis=1)
+
+    def rows(self, index: Integers) -> "BoxRuling":
+        """The ruling of some rows."""
+        seen = [self.seen[i] for i in index.tolist()]
+        return BoxRuling(seen, self.bound, self.domain, self.region.rows(index), self.scale)
+
+    def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - a draw knows no half-spaces
+        """The allowed action[N, D] that is nearest to each row's proposal; none where there is none."""
+        return self.region.nearest(proposed, self.scale)
+
+    def moved(self, proposed: Actions, action: Actions) -> tuple[Floats, Booleans]:
+        """How far[N] each proposal was moved, in units of the ranges, and whether that was by more than a clip."""
+        with np.errstate(all="ignore"):  # of what is no action it is NaN
+            far = np.hypot.reduce((action - proposed) / self.scale, axis=1)
+        clipped = every(action == np.clip(proposed, self.region.low, self.region.high))
+        return np.minimum(far, np.finfo(np.float64).max), ~clipped
+
+    def edges(self, numbers: Actions, box: Box) -> Booleans:
+        """Rows[N] whose action lies on the edge of a half-space to which what is beyond it in the Box is moved.
+
+        Nothing in the Box is beyond it there where it leans out of the Box at a bound that the action stands on.
+        """
+        slopes, most = self.region.slopes, self.region.most
+        here = numbers[:, None, :]
+        with np.errstate(all="ignore"):  # of what is no action it is NaN
+            beyond = np.add.reduce(slopes * here, axis=2) - most
+            near = _EDGE * (np.add.reduce(np.abs(slopes) * self.scale, axis=2) + np.abs(most))
+            tight = (np.abs(beyond) <= near) & (slopes != 0).any(axis=2)
+        out = ((slopes > 0) & (here == np.array(box.high))) | ((slopes < 0) & (here == np.array(box.low)))
+        # Where several meet, they may move what one of them would not.
+        return np.asarray(some(tight & ~out.any(axis=2)) | (np.count_nonzero(tight, axis=1) > 1))
+
+    def permits(self, rows: Integers, numbers: Actions) -> Booleans:
+        """Whether some rows[M] may do these actions[M, D]."""
+        return self.region.rows(rows).holds(numbers)
+
+
+AnyRuling = Ruling | BoxRuling
+
+
+class Shield:
+    """A shield that is asked about batches: see ``guards.shield.Shield``."""
+
+    def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
+        self.one = one = shield.Shield(constraints, schema)
+        self.joins, self.refuses, self.reports = one.joins, one.refuses, one.reports
+        self.weighs, self.tracked = one.weighs, one.tracked
+        self.domain = Domain(schema.action, joined=one.joins)
+        self._box = schema.action if isinstance(schema.action, Box) else None
+        self._bound, self._unlisted = one.asking(), one.asking()[len(one.masking) :]
+        self.advanced, self.shifted = one.advanced, one.shifted
+
+    def judge(self, context: Context) -> AnyRuling:
+        """What the batch may do, all constraints and the requests' masks together."""
+        seen, unlisted = context.each, None
+        if self._unlisted:
+            unlisted = Asked(seen, self._unlisted, self.domain)
+        bound = self._bound
+        if self._box is not None:
+            region = Region.of([self.one.confines(row) for row in seen], len(self.domain.nothing))
+            return BoxRuling(seen, bound, self.domain, region, scale_of(self._box), unlisted)
+        width = prod(self.domain.shape)
+        size = -(-width // 8)
+        forbidden = b"".join([self.one.judge(row).to_bytes(size, "little") for row in seen])
+        packed = np.frombuffer(forbidden, dtype=np.uint8).reshape(len(seen), size)
+        allowed = np.unpackbits(packed, axis=1, count=width, bitorder="little") == 0
+        masked: list[tuple[str, Mode, Forbids]] = [(MASK, "deny", self.one.masks)] if context.mask is not None else []
+        return Ruling(seen, masked + bound, self.domain, allowed, unlisted)
+
+    def check(self, context: Context, actions: Actions) -> Booleans:
+        """Whether each row's final action passes, worked out anew from the context and not from the ruling."""
+        told = zip(context.each, _each(actions), strict=True)
+        return np.array([self.one.check(row, action) for row, action in told], dtype=np.bool_)
+
+    def weights(self, context: Context, actions: Actions) -> list[list[float]]:
+        """What each row's executed action counts for, for each constraint that keeps numbers."""
+        told = zip(context.each, _each(actions), strict=True)
+        return [self.one.weights(row, action) for row, action in told]
+
+    def __repr__(self) -> str:
+        return repr(self.one)
+
+
+def numbers_of(name: str, written: str | float, schema: Schema) -> Numbers:
+    """The expression, or the number, in a setting; raises GuardMisconfigured."""
+    evaluate = evaluated(amount_of(name, written, schema), schema)
+    return lambda context: np.array(
+        [np.nan if one is None else one for one in map(evaluate, context.each)], dtype=float
+    )
+
+
+def evaluated(term: Term, schema: Schema) -> Callable[[Row], float | bool | None]:
+    """A term that is about no action, for a row; None where it has no value."""
+    source = Source(schema.action)
+    text = f"    return {source.text(term)}"
+    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
+    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
+    return made

@@ -1,0 +1,153 @@
+"""Terms as Python: each is an expression over the locals of a function that is made once, at start, and asked per row.
+
+A failure is an ArithmeticError, raised where Python's own order of evaluation meets it.
+"""
+
+import math
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from export.spec import ActionSpace, Discrete, MultiDiscrete
+from guards.errors import EvaluationFailed
+from guards.language import terms
+from guards.language.walk import within
+
+_PAST = {
+    "step": "(float(h.step) if h.known else fail())",
+    "previous_action": "(h.action if h.known or h.step else fail())",
+    "seconds_since_change": "(v if (v := h.since_change(t)) - v == 0.0 else fail())",
+    "unknown": "(not (h.known or h.step))",
+    "begins": "(h.action == -1)",
+    "happened": "(not h.known or h.step > 0)",
+}
+# What every function knows of a row.
+_ROW = ("o = row.observation", "k = row.facts", "h = row.history", "t = row.now")
+
+
+def fail() -> float:
+    """Raises what a term without a value raises."""
+    raise EvaluationFailed("a term has no value here")
+
+
+def fails(evaluate: Callable[[], object]) -> bool:
+    """Whether evaluating something fails."""
+    try:
+        evaluate()
+    except ArithmeticError:
+        return True
+    return False
+
+
+class Source:
+    """The text of some functions, and the constants that they name."""
+
+    def __init__(self, space: ActionSpace) -> None:
+        self.space = space
+        self._lines: list[str] = []
+        self._names: dict[object, str] = {}
+        self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf}
+        self._known |= {"left": bisect_left, "right": bisect_right}
+        self._hoisted: dict[str, str] = {}
+
+    def name(self, constant: object, key: object = None) -> str:
+        """The name of a constant; the same for the same ``key``, or the same constant."""
+        key = (type(constant), constant) if key is None else key
+        if key not in self._names:
+            self._names[key] = f"c{len(self._names)}"
+            self._known[self._names[key]] = constant
+        return self._names[key]
+
+    def function(self, name: str, arguments: str, body: Iterable[str]) -> None:
+        """Add a function of a row; ``body`` is made of terms' texts, whose common parts are worked out before it."""
+        lines = list(body)
+        self._lines += [f"def {name}({arguments}):", *(f"    {line}" for line in _ROW)]
+        self._lines += [f"    {local} = {text}" for text, local in self._hoisted.items()]
+        self._lines += [f"    {line}" for line in lines]
+        self._hoisted = {}
+
+    def truth(self, name: str, term: terms.Term, arguments: str = "row, a") -> None:
+        """Add a function that is a term's value, true where that fails."""
+        self.function(
+            name, arguments, ["try:", f"    return {self.text(term)}", "except ArithmeticError:", "    return True"]
+        )
+
+    def made(self) -> dict[str, Callable[..., Any]]:
+        """The functions."""
+        exec(compile("\n".join(self._lines), "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
+        return self._known
+
+    def text(self, term: terms.Term, previous: str = "h.action") -> str:
+        """A term as an expression; ``previous`` names the action that is taken to have been executed last."""
+        match term:
+            case terms.Constant():
+                return repr(term.value)
+            case terms.Observed():
+                return self._hoist(f"o[{term.index}]")
+            case terms.Fact():
+                return f"(v if (v := k[{term.index}]) - v == 0.0 else fail())"
+            case terms.Past():
+                return _PAST[term.what]
+            case terms.Recall():
+                return self._hoist(f"{self.name(term.read, term)}(h, t)")
+            case terms.Part():
+                return self._part(term.index, term.of, previous)
+            case terms.Whole():
+                return _acted(term.of, previous)
+            case terms.Among():
+                return f"({self._at(term.index, 'a')} in {self.name(term.choices)})"
+            case terms.Table():
+                at = _acted(term.of, previous)
+                return f"({' + '.join(f'{self.name(column)}[{self._at(i, at)}]' for i, column in term.columns)})"
+            case terms.Within():
+                *slopes, most = (self.text(part, previous) for part in term.parts)
+                point = [self._part(i, "action", previous) for i in term.numbers]
+                return f"within(({_listed(slopes)}), ({_listed(point)}), {most}, {term.tolerance!r})"
+            case terms.Compare():
+                first, *rest = (self.text(part, previous) for part in term.parts)
+                return f"({first} {' '.join(f'{op} {side}' for op, side in zip(term.ops, rest, strict=True))})"
+        assert isinstance(term, terms.Operation)  # noqa: S101 - there are no others
+        return self._operation(term, previous)
+
+    def _operation(self, term: terms.Operation, previous: str) -> str:
+        if term.op == "some":
+            one, other = (self.text(term.parts[0], action) for action in ("h.action", "h.other"))
+            return f"({one} or h.other is not None and {other})"
+        parts = [self.text(part, previous) for part in term.parts]
+        match term.op:
+            case "and" | "or":
+                return f"({f' {term.op} '.join(parts)})"
+            case "not":
+                return f"(not {parts[0]})"
+            case "if":
+                return f"({parts[1]} if {parts[0]} else {parts[2]})"
+            case "fails":
+                return f"fails(lambda: {parts[0]})"
+            case "neg":
+                return f"(-{parts[0]})"
+            case "abs" | "min" | "max":
+                return f"{term.op}({', '.join(parts)})"
+        plain = f"{parts[0]} {term.op} {parts[1]}"
+        return f"(v if (v := {plain}) - v == 0.0 else fail())" if term.checked else f"({plain})"
+
+    def _hoist(self, text: str) -> str:
+        """The local of a text that cannot fail and is the same everywhere in a function."""
+        return self._hoisted.setdefault(text, f"x{len(self._hoisted)}")
+
+    def _at(self, index: int, action: str) -> str:
+        """A part of an action as an index."""
+        return action if isinstance(self.space, Discrete) else f"{action}[{index}]"
+
+    def _part(self, index: int, of: terms.Of, previous: str) -> str:
+        """A part of an action as a number."""
+        part = self._at(index, _acted(of, previous))
+        return f"float({part})" if isinstance(self.space, MultiDiscrete) else part
+
+
+def _acted(of: terms.Of, previous: str) -> str:
+    return "a" if of == "action" else previous
+
+
+def _listed(texts: Sequence[str]) -> str:
+    """Texts as the inside of a tuple."""
+    return "".join(f"{text}, " for text in texts)

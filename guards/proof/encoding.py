@@ -1,0 +1,282 @@
+"""The encoding: terms as SMT over exact reals, about a state and an action, for the proof alone.
+
+Each term becomes its value and whether evaluating it fails where Python's own order of evaluation would have met the
+failure. Numbers are reals, or integers where they can only be whole. What is known of each action, and what is
+infinite, is told apart by cases, in doubles, as the shield has it. What a history is asked for is at its worst.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from guards.constraints import Constraint
+from guards.errors import Untranslatable
+from guards.language import terms
+from guards.language.walk import ARITHMETIC, COMPARE
+from guards.proof.symbols import NEVER_FAILS, Symbols, exact, z3
+
+_TRUE = z3.BoolVal(True)
+# So many cases are told apart.
+_MOST_CASES = 4096
+
+
+class Encoded(NamedTuple):
+    """A term's value (a real, an integer, a Boolean, or numbers by cases) and whether evaluating it fails (Boolean)."""
+
+    value: "z3.ExprRef | Cases"
+    failed: z3.BoolRef = NEVER_FAILS
+
+
+@dataclass(frozen=True, slots=True)
+class Cases:
+    """A number that is known by cases, of which one holds: doubles, and where it is more than that symbols."""
+
+    known: Mapping[float, z3.BoolRef]
+    others: tuple[tuple[z3.ArithRef, z3.BoolRef], ...] = ()
+
+    def each(self) -> Iterator[tuple[Any, z3.BoolRef]]:
+        """All numbers, and when it is that."""
+        yield from self.known.items()
+        yield from self.others
+
+    def symbol(self) -> z3.ArithRef:
+        """The number as a symbol."""
+        *some, (last, _) = ((_symbol(one), when) for one, when in self.each())
+        for one, when in reversed(some):
+            last = z3.If(when, *_alike(one, last))
+        return last
+
+
+def may_forbid(constraint: Constraint, symbols: Symbols) -> z3.BoolRef:
+    """Whether a constraint that binds to the schema may forbid the action ``symbols.acted``."""
+    try:
+        value, failed = encoded(constraint.term(symbols.schema), symbols)
+        assert isinstance(value, z3.BoolRef)  # noqa: S101 - it is a condition
+        return z3.Or(value, failed) if not z3.is_false(failed) else value
+    except Untranslatable as gap:
+        symbols.mentioned.update(range(len(symbols.schema.choices) or len(symbols.acted)))
+        return symbols.anything(z3.BoolSort(), f"{constraint.name!r}: {gap}")
+
+
+def truth(condition: terms.Term, symbols: Symbols) -> z3.BoolRef:
+    """Whether a condition is true, not only impossible to evaluate."""
+    value, failed = encoded(condition, symbols)
+    return z3.And(value, z3.Not(failed))
+
+
+def encoded(term: terms.Term, symbols: Symbols) -> Encoded:
+    """A term that was made for the symbols' schema; raises Untranslatable for what has no translation."""
+    match term:
+        case terms.Constant(value=bool() as truth):
+            return Encoded(z3.BoolVal(truth))
+        case terms.Constant():
+            return Encoded(Cases({_double(term.value): _TRUE}))
+        case terms.Observed():
+            return Encoded(symbols.field(term.name))
+        case terms.Fact():
+            return Encoded(*symbols.fact(term.name))
+        case terms.Past():
+            return _past(term, symbols)
+        case terms.Recall():
+            return encoded(term.worst, symbols)
+        case terms.Part():
+            return Encoded(symbols.part(term.index, term.of))
+        case terms.Among():
+            return Encoded(z3.Or([symbols.choice(term.index, choice) for choice in sorted(term.choices)]))
+        case terms.Table():
+            return Encoded(Cases(symbols.totals(term)))
+        case terms.Within():
+            return _within(term, symbols)
+        case terms.Compare(parts=(terms.Whole(), terms.Whole())):
+            both = zip(symbols.acted, symbols.before, strict=True)
+            return Encoded(z3.Or([now != before for now, before in both]))
+        case terms.Compare():
+            sides = [encoded(part, symbols) for part in term.parts]
+            links = zip(term.ops, sides, sides[1:], strict=False)
+            return _joined([_compared(op, a, b) for op, a, b in links], stop=False)
+        case terms.Operation():
+            return _operation(term, symbols)
+    msg = f"{term} is not part of the translation"
+    raise Untranslatable(msg)
+
+
+def _double(value: object) -> float:
+    assert isinstance(value, int | float)  # noqa: S101 - what is constant is no whole action
+    return float(value)
+
+
+def _past(term: terms.Past, symbols: Symbols) -> Encoded:
+    return {
+        "step": Encoded(symbols.step, z3.Not(symbols.known)),
+        "seconds_since_change": Encoded(symbols.since_change),
+        "previous_action": Encoded(symbols.before[0], symbols.forgotten()),
+        "unknown": Encoded(symbols.forgotten()),
+        "begins": Encoded(symbols.step == 0),
+        "happened": Encoded(symbols.happened()),
+    }[term.what]
+
+
+def _operation(term: terms.Operation, symbols: Symbols) -> Encoded:
+    parts = [encoded(part, symbols) for part in term.parts]
+    match term.op:
+        case "and" | "or":
+            return _joined(parts, stop=term.op == "or")
+        case "not":
+            return Encoded(z3.Not(parts[0].value), parts[0].failed)
+        case "if":
+            return _chosen(*parts)
+        case "fails":
+            return Encoded(parts[0].failed)
+        case "some":
+            return parts[0]
+    if term.checked:
+        return _arithmetic(term, parts[0], parts[1], symbols)
+    failed = _either(*[part.failed for part in parts])
+    cases = [part.value if isinstance(part.value, Cases) else Cases({}, ((part.value, _TRUE),)) for part in parts]
+    if len(cases) > 1 and (
+        any(one.others for one in cases) or math.prod(len(one.known) for one in cases) > _MOST_CASES
+    ):
+        cases = [Cases({}, ((one.symbol(), _TRUE),)) for one in cases]
+    return Encoded(_worked_out(term.op, cases), failed)
+
+
+def _worked_out(op: str, cases: Sequence[Cases]) -> "Cases | z3.ArithRef":
+    """What kinds work out themselves: of doubles as the shield does, else exactly."""
+    known: dict[float, z3.BoolRef] = {}
+    others: list[tuple[z3.ArithRef, z3.BoolRef]] = []
+    ways: list[tuple[list[Any], list[z3.BoolRef]]] = [([], [])]
+    for one in cases:
+        ways = [([*some, value], [*when, also]) for some, when in ways for value, also in one.each()]
+    for numbers, when in ways:
+        if all(isinstance(one, float) for one in numbers):
+            result = float(ARITHMETIC[op](*numbers))
+            known[result] = z3.Or(known[result], _all(when)) if result in known else _all(when)
+        else:
+            others.append((_exactly(op, numbers), _all(when)))
+    if not known and len(others) == 1:
+        return others[0][0]
+    return Cases(known, tuple(others))
+
+
+def _exactly(op: str, numbers: Sequence[z3.ArithRef]) -> z3.ArithRef:
+    value = numbers[0]
+    if op == "neg":
+        return -value
+    if op == "abs":
+        return z3.If(value >= 0, value, -value)
+    for other in numbers[1:]:
+        a, b = _alike(value, other)
+        value = z3.If(b < a if op == "min" else b > a, b, a) if op in ("min", "max") else ARITHMETIC[op](a, b)
+    return value
+
+
+def _arithmetic(term: terms.Operation, a: Encoded, b: Encoded, symbols: Symbols) -> Encoded:
+    """Exact: only a division by zero fails. Of numbers that need not be whole, ``%`` is not translated."""
+    (left, right), failed = _alike(_symbol(a.value), _symbol(b.value)), _either(a.failed, b.failed)
+    if term.op in ("+", "-", "*"):
+        return Encoded(ARITHMETIC[term.op](left, right), failed)
+    if term.op == "/":
+        value = _real(left) / _real(right)
+    elif z3.is_int(left):
+        # The sign of the result is that of the divisor; SMT's is never negative.
+        value = z3.If(right > 0, left % right, -(-left % -right))
+    else:
+        value = symbols.anything(z3.RealSort(), f"{term.text} is a remainder of numbers that need not be whole")
+    return Encoded(value, _either(failed, z3.simplify(right == 0)))
+
+
+def _within(term: terms.Within, symbols: Symbols) -> Encoded:
+    *slopes, most = (encoded(part, symbols) for part in term.parts)
+    numbers = [symbols.part(i) for i in term.numbers]
+    total = z3.Sum([_symbol(slope.value) * one for slope, one in zip(slopes, numbers, strict=True)])
+    if term.tolerance:
+        most = most._replace(value=_symbol(most.value) + symbols.slack)
+    failed = _either(*[slope.failed for slope in slopes])
+    return _compared("<=", Encoded(total, failed), most)
+
+
+def _joined(parts: Sequence[Encoded], *, stop: bool) -> Encoded:
+    """``and`` (stop at the first false) or ``or`` (stop at the first true), left to right."""
+    value, failed = parts[0]
+    for part in parts[1:]:
+        reached = z3.Not(value) if stop else value
+        failed = _either(failed, _where(reached, part.failed))
+        value = z3.Or(value, part.value) if stop else z3.And(value, part.value)
+    return Encoded(value, failed)
+
+
+def _chosen(test: Encoded, body: Encoded, otherwise: Encoded) -> Encoded:
+    """``body if test else otherwise``: only the branch taken can fail."""
+    no, (a, b) = z3.Not(test.value), (body.value, otherwise.value)
+    failed = _either(test.failed, _where(test.value, body.failed), _where(no, otherwise.failed))
+    if not (isinstance(a, Cases) and isinstance(b, Cases)) and not _infinite(a, b):
+        return Encoded(z3.If(test.value, *_alike(_symbol(a), _symbol(b))), failed)
+    known: dict[float, z3.BoolRef] = {}
+    others: list[tuple[z3.ArithRef, z3.BoolRef]] = []
+    for side, taken in ((a, test.value), (b, no)):
+        for value, when in side.each() if isinstance(side, Cases) else ((side, _TRUE),):
+            both = _all([taken, when])
+            if isinstance(value, float):
+                known[value] = z3.Or(known[value], both) if value in known else both
+            else:
+                others.append((value, both))
+    return Encoded(Cases(known, tuple(others)), failed)
+
+
+def _infinite(*values: object) -> bool:
+    return any(isinstance(one, Cases) and any(map(math.isinf, one.known)) for one in values)
+
+
+def _compared(op: str, left: Encoded, right: Encoded) -> Encoded:
+    """A comparison, of each case with each."""
+    failed = _either(left.failed, right.failed)
+    sides = [one.value if isinstance(one.value, Cases) else Cases({}, ((one.value, _TRUE),)) for one in (left, right)]
+    ways = [_all([a_when, b_when, _link(op, a, b)]) for a, a_when in sides[0].each() for b, b_when in sides[1].each()]
+    ways = [way for way in ways if not z3.is_false(way)]
+    return Encoded(ways[0] if len(ways) == 1 else z3.Or(ways), failed)
+
+
+def _link(op: str, a: Any, b: Any) -> z3.BoolRef:
+    """Two numbers compared; all symbols stand for finite ones."""
+    if isinstance(a, float) and isinstance(b, float):
+        return z3.BoolVal(COMPARE[op](a, b))
+    for one, (x, y) in ((a, (a, 0.0)), (b, (0.0, b))):
+        if isinstance(one, float) and math.isinf(one):
+            return z3.BoolVal(COMPARE[op](x, y))
+    compared: z3.BoolRef = COMPARE[op](*_alike(_symbol(a), _symbol(b)))
+    return compared
+
+
+def _symbol(value: Any) -> z3.ArithRef:
+    if isinstance(value, Cases):
+        return value.symbol()
+    return exact(value) if isinstance(value, float) else value
+
+
+def _all(conditions: Sequence[z3.BoolRef]) -> z3.BoolRef:
+    """Whether all of these hold; kept small."""
+    if any(map(z3.is_false, conditions)):
+        return z3.BoolVal(False)
+    some = [one for one in conditions if not z3.is_true(one)]
+    return z3.And(some) if len(some) > 1 else some[0] if some else _TRUE
+
+
+def _either(*failures: z3.BoolRef) -> z3.BoolRef:
+    """Whether any of these fails; left out where it never does, to keep terms small."""
+    some = [failed for failed in failures if not z3.is_false(failed)]
+    return z3.Or(some) if some else NEVER_FAILS
+
+
+def _where(condition: z3.BoolRef, failed: z3.BoolRef) -> z3.BoolRef:
+    """A failure that counts only where a condition holds."""
+    return failed if z3.is_false(failed) else z3.And(condition, failed)
+
+
+def _alike(a: z3.ExprRef, b: z3.ExprRef) -> tuple[Any, Any]:
+    """Two terms of one sort: both integers, both truths, or else both reals."""
+    return (a, b) if a.sort() == b.sort() else (_real(a), _real(b))
+
+
+def _real(value: z3.ExprRef) -> z3.ArithRef:
+    return z3.ToReal(value) if z3.is_int(value) else value
