@@ -291,7 +291,7 @@ def constraints(kind: str, space: str, shape: str) -> list[Settings]:
     kinds = _KINDS[space]
     if kind == "mixed":
         some = [(name, one) for i, (name, every) in enumerate(kinds.items()) for one in every[i % 2 * 2 :][:1]]
-        listed = [*({"kind": name, **one} for name, one in some), *_DOUBTS[1:4]]
+        listed = [*({"kind": name, **one} for name, one in some), *_DOUBTS[1:4], _DOUBTS[5]]
     elif kind == "doubts":
         listed = list(_DOUBTS)
     else:
