@@ -18,8 +18,8 @@ from tests.corpus.table import Cell, cells, cells_of, report
 from tests.corpus.worlds import worlds
 
 ROOT = Path(__file__).resolve().parents[2]
-# Of each of the worlds so many decisions: more than 200,000 in all.
-ROWS = 1000
+# Of each of the worlds so many decisions: far more than 200,000 in all, so that the rarest cell has enough.
+ROWS = 1500
 
 
 def main() -> int:

@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from tests.corpus.worlds import KINDS, World
+from tests.corpus.worlds import KINDS, World, explorers
 
 PATHS = ("policy", "redrawn", "explore false", "expired lease", "fallback", "last resort", "refused")
 HISTORIES = ("new", "known", "unknown", "other", "ended", "gap")
@@ -41,8 +41,7 @@ CELL = ("kind", "space", "explorer", "path", "history")
 # So many decisions at least are in every cell of the whole corpus: a world's, and one of reasons or verdicts.
 LEAST = 3
 LEAST_OF_MARGINS = 20
-# No request brings a decision into these.
-IMPOSSIBLE: tuple[tuple[str, ...], ...] = ()
+MOST_SHOWN = 40
 
 
 def cells() -> dict[Cell, int]:
@@ -50,7 +49,7 @@ def cells() -> dict[Cell, int]:
     found: dict[Cell, int] = {}
     for space, kinds in KINDS.items():
         for kind in kinds:
-            for explorer in ("greedy", "gaussian") if space == "box" else ("greedy", "epsilon_greedy", "softmax"):
+            for explorer in explorers(space):
                 for path in PATHS:
                     found |= {(kind, space, explorer, path, history): LEAST for history in HISTORIES}
     for reason, spaces in REASONS.items():
@@ -59,12 +58,7 @@ def cells() -> dict[Cell, int]:
         for kind in kinds:
             if kind not in _SILENT:
                 found |= {("verdict", kind, space, mode): LEAST_OF_MARGINS for mode in MODES}
-    return {cell: least for cell, least in found.items() if not impossible(cell)}
-
-
-def impossible(cell: Cell) -> bool:
-    """Whether no request can bring a decision into a cell."""
-    return cell in IMPOSSIBLE
+    return found
 
 
 def cells_of(line: Mapping[str, Any], world: World) -> Iterable[Cell]:
@@ -124,5 +118,5 @@ def report(counts: Counter[Cell], least: Mapping[Cell, int]) -> tuple[str, list[
     told += [f"{' / '.join(cell):42}{counts[cell]:>10}" for cell in sorted(least) if len(cell) != len(CELL)]
     covered = sum(counts[cell] for cell in least if len(cell) == len(CELL))
     told.append(f"{covered} decisions in {len(least)} cells; {len(few)} cells have too few")
-    told += [f"  too few: {' / '.join(cell)}: {counts[cell]} of {least[cell]}" for cell in few]
+    told += [f"  too few: {' / '.join(cell)}: {counts[cell]} of {least[cell]}" for cell in few[:MOST_SHOWN]]
     return "\n".join(told) + "\n", few

@@ -231,12 +231,16 @@ class World:
         return artefact(self.shape, self.model)
 
 
+def explorers(space: str) -> tuple[str, ...]:
+    """Those that draw in a space."""
+    return ("greedy", "gaussian") if space == "box" else ("greedy", "epsilon_greedy", "softmax")
+
+
 def worlds() -> Iterator[World]:
     """Every world of the table in two variants, then those beside it."""
     for space, kinds in KINDS.items():
-        explorers = ("greedy", "gaussian") if space == "box" else ("greedy", "epsilon_greedy", "softmax")
         for kind in kinds:
-            for explorer in explorers:
+            for explorer in explorers(space):
                 yield world(kind, space, explorer, "a")
                 yield world(kind, space, explorer, "b")
     yield from beside()
@@ -287,7 +291,7 @@ def constraints(kind: str, space: str, shape: str) -> list[Settings]:
     kinds = _KINDS[space]
     if kind == "mixed":
         some = [(name, one) for i, (name, every) in enumerate(kinds.items()) for one in every[i % 2 * 2 :][:1]]
-        listed = [*({"kind": name, **one} for name, one in some), *_DOUBTS[1:4]]
+        listed = [*({"kind": name, **one} for name, one in some), *_DOUBTS[1:4], _DOUBTS[5]]
     elif kind == "doubts":
         listed = list(_DOUBTS)
     else:

@@ -9,8 +9,7 @@ import pytest
 
 from export.__main__ import main as export
 from export.spec.artefact import open_artefact
-from service.log.journal import CHAIN_START, chain_of, read_segment
-from service.log.lines import line_of
+from service.log.lines import CHAIN_START, chain_of, line_of, read_segment
 from service.log.records import AnyRecord, encode_record
 from tests.export.translations import made_once
 from tests.golden.surface import (
