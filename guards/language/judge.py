@@ -228,7 +228,7 @@ class Block:
         if op in ("==", "!="):
             same = {limit.value: bits for limit, bits in limits.items()}
             found, otherwise = (same, 0) if op == "==" else (_others(same), all_bits)
-            name = source.name(found, ("same", op, side, previous))
+            name = source.name(found, ("found", *found.items()))
             then = [f"deny |= {name}.get(y, {otherwise:#x})"]
         elif len(limits) < _FEW:
             then = [

@@ -200,6 +200,22 @@ def test_many_limits_on_one_number_are_one_search(op: str, count: int, turned: b
         assert judged(term, row(load)) == expected
 
 
+def test_the_same_number_is_looked_up_apart_in_each_place() -> None:
+    """What it forbids where one thing holds is not what it forbids where another does."""
+    one, other = compare(Part(0), "==", LOAD), compare(Part(0), "!=", LOAD)
+    term = operation(
+        "if", compare(Observed(1, "lag"), ">", number(0)), one, operation("and", Among(0, frozenset({1, 2})), one)
+    )
+
+    assert [judged(term, row(load, lag)) for load, lag in ((1.0, 1.0), (3.0, 1.0), (1.0, 0.0), (3.0, 0.0))] == [
+        0b000010,
+        0b001000,
+        0b000010,
+        0b000000,
+    ]
+    assert judged(operation("or", one, operation("and", compare(LOAD, ">", number(2)), other)), row(3.0)) == 0b111111
+
+
 @pytest.mark.parametrize("count", [3, 600])
 def test_moves_from_a_number_of_the_row_are_a_search_too(count: int) -> None:
     """To the bit: a difference of doubles grows with what it is taken from."""
