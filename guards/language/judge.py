@@ -240,7 +240,7 @@ class Block:
             ordered = sorted(limits.items(), key=lambda one: one[0].value)
             sums = _sums([bits for _, bits in ordered], rising=op in (">", ">="))
             at = "left" if op in (">", "<=") else "right"
-            names = source.name(tuple(limit.value for limit, _ in ordered)), source.name(tuple(sums))
+            names = source.name(tuple(limit.value for limit, _ in ordered)), _bits(source, sums)
             then = [f"deny |= {names[1]}[{at}({names[0]}, y)]"]
             # A search takes what is no number for one.
             then = ["if y == y:", f"    {then[0]}"] if op in (">=", "<=") else then
@@ -268,6 +268,11 @@ def _sums(bits: Sequence[int], *, rising: bool) -> list[int]:
     return list(accumulate(reversed(bits), or_, initial=0))[::-1]
 
 
+def _bits(source: Source, sums: Sequence[int]) -> str:
+    """The name of some bits, which are no numbers, though they may be equal to some."""
+    return source.name(tuple(sums), ("bits", *sums))
+
+
 def _others(same: dict[Action | float, int]) -> dict[Action | float, int]:
     """For each value, what all the others forbid together."""
     bits = list(same.values())
@@ -285,6 +290,6 @@ def _moves(source: Source, before: str, most: str, levels: dict[terms.Constant, 
         for level, own in zip(values, bits, strict=True):
             yield from (f"if abs({level!r} - w) > z:", f"    {_denied(own)}")
         return
-    name, up = source.name(values), source.name(tuple(_sums(bits, rising=False)))
-    down = source.name(tuple(_sums(bits, rising=True)))
+    name, up = source.name(values), _bits(source, _sums(bits, rising=False))
+    down = _bits(source, _sums(bits, rising=True))
     yield f"deny |= {up}[right({name}, z, key=lambda c: c - w)] | {down}[left({name}, -z, key=lambda c: c - w)]"

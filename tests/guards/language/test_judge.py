@@ -216,6 +216,15 @@ def test_the_same_number_is_looked_up_apart_in_each_place() -> None:
     assert judged(operation("or", one, operation("and", compare(LOAD, ">", number(2)), other)), row(3.0)) == 0b111111
 
 
+def test_numbers_are_not_taken_for_bits() -> None:
+    """Though some of the one may be equal to some of the other."""
+    moves = dict(zip(SCHEMA.actions, (0.0, 1.0, 3.0, 7.0, 15.0, 63.0), strict=True))
+    grows = dict(zip(SCHEMA.actions, (5.0, 4.0, 3.0, 2.0), strict=False))
+    some = [RateLimit(name="r", per_second=1, effect=moves), Bounds(name="b", of="load", effect=grows, high=3)]
+
+    assert Shield(some, SCHEMA).judge(row(0.5)) == 0b000111
+
+
 @pytest.mark.parametrize("count", [3, 600])
 def test_moves_from_a_number_of_the_row_are_a_search_too(count: int) -> None:
     """To the bit: a difference of doubles grows with what it is taken from."""
