@@ -110,8 +110,7 @@ class Block:
             for part in term.parts:
                 self.deny(part, bits)
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[1], terms.Constant):
-            own = self.compared.setdefault((term.ops[0], term.parts[0]), {})
-            own[term.parts[1]] = own.get(term.parts[1], 0) | bits
+            self._limit(term.ops[0], term.parts[0], term.parts[1], bits)
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[0], terms.Constant):
             self.deny(terms.Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
         else:
@@ -181,13 +180,17 @@ class Block:
             return False
         if terms.about_row(left):
             return op == ">" and not terms.can_fail(term) and self._moves(left, right, listing, within)
-        own = self.compared.setdefault((_TURNED[op], right), {})
         for one, bits in split(left, listing).items():
             if not isinstance(one, terms.Constant):
                 self.always |= bits & within
             elif bits & within:
-                own[one] = own.get(one, 0) | (bits & within)
+                self._limit(_TURNED[op], right, one, bits & within)
         return True
+
+    def _limit(self, op: str, side: terms.Term, limit: terms.Constant, bits: int) -> None:
+        """Forbid where a number of the row compares with a constant, or fails."""
+        own = self.compared.setdefault((op, side), {})
+        own[limit] = own.get(limit, 0) | bits
 
     def _moves(self, size: terms.Term, most: terms.Term, listing: Listing, within: int) -> bool:
         """Forbid moves from a number of the row that are too long; false where a term says something else."""
@@ -213,11 +216,11 @@ class Block:
         for term, bits in self.conditions.items():
             yield from _guarded(term, f"y = {source.text(term, previous)}", bits, ["if y:", f"    {_denied(bits)}"])
         for test, (block, bits) in self.under.items():
-            inner = [f"    {line}" for line in block.lines(source, previous)] or ["    pass"]
+            inner = [f"    {line}" for line in list(block.lines(source, previous)) or ["pass"]]
             yield from _guarded(test, f"y = {source.text(test, previous)}", bits, ["if y:", *inner])
         if self.for_each is not None:
             yield "for p in (h.action,) if h.other is None else (h.action, h.other):"
-            yield from (f"    {line}" for line in self.for_each.lines(source, "p"))
+            yield from (f"    {line}" for line in list(self.for_each.lines(source, "p")) or ["pass"])
 
     def _comparison(
         self, source: Source, op: str, side: terms.Term, limits: dict[terms.Constant, int], previous: str

@@ -216,6 +216,25 @@ def test_the_same_number_is_looked_up_apart_in_each_place() -> None:
     assert judged(operation("or", one, operation("and", compare(LOAD, ">", number(2)), other)), row(3.0)) == 0b111111
 
 
+def test_where_all_that_is_left_fails_there_is_nothing_to_compare() -> None:
+    """It is forbidden, whatever the row."""
+    shield = Shield([Rule(name="r", forbid="fan == 'still' and 6 / fan > load")], FACTORED)
+
+    assert shield.judge(row()) == 0b000100000
+    assert not shield.check(row(), (0, 0, 0))
+    assert shield.check(row(), (0, 0, 1))
+
+
+def test_a_condition_under_which_nothing_is_forbidden_forbids_nothing() -> None:
+    """Though it has to be asked whether it fails."""
+    nothing, high = operation("and", Among(0, frozenset({1})), FALSE), compare(LOAD, ">", number(1))
+    fails = compare(operation("/", LOAD, Observed(1, "lag")), ">", number(1))
+
+    assert judged(operation("some", nothing), row(2.0)) == 0
+    assert judged(operation("and", high, nothing), row(2.0)) == 0
+    assert [judged(operation("and", fails, nothing), row(2.0, lag)) for lag in (0.0, 1.0)] == [0b111111, 0]
+
+
 def test_numbers_are_not_taken_for_bits() -> None:
     """Though some of the one may be equal to some of the other."""
     moves = dict(zip(SCHEMA.actions, (0.0, 1.0, 3.0, 7.0, 15.0, 63.0), strict=True))
