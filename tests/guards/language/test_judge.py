@@ -367,7 +367,7 @@ def test_of_a_box_walk_check_and_region_say_the_same() -> None:
     assert 1000 < passed < 300 * len(points) - 1000
 
 
-@pytest.mark.parametrize("action", [0, (0, 0), (0, 0, 4), (-1, 0, 0), (0.0, float("nan"), 0.0)])
+@pytest.mark.parametrize("action", [0, (0, 0), (0, 0, 4), (-1, 0, 0), (0.5, 0, 0), (0.0, float("nan"), 0.0)])
 def test_what_is_no_action_of_the_space_passes_nothing(action: Action) -> None:
     """Whatever constraints say."""
     for space in (SWITCHES, ARM):
