@@ -24,7 +24,7 @@ from guards.baselines import AnyBaseline, Policy
 from guards.constraints import Constraint
 from guards.errors import GuardMisconfigured, ProofUnavailable
 from guards.proof.explanation import explain
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.records import Schema
 from guards.shield import Shield
 
@@ -132,7 +132,7 @@ def _prove(options: argparse.Namespace) -> tuple[int, str]:
 
 def _explain(options: argparse.Namespace) -> tuple[int, str]:
     told = read(options.file)
-    situation = Situation(
+    situation = Scenario(
         observation=_numbers("--observation", options.observation, told.schema.fields, whole=True),
         facts={**dict.fromkeys(told.schema.facts), **_numbers("--facts", options.facts, told.schema.facts)},
         past=_past(options, told),

@@ -100,15 +100,16 @@ def holder_of(space: ActionSpace) -> Callable[[Action], bool]:
     """Tells whether something is an action of a space."""
     if isinstance(space, Discrete):
         return lambda action: isinstance(action, int) and 0 <= action < space.n
+    kinds: tuple[type, ...] = (int, float) if isinstance(space, Box) else (int,)
+    limits = [(0.0, size - 1.0) for size in sizes_of(space)]
     if isinstance(space, Box):
         limits = list(zip(space.low, space.high, strict=True))
-    else:
-        limits = [(0, size - 1) for size in space.sizes]
 
     def holds(action: Action) -> bool:
         if not isinstance(action, tuple) or len(action) != len(limits):
             return False
-        return all(isfinite(part) and low <= part <= high for part, (low, high) in zip(action, limits, strict=True))
+        told = zip(action, limits, strict=True)
+        return all(isinstance(one, kinds) and isfinite(one) and low <= one <= high for one, (low, high) in told)
 
     return holds
 

@@ -110,8 +110,7 @@ class Block:
             for part in term.parts:
                 self.deny(part, bits)
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[1], terms.Constant):
-            own = self.compared.setdefault((term.ops[0], term.parts[0]), {})
-            own[term.parts[1]] = own.get(term.parts[1], 0) | bits
+            self._limit(term.ops[0], term.parts[0], term.parts[1], bits)
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[0], terms.Constant):
             self.deny(terms.Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
         else:
@@ -181,13 +180,17 @@ class Block:
             return False
         if terms.about_row(left):
             return op == ">" and not terms.can_fail(term) and self._moves(left, right, listing, within)
-        own = self.compared.setdefault((_TURNED[op], right), {})
         for one, bits in split(left, listing).items():
             if not isinstance(one, terms.Constant):
                 self.always |= bits & within
             elif bits & within:
-                own[one] = own.get(one, 0) | (bits & within)
+                self._limit(_TURNED[op], right, one, bits & within)
         return True
+
+    def _limit(self, op: str, side: terms.Term, limit: terms.Constant, bits: int) -> None:
+        """Forbid where a number of the row compares with a constant, or fails."""
+        own = self.compared.setdefault((op, side), {})
+        own[limit] = own.get(limit, 0) | bits
 
     def _moves(self, size: terms.Term, most: terms.Term, listing: Listing, within: int) -> bool:
         """Forbid moves from a number of the row that are too long; false where a term says something else."""
@@ -213,11 +216,11 @@ class Block:
         for term, bits in self.conditions.items():
             yield from _guarded(term, f"y = {source.text(term, previous)}", bits, ["if y:", f"    {_denied(bits)}"])
         for test, (block, bits) in self.under.items():
-            inner = [f"    {line}" for line in block.lines(source, previous)] or ["    pass"]
+            inner = [f"    {line}" for line in list(block.lines(source, previous)) or ["pass"]]
             yield from _guarded(test, f"y = {source.text(test, previous)}", bits, ["if y:", *inner])
         if self.for_each is not None:
             yield "for p in (h.action,) if h.other is None else (h.action, h.other):"
-            yield from (f"    {line}" for line in self.for_each.lines(source, "p"))
+            yield from (f"    {line}" for line in list(self.for_each.lines(source, "p")) or ["pass"])
 
     def _comparison(
         self, source: Source, op: str, side: terms.Term, limits: dict[terms.Constant, int], previous: str
@@ -228,7 +231,7 @@ class Block:
         if op in ("==", "!="):
             same = {limit.value: bits for limit, bits in limits.items()}
             found, otherwise = (same, 0) if op == "==" else (_others(same), all_bits)
-            name = source.name(found, ("same", op, side, previous))
+            name = source.name(found, ("found", *found.items()))
             then = [f"deny |= {name}.get(y, {otherwise:#x})"]
         elif len(limits) < _FEW:
             then = [
@@ -240,7 +243,7 @@ class Block:
             ordered = sorted(limits.items(), key=lambda one: one[0].value)
             sums = _sums([bits for _, bits in ordered], rising=op in (">", ">="))
             at = "left" if op in (">", "<=") else "right"
-            names = source.name(tuple(limit.value for limit, _ in ordered)), source.name(tuple(sums))
+            names = source.name(tuple(limit.value for limit, _ in ordered)), _bits(source, sums)
             then = [f"deny |= {names[1]}[{at}({names[0]}, y)]"]
             # A search takes what is no number for one.
             then = ["if y == y:", f"    {then[0]}"] if op in (">=", "<=") else then
@@ -268,6 +271,11 @@ def _sums(bits: Sequence[int], *, rising: bool) -> list[int]:
     return list(accumulate(reversed(bits), or_, initial=0))[::-1]
 
 
+def _bits(source: Source, sums: Sequence[int]) -> str:
+    """The name of some bits, which are no numbers, though they may be equal to some."""
+    return source.name(tuple(sums), ("bits", *sums))
+
+
 def _others(same: dict[Action | float, int]) -> dict[Action | float, int]:
     """For each value, what all the others forbid together."""
     bits = list(same.values())
@@ -285,6 +293,6 @@ def _moves(source: Source, before: str, most: str, levels: dict[terms.Constant, 
         for level, own in zip(values, bits, strict=True):
             yield from (f"if abs({level!r} - w) > z:", f"    {_denied(own)}")
         return
-    name, up = source.name(values), source.name(tuple(_sums(bits, rising=False)))
-    down = source.name(tuple(_sums(bits, rising=True)))
+    name, up = source.name(values), _bits(source, _sums(bits, rising=False))
+    down = _bits(source, _sums(bits, rising=True))
     yield f"deny |= {up}[right({name}, z, key=lambda c: c - w)] | {down}[left({name}, -z, key=lambda c: c - w)]"

@@ -7,7 +7,7 @@ from export.spec import Discrete
 from guards.constraints import Constraint, Mode
 from guards.errors import GuardMisconfigured
 from guards.language.walk import Scene
-from guards.proof.scenario import Situation
+from guards.proof.scenario import Scenario
 from guards.records import Schema
 from guards.shield import Shield
 
@@ -36,7 +36,7 @@ class Explained:
 class Explanation:
     """A situation and what it leaves."""
 
-    situation: Situation
+    situation: Scenario
     actions: tuple[Explained, ...]
 
     def lines(self) -> Iterator[str]:
@@ -50,7 +50,7 @@ class Explanation:
                 yield f"  {does} {said.constraint!r} ({said.kind}{only}): {said.why}"
 
 
-def explain(schema: Schema, constraints: Sequence[Constraint], situation: Situation) -> Explanation:
+def explain(schema: Schema, constraints: Sequence[Constraint], situation: Scenario) -> Explanation:
     """Explain what the shield leaves in a situation that names every field.
 
     What is allowed is the shield's own answer; the reasons are each constraint's, by a walk over its terms. Raises

@@ -37,7 +37,7 @@ from guards.constraints import Constraint
 from guards.proof.overflow import may_overflow
 from guards.proof.scenario import WHOLE, ranges, shown, written
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
-from guards.proof.witness import Trial
+from guards.proof.witness import Witness
 from guards.records import Actions, Schema
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
@@ -66,7 +66,7 @@ def prove(
     beside the answers. Raises GuardMisconfigured for constraints or a last resort that do not bind to the schema, and
     ProofUnavailable where z3 is not installed, or cannot be loaded.
     """
-    trial = Trial(schema, constraints)
+    witness = Witness(schema, constraints)
     last = np.empty(0) if last_resort is None else np.array(read(last_resort, schema.action))
     # Needs z3.
     from guards.proof.findings import findings  # noqa: PLC0415
@@ -75,12 +75,12 @@ def prove(
     solving = Solving(
         schema, constraints, last.ravel().tolist(), seconds=seconds, clock=clock, known_history=known_history
     )
-    left = _answer(solving, trial, _LEFT + _KNOWN * known_history)
+    left = _answer(solving, witness, _LEFT + _KNOWN * known_history)
     found = [*_where_known(solving, left), *_not_covered(solving, left), *findings(solving)] if notes else []
     if last_resort is None:
         return Verdict(left=left, findings=tuple(found))
     if notes and left.outcome == "proved":
-        found += _where_forbidden(solving, trial, last, written(last_resort))
+        found += _where_forbidden(solving, witness, last, written(last_resort))
     return Verdict(left=left, last_resort=_last_resort(left, written(last_resort)), findings=tuple(found))
 
 
@@ -91,7 +91,7 @@ def _last_resort(left: Answer, last_resort: str) -> Answer:
     return Answer(claim, left.outcome, why)
 
 
-def _answer(solving: "Solving", trial: Trial, claim: str) -> Answer:
+def _answer(solving: "Solving", witness: Witness, claim: str) -> Answer:
     """Whether something is always left."""
     formula, until = solving.nothing_allowed(), solving.until()
     reply = solving.ask(formula, until)
@@ -100,7 +100,7 @@ def _answer(solving: "Solving", trial: Trial, claim: str) -> Answer:
     gaps = "; ".join(dict.fromkeys(solving.symbols.gaps))
     if reply.model is None:
         return Answer(claim, "undecided", f"{reply.why}; {gaps}" if gaps else reply.why)
-    found = _confirmed(solving, trial, formula, reply.model, until)
+    found = _confirmed(solving, witness, formula, reply.model, until)
     if found is not None:
         return Answer(claim, "counterexample", counterexample=found)
     return Answer(claim, "undecided", gaps or "what closes every action over exact reals does not in doubles")
@@ -118,22 +118,22 @@ def _nothing_observed(schema: Schema) -> str:
 
 
 def _confirmed(
-    solving: "Solving", trial: Trial, formula: "Formula", model: "Model", until: float
+    solving: "Solving", witness: Witness, formula: "Formula", model: "Model", until: float
 ) -> Counterexample | None:
     """The best situation for people in which the real shield leaves nothing."""
     for one in _models(solving, formula, model, until):
-        found = trial.closing(solving.situation(one))
+        found = witness.closing(solving.situation(one))
         if found is not None and found.tried:
-            found = _searched(solving, trial, found, until)
+            found = _searched(solving, witness, found, until)
         if found is not None:
             return found
     return None
 
 
-def _searched(solving: "Solving", trial: Trial, found: Counterexample, until: float) -> Counterexample | None:
+def _searched(solving: "Solving", witness: Witness, found: Counterexample, until: float) -> Counterexample | None:
     """A counterexample of which not every action was tried, if the solver does not find one that passes either."""
     way_out = solving.way_out(found.situation, until)
-    if way_out is not None and trial.passes(found.situation, way_out):
+    if way_out is not None and witness.passes(found.situation, way_out):
         return None
     every = "every action" if isinstance(solving.schema.action, Box) else "every whole action"
     return replace(found, closed=(Closed(every, solving.causes(found.situation, until)),))
@@ -172,7 +172,7 @@ def _not_covered(solving: "Solving", left: Answer) -> list[Finding]:
     return [Finding("overflow", large, text)]
 
 
-def _where_forbidden(solving: "Solving", trial: Trial, last: Actions, told: str) -> list[Finding]:
+def _where_forbidden(solving: "Solving", witness: Witness, last: Actions, told: str) -> list[Finding]:
     """Where the last resort is itself forbidden, although something else is allowed."""
     formula, until = solving.at(solving.denied(), solving.last), solving.until()
     reply = solving.ask(formula, until)
@@ -180,7 +180,7 @@ def _where_forbidden(solving: "Solving", trial: Trial, last: Actions, told: str)
         return []
     for model in _models(solving, formula, reply.model, until):
         situation = solving.situation(model)
-        by = trial.against(situation, last)
+        by = witness.against(situation, last)
         if by:
             text = (
                 f"the last resort {told} is itself forbidden in some situations, and where the baseline's proposal is "

@@ -94,7 +94,7 @@ class Past:
 
 
 @dataclass(frozen=True, slots=True)
-class Situation:
+class Scenario:
     """What is observed, which facts a request gave (None: declared and not given), and what happened before.
 
     A field that is not said is as near to 0 as its range lets it be. The request has no mask of its own.

@@ -10,7 +10,7 @@ from export.spec import Box, Discrete, Field, MultiDiscrete
 from guards.constraints import Constraint
 from guards.language.terms import Within, every
 from guards.proof.encoding import may_forbid, truth
-from guards.proof.scenario import Past, Situation, ranges
+from guards.proof.scenario import Past, Scenario, ranges
 from guards.proof.symbols import Symbols, exact, z3
 from guards.records import NEVER, NO_ACTION, Schema
 
@@ -141,7 +141,7 @@ class Solving:
             yield from (z3.And(one, symbols.slack == exact(_CLEAR)) for one in some)
         yield from some
 
-    def way_out(self, situation: Situation, until: float) -> tuple[float, ...] | None:
+    def way_out(self, situation: Scenario, until: float) -> tuple[float, ...] | None:
         """An action that no constraint may forbid in a situation, its numbers the nearest doubles."""
         model = self.ask(z3.And(*self._given(situation), z3.Not(self.denied())), until).model
         if model is None:
@@ -150,7 +150,7 @@ class Solving:
         # A number that no constraint names may be anything in the Box, of which the solver was told nothing.
         return tuple(np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else parts)
 
-    def causes(self, situation: Situation, until: float) -> tuple[str, ...]:
+    def causes(self, situation: Scenario, until: float) -> tuple[str, ...]:
         """Constraints that together leave nothing in a situation, and would without any one of them."""
         pairs = zip(self.constraints, self.forbids, strict=True)
         left = {one.name: forbids for one, forbids in pairs if one.mode == "deny" and not z3.is_false(forbids)}
@@ -161,7 +161,7 @@ class Solving:
                 del left[name]
         return tuple(left)
 
-    def _given(self, situation: Situation) -> list[Formula]:
+    def _given(self, situation: Scenario) -> list[Formula]:
         """That the state is a situation's."""
         symbols, past, facts = self.symbols, situation.past, situation.facts
         ago = (NEVER if past.known else 0.0) if past.seconds_since_change is None else past.seconds_since_change
@@ -181,14 +181,14 @@ class Solving:
             given += [part == exact(one) for part, one in zip(symbols.before, parts, strict=True)]
         return given
 
-    def situation(self, model: Model) -> Situation:
+    def situation(self, model: Model) -> Scenario:
         """The state of a model, its numbers the nearest doubles."""
         symbols = self.symbols
         facts = {
             name: _number(model, value) if z3.is_true(model.eval(given, model_completion=True)) else None
             for name, (value, given) in symbols.facts.items()
         }
-        return Situation(
+        return Scenario(
             observation={name: _number(model, value) for name, value in symbols.fields.items()},
             facts=facts,
             past=self._past(model),

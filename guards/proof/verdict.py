@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from guards.proof.scenario import Situation
+from guards.proof.scenario import Scenario
 
 Outcome = Literal["proved", "counterexample", "undecided"]
 Kind = Literal["never", "always", "implies", "same", "last_resort", "history", "overflow", "undecided"]
@@ -26,7 +26,7 @@ class Counterexample:
     ``tried`` says what was checked, where that was not every action.
     """
 
-    situation: Situation
+    situation: Scenario
     closed: tuple[Closed, ...]
     tried: str = ""
 

@@ -10,7 +10,7 @@ import numpy as np
 from export.spec import Box, Discrete, MultiDiscrete
 from guards.constraints import Constraint
 from guards.projection import Region, scale_of
-from guards.proof.scenario import Situation
+from guards.proof.scenario import Scenario
 from guards.proof.verdict import Closed, Counterexample
 from guards.records import Actions, Booleans, Floats, Row, Schema
 from guards.shield import Shield
@@ -33,21 +33,21 @@ class Tried:
     which: str = ""
 
 
-class Trial:
+class Witness:
     """The shield over a schema."""
 
     def __init__(self, schema: Schema, constraints: Sequence[Constraint]) -> None:
         self.schema, self.shield = schema, Shield(constraints, schema)
         self._denying = [(name, forbids) for name, mode, forbids in self.shield.asking() if mode == "deny"]
 
-    def closing(self, situation: Situation) -> Counterexample | None:
+    def closing(self, situation: Scenario) -> Counterexample | None:
         """What is closed in a situation by which constraints, if the shield leaves nothing there."""
         tried = self.tried(situation)
         if tried.passes.any():
             return None
         return Counterexample(situation, tuple(self._told(tried)), tried.which)
 
-    def tried(self, situation: Situation) -> Tried:
+    def tried(self, situation: Scenario) -> Tried:
         """All actions, or those that there is time for."""
         action, row = self.schema.action, situation.row(self.schema)
         if isinstance(action, Box):
@@ -63,12 +63,12 @@ class Trial:
         which = f"{_SOME} of the {prod(sizes)} whole actions were tried with the shield, and none passed"
         return self._asked(row, some, which)
 
-    def passes(self, situation: Situation, action: Sequence[float]) -> bool:
+    def passes(self, situation: Scenario, action: Sequence[float]) -> bool:
         """Whether the shield lets one action pass."""
         dtype = np.float64 if isinstance(self.schema.action, Box) else np.int64
         return bool(self._asked(situation.row(self.schema), np.array([action], dtype=dtype)).passes[0])
 
-    def against(self, situation: Situation, action: Actions) -> tuple[str, ...]:
+    def against(self, situation: Scenario, action: Actions) -> tuple[str, ...]:
         """The constraints that deny one action."""
         row = situation.row(self.schema)
         return tuple(name for name, cells in self._asked(row, action[None]).denied if cells[0])

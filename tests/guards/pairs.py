@@ -14,7 +14,7 @@ import numpy as np
 from export.spec import Box, Dict, Discrete, Entry, Factor, Field, Fields, MultiDiscrete
 from guards.actions import Written
 from guards.batched import Context
-from guards.proof.scenario import Past, Situation, ranges
+from guards.proof.scenario import Past, Scenario, ranges
 from guards.records import Schema
 
 DYADIC = Schema(
@@ -129,7 +129,7 @@ def _same_actions(random: Random, schema: Schema) -> str:
     )
 
 
-def situation(random: Random, schema: Schema = DYADIC) -> Situation:
+def situation(random: Random, schema: Schema = DYADIC) -> Scenario:
     """Anything that may be observed and told, after anything that may have happened."""
     observation = {
         name: _observed(random, name, dtype, field.low, field.high) for name, (field, dtype) in ranges(schema).items()
@@ -146,7 +146,7 @@ def situation(random: Random, schema: Schema = DYADIC) -> Situation:
         seconds_since_change=ago,
         used=used,
     )
-    return Situation(observation, facts, past)
+    return Scenario(observation, facts, past)
 
 
 def acted(random: Random, schema: Schema) -> Written:
@@ -173,7 +173,7 @@ def _dyadic(random: Random, low: float, high: float) -> float:
     return random.randint(int(low * 64), int(high * 64)) / 64
 
 
-def together(schema: Schema, situations: Sequence[Situation]) -> Context:
+def together(schema: Schema, situations: Sequence[Scenario]) -> Context:
     """Situations as one batch."""
     rows = [one.row(schema) for one in situations]
     return Context(

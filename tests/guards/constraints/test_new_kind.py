@@ -14,7 +14,7 @@ from guards.language.terms import Recall, Term, compare, just_now, number, opera
 from guards.language.walk import Scene, value
 from guards.proof.explanation import explain
 from guards.proof.prove import prove
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.records import NEVER, Action, History, Row, Schema
 from guards.shield import Shield
 from tests.fakes import NOW, SCHEMA
@@ -114,7 +114,7 @@ def test_it_is_explained() -> None:
     past = Past(step=1, previous="up", kept={"quiet": (-3.0,)})
 
     said = [
-        one.said[0] for one in explain(SCHEMA, [QUIET], Situation({"load": 1, "lag": 0, "pods": 0}, {}, past)).actions
+        one.said[0] for one in explain(SCHEMA, [QUIET], Scenario({"load": 1, "lag": 0, "pods": 0}, {}, past)).actions
     ]
 
     assert {(one.kind, one.forbids, one.why) for one in said} == {("quiet", True, "there are no words for this kind")}

@@ -200,6 +200,50 @@ def test_many_limits_on_one_number_are_one_search(op: str, count: int, turned: b
         assert judged(term, row(load)) == expected
 
 
+def test_the_same_number_is_looked_up_apart_in_each_place() -> None:
+    """What it forbids where one thing holds is not what it forbids where another does."""
+    one, other = compare(Part(0), "==", LOAD), compare(Part(0), "!=", LOAD)
+    term = operation(
+        "if", compare(Observed(1, "lag"), ">", number(0)), one, operation("and", Among(0, frozenset({1, 2})), one)
+    )
+
+    assert [judged(term, row(load, lag)) for load, lag in ((1.0, 1.0), (3.0, 1.0), (1.0, 0.0), (3.0, 0.0))] == [
+        0b000010,
+        0b001000,
+        0b000010,
+        0b000000,
+    ]
+    assert judged(operation("or", one, operation("and", compare(LOAD, ">", number(2)), other)), row(3.0)) == 0b111111
+
+
+def test_where_all_that_is_left_fails_there_is_nothing_to_compare() -> None:
+    """It is forbidden, whatever the row."""
+    shield = Shield([Rule(name="r", forbid="fan == 'still' and 6 / fan > load")], FACTORED)
+
+    assert shield.judge(row()) == 0b000100000
+    assert not shield.check(row(), (0, 0, 0))
+    assert shield.check(row(), (0, 0, 1))
+
+
+def test_a_condition_under_which_nothing_is_forbidden_forbids_nothing() -> None:
+    """Though it has to be asked whether it fails."""
+    nothing, high = operation("and", Among(0, frozenset({1})), FALSE), compare(LOAD, ">", number(1))
+    fails = compare(operation("/", LOAD, Observed(1, "lag")), ">", number(1))
+
+    assert judged(operation("some", nothing), row(2.0)) == 0
+    assert judged(operation("and", high, nothing), row(2.0)) == 0
+    assert [judged(operation("and", fails, nothing), row(2.0, lag)) for lag in (0.0, 1.0)] == [0b111111, 0]
+
+
+def test_numbers_are_not_taken_for_bits() -> None:
+    """Though some of the one may be equal to some of the other."""
+    moves = dict(zip(SCHEMA.actions, (0.0, 1.0, 3.0, 7.0, 15.0, 63.0), strict=True))
+    grows = dict(zip(SCHEMA.actions, (5.0, 4.0, 3.0, 2.0), strict=False))
+    some = [RateLimit(name="r", per_second=1, effect=moves), Bounds(name="b", of="load", effect=grows, high=3)]
+
+    assert Shield(some, SCHEMA).judge(row(0.5)) == 0b000111
+
+
 @pytest.mark.parametrize("count", [3, 600])
 def test_moves_from_a_number_of_the_row_are_a_search_too(count: int) -> None:
     """To the bit: a difference of doubles grows with what it is taken from."""
@@ -323,7 +367,7 @@ def test_of_a_box_walk_check_and_region_say_the_same() -> None:
     assert 1000 < passed < 300 * len(points) - 1000
 
 
-@pytest.mark.parametrize("action", [0, (0, 0), (0, 0, 4), (-1, 0, 0), (0.0, float("nan"), 0.0)])
+@pytest.mark.parametrize("action", [0, (0, 0), (0, 0, 4), (-1, 0, 0), (0.5, 0, 0), (0.0, float("nan"), 0.0)])
 def test_what_is_no_action_of_the_space_passes_nothing(action: Action) -> None:
     """Whatever constraints say."""
     for space in (SWITCHES, ARM):

@@ -13,12 +13,12 @@ from guards.errors import EvaluationFailed
 from guards.language import walk
 from guards.language.syntax import _Reader, parsed
 from guards.language.terms import Term, Value
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.records import NO_ACTION, Schema
 from tests.guards.asked import Result, Values, compile_expression
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, acted, condition, situation, together
 
-PLAIN = Situation({"load": 0.5, "lag": 0.0, "pods": 3.0, "jobs": 0.0}, {"budget": 2.0, "price": None})
+PLAIN = Scenario({"load": 0.5, "lag": 0.0, "pods": 3.0, "jobs": 0.0}, {"budget": 2.0, "price": None})
 
 
 @lru_cache(maxsize=64)
@@ -27,12 +27,12 @@ def term(source: str, schema: Schema) -> Term:
     return _Reader(source, schema, about_action=True).typed(parsed(source), 0).term
 
 
-def value(source: str, of: Situation = PLAIN, action: Written = "up", schema: Schema = DYADIC) -> Value:
+def value(source: str, of: Scenario = PLAIN, action: Written = "up", schema: Schema = DYADIC) -> Value:
     """The value of an expression."""
     return walk.value(term(source, schema), walk.Scene(of.row(schema), read(action, schema.action)))
 
 
-def failure(source: str, of: Situation = PLAIN) -> str:
+def failure(source: str, of: Scenario = PLAIN) -> str:
     """Why an expression has no value."""
     with pytest.raises(EvaluationFailed) as failed:
         value(source, of)
@@ -73,7 +73,7 @@ def outcome(result: Result, shape: tuple[int, ...]) -> Values:
     return np.where(np.broadcast_to(False if failed is None else failed, shape), 2, np.broadcast_to(truth, shape))
 
 
-def interpreted(source: str, of: Situation, action: Written, schema: Schema) -> int:
+def interpreted(source: str, of: Scenario, action: Written, schema: Schema) -> int:
     """0 for false, 1 for true, 2 where there is no value."""
     try:
         return int(bool(value(source, of, action, schema)))
@@ -150,9 +150,9 @@ def test_a_history_that_is_not_here_has_no_step() -> None:
     """The previous action is known again after the first decision here, and the time since a change is the worst."""
     first, later = (Past(known=False), Past(known=False, step=1, previous="up"))
 
-    assert failure("step > 1", Situation(past=first)).startswith("step is not known")
-    assert failure("step > 1", Situation(past=later)).startswith("step is not known")
-    assert failure("previous_action == 'up'", Situation(past=first)).startswith("previous_action is not known")
-    assert value("previous_action == 'up'", Situation(past=later)) is True
-    assert value("seconds_since_change", Situation(past=first)) == 0
-    assert value("seconds_since_change", Situation(past=Past(step=2, previous="up", seconds_since_change=4))) == 4
+    assert failure("step > 1", Scenario(past=first)).startswith("step is not known")
+    assert failure("step > 1", Scenario(past=later)).startswith("step is not known")
+    assert failure("previous_action == 'up'", Scenario(past=first)).startswith("previous_action is not known")
+    assert value("previous_action == 'up'", Scenario(past=later)) is True
+    assert value("seconds_since_change", Scenario(past=first)) == 0
+    assert value("seconds_since_change", Scenario(past=Past(step=2, previous="up", seconds_since_change=4))) == 4

@@ -12,7 +12,7 @@ from guards.batched import Shield
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import GuardMisconfigured
 from guards.proof.explanation import Explanation, explain
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.records import Schema
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.holes import PLANT, rules
@@ -24,7 +24,7 @@ OBSERVED = {"cpu": 0.95, "replicas": 2.0, "temp": 20.0, "rate": 0.0, "queue": 0.
 def why(constraint: Constraint, action: str = "up", past: Past = Past(), **facts: float) -> str:  # noqa: B008 - frozen
     """What one constraint says of an action, and why."""
     told = {"price": None, "budget": None, **facts}
-    explanation = explain(PLANT, [constraint], Situation(OBSERVED, told, past))
+    explanation = explain(PLANT, [constraint], Scenario(OBSERVED, told, past))
     said = next(one for one in explanation.actions if one.action == action).said[0]
     return f"{'forbids' if said.forbids else 'allows'}: {said.why}"
 
@@ -263,7 +263,7 @@ def test_a_lenient_rule_lets_pass_what_it_cannot_evaluate() -> None:
 
 def test_a_kind_without_words_says_what_it_does() -> None:
     """Whether it forbids is the shield's to say."""
-    explanation = explain(SCHEMA, [Fickle(name="fickle", action=1)], Situation({"load": 0, "lag": 0, "pods": 0}))
+    explanation = explain(SCHEMA, [Fickle(name="fickle", action=1)], Scenario({"load": 0, "lag": 0, "pods": 0}))
 
     assert explanation.actions[1].said[0].why == "there are no words for this kind"
 
@@ -273,7 +273,7 @@ def test_an_explanation_reads_as_words() -> None:
     constraints = [*rules("action == 'up' and cpu > 0.9"), rules("cpu > 0.5", mode="audit")[0]]
     constraints[1] = constraints[1].model_copy(update={"name": "seen"})
 
-    lines = list(explain(PLANT, constraints, Situation(OBSERVED)).lines())
+    lines = list(explain(PLANT, constraints, Scenario(OBSERVED)).lines())
 
     assert lines[:2] == [
         "observation: cpu = 0.95, replicas = 2, temp = 20, rate = 0, queue = 0",
@@ -313,4 +313,4 @@ def test_over_other_actions_there_is_nothing_to_list() -> None:
     schema = Schema(observation=PLANT.observation, action=Box(fields=(Field(name="power", low=0, high=1),)))
 
     with pytest.raises(GuardMisconfigured, match="the action space is box, expected discrete"):
-        explain(schema, [], Situation(OBSERVED))
+        explain(schema, [], Scenario(OBSERVED))

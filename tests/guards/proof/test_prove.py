@@ -20,10 +20,10 @@ from guards.errors import EvaluationFailed, GuardMisconfigured, ProofUnavailable
 from guards.language.syntax import term_of
 from guards.language.walk import Scene, value
 from guards.proof.prove import prove
-from guards.proof.scenario import Situation
+from guards.proof.scenario import Scenario
 from guards.proof.solving import Solving
 from guards.proof.verdict import Verdict
-from guards.proof.witness import Trial
+from guards.proof.witness import Witness
 from guards.records import Schema
 from tests.fakes import SCHEMA
 from tests.guards.box_holes import BOX_HOLES, BOX_SOUND, HEATER
@@ -37,7 +37,7 @@ def together(*tables: dict[str, Case]) -> dict[str, Case]:
     return {f"{one.schema.action.kind}: {name}": one for table in tables for name, one in table.items()}
 
 
-HOT = Situation({"cpu": 0.95, "temp": 60})
+HOT = Scenario({"cpu": 0.95, "temp": 60})
 ALL_HOLES = together(HOLES, FACTOR_HOLES, BOX_HOLES)
 ALL_SOUND = together(SOUND, FACTOR_SOUND, BOX_SOUND)
 
@@ -71,7 +71,7 @@ def test_a_planted_hole_is_found(case: Case) -> None:
     assert verdict.outcome == verdict.left.outcome == "counterexample"
     found = verdict.left.counterexample
     assert found is not None
-    assert not Trial(case.schema, case.constraints).tried(found.situation).passes.any()
+    assert not Witness(case.schema, case.constraints).tried(found.situation).passes.any()
     if isinstance(case.schema.action, Discrete):
         assert [one.action for one in found.closed] == list(case.schema.actions)
     assert all(one.constraints for one in found.closed)
@@ -95,16 +95,16 @@ def test_a_sound_configuration_is_proved(case: Case) -> None:
 def test_what_is_proved_holds_of_random_situations(case: Case) -> None:
     """The real shield leaves something wherever one looks: facts given or not, the history here or not."""
     random = Random(7)  # noqa: S311 - a test that repeats itself
-    trial = Trial(case.schema, case.constraints)
+    witness = Witness(case.schema, case.constraints)
     solving = Solving(case.schema, case.constraints, [], seconds=2.0, clock=time.monotonic)
 
     for _ in range(50 if isinstance(case.schema.action, Discrete) else 10):
         one = situation(random, case.schema)
-        if trial.closing(one) is not None:
+        if witness.closing(one) is not None:
             # There may be so few that nobody hits them: then there is one that the solver finds.
             way_out = solving.way_out(one, solving.until())
             assert way_out is not None, one
-            assert trial.passes(one, way_out), one
+            assert witness.passes(one, way_out), one
 
 
 def some(random: Random, schema: Schema) -> str:
@@ -128,9 +128,9 @@ def check_at_random(seed: int, schema: Schema, configurations: int) -> Counter[s
         verdict = prove(schema, told, None, seconds=5.0, notes=False)
         outcomes[verdict.outcome] += 1
         if verdict.outcome == "proved":
-            trial, solving = Trial(schema, told), Solving(schema, told, [], seconds=2.0, clock=time.monotonic)
+            witness, solving = Witness(schema, told), Solving(schema, told, [], seconds=2.0, clock=time.monotonic)
             for one in (situation(random, schema) for _ in range(8)):
-                assert trial.closing(one) is None or solving.way_out(one, solving.until()) is not None, (told, one)
+                assert witness.closing(one) is None or solving.way_out(one, solving.until()) is not None, (told, one)
     return outcomes
 
 
@@ -357,7 +357,7 @@ def test_among_doubles_a_proof_over_exact_numbers_may_leave_nothing() -> None:
     constraints = {forbid: rules(forbid) for forbid in ("heat * heat != 2", "heat * 1e-300 * 1e-300 == 0")}
 
     assert [prove(schema, one, None).outcome for one in constraints.values()] == ["proved", "proved"]
-    assert [Trial(schema, one).tried(HOT).passes.any() for one in constraints.values()] == [False, False]
+    assert [Witness(schema, one).tried(HOT).passes.any() for one in constraints.values()] == [False, False]
 
 
 def test_where_z3_is_broken_there_is_a_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from export.spec import Array, Discrete
 from guards.constraints import Budget, MaxSwitches, RateLimit
-from guards.proof.scenario import Past, Situation, nearest, ranges, shown
+from guards.proof.scenario import Past, Scenario, nearest, ranges, shown
 from guards.records import NEVER, NO_ACTION, Schema
 from tests.guards.holes import PLANT
 from tests.guards.pairs import together
@@ -15,7 +15,7 @@ from tests.guards.pairs import together
 
 def test_the_context_has_what_is_said_where_the_schema_has_it() -> None:
     """A fact that is not given is no number, and a field that is not said is near zero within its range."""
-    context = together(PLANT, [Situation({"temp": 7.5, "queue": 3}, {"budget": 2.0, "price": None})])
+    context = together(PLANT, [Scenario({"temp": 7.5, "queue": 3}, {"budget": 2.0, "price": None})])
 
     assert context.observation.tolist() == [[0, 1, 7.5, 0, 3]]
     assert np.isnan(context.facts[0, 0])
@@ -25,7 +25,7 @@ def test_the_context_has_what_is_said_where_the_schema_has_it() -> None:
 
 def test_a_past_of_nothing_is_the_beginning_of_an_episode() -> None:
     """It is known that nothing was executed."""
-    history = Situation().row(PLANT).history
+    history = Scenario().row(PLANT).history
 
     assert (history.known, history.action, history.step) == (True, NO_ACTION, 0)
     assert history.since_change(0.0) == history.since_use([1], 0.0) == NEVER
@@ -35,7 +35,7 @@ def test_a_known_past_is_the_history_as_it_was() -> None:
     """Seconds are exact."""
     past = Past(step=3, previous="up", seconds_since_change=0.1, used={"up": 0.3})
 
-    history = Situation(past=past).row(PLANT).history
+    history = Scenario(past=past).row(PLANT).history
 
     assert (history.known, history.action, history.step) == (True, 1, 3)
     assert (history.since_change(0.0), history.since_use([1], 0.0)) == (0.1, 0.3)
@@ -43,8 +43,8 @@ def test_a_known_past_is_the_history_as_it_was() -> None:
 
 def test_a_past_that_is_not_here_is_the_worst() -> None:
     """From the moment at which the session was first seen."""
-    seen = Situation(past=Past(known=False, seconds_since_change=4)).row(PLANT).history
-    now = Situation(past=Past(known=False)).row(PLANT).history
+    seen = Scenario(past=Past(known=False, seconds_since_change=4)).row(PLANT).history
+    now = Scenario(past=Past(known=False)).row(PLANT).history
 
     assert (seen.known, seen.step, seen.action) == (False, 0, NO_ACTION)
     assert seen.since_change(0.0) == seen.since_use([1], 0.0) == 4
@@ -88,7 +88,7 @@ def test_a_past_that_is_not_here_is_the_worst() -> None:
 )
 def test_a_past_reads_as_words(past: Past, words: str) -> None:
     """As one would tell it."""
-    assert list(Situation(past=past).lines()) == [f"history: {words}"]
+    assert list(Scenario(past=past).lines()) == [f"history: {words}"]
 
 
 def test_what_constraints_keep_is_in_the_history() -> None:
@@ -101,7 +101,7 @@ def test_what_constraints_keep_is_in_the_history() -> None:
 
 def test_a_situation_reads_as_words() -> None:
     """Numbers as people write them, and what was not given."""
-    lines = list(Situation({"cpu": 0.25, "replicas": 3.0}, {"price": None, "budget": 1.5}).lines())
+    lines = list(Scenario({"cpu": 0.25, "replicas": 3.0}, {"price": None, "budget": 1.5}).lines())
 
     assert lines[:2] == ["observation: cpu = 0.25, replicas = 3", "facts: price was not given, budget = 1.5"]
 
@@ -111,7 +111,7 @@ def test_numbers_of_an_array_have_no_names() -> None:
     schema = Schema(observation=Array(shape=(2, 2)), action=Discrete(names=("a", "b")))
 
     assert ranges(schema) == {}
-    assert together(schema, [Situation()]).observation.tolist() == [[0, 0, 0, 0]]
+    assert together(schema, [Scenario()]).observation.tolist() == [[0, 0, 0, 0]]
 
 
 def test_the_nearest_number_is_within_the_range() -> None:

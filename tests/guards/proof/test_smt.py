@@ -11,7 +11,7 @@ from guards.errors import Untranslatable
 from guards.language.syntax import term_of
 from guards.language.terms import Term
 from guards.proof.encoding import Encoded, encoded
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols, exact
 from guards.records import NEVER, Schema
@@ -28,7 +28,7 @@ def translate(source: str, symbols: Symbols) -> Encoded:
 Bindings = list[tuple[z3.ExprRef, z3.ExprRef]]
 
 
-def bindings(symbols: Symbols, of: Situation) -> Bindings:
+def bindings(symbols: Symbols, of: Scenario) -> Bindings:
     """The values of the symbols in a situation, the action left open."""
     past, ago, before = of.past, of.past.seconds_since_change, of.past.history(symbols.schema).action
     parts = before if isinstance(before, tuple) else [before] * len(symbols.before)
@@ -129,7 +129,7 @@ def test_histories_that_happen_are_in_the_domain() -> None:
 
     for past in pasts:
         action = (symbols.acted[0], z3.IntVal(0))
-        held = z3.substitute(z3.And(symbols.domain()), *bindings(symbols, Situation(past=past)), action)
+        held = z3.substitute(z3.And(symbols.domain()), *bindings(symbols, Scenario(past=past)), action)
         assert z3.is_true(z3.simplify(held)), past
 
 

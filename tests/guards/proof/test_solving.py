@@ -7,7 +7,7 @@ import pytest
 import z3
 
 from guards.errors import Untranslatable
-from guards.proof.scenario import Situation
+from guards.proof.scenario import Scenario
 from guards.proof.solving import Solving
 from guards.proof.symbols import exact
 from tests.guards.holes import PLANT, cooldown, rules
@@ -18,7 +18,7 @@ def solving(*forbid: str, clock: Callable[[], float] = lambda: 0.0) -> Solving:
     return Solving(PLANT, [cooldown("up"), *rules(*forbid)], [0], seconds=2.0, clock=clock)
 
 
-def found(about: Solving, formula: z3.BoolRef) -> Situation:
+def found(about: Solving, formula: z3.BoolRef) -> Scenario:
     """A situation in which a formula holds."""
     model = about.ask(formula, about.until()).model
     assert model is not None

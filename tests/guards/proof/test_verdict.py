@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from guards.proof.scenario import Past, Situation
+from guards.proof.scenario import Past, Scenario
 from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Outcome, Verdict
 
 HOLE = Counterexample(
-    Situation({"cpu": 0.95}, {}, Past()),
+    Scenario({"cpu": 0.95}, {}, Past()),
     (Closed("hold", ("a",)), Closed("up", ("a", "b")), Closed("down", ("a",))),
 )
 
