@@ -120,6 +120,7 @@ async def serve(app: Any, name: str, listening: socket.socket) -> None:
         app,
         loop="uvloop",
         http="httptools",
+        ws="none",
         proxy_headers=False,
         access_log=False,
         log_config=None,
