@@ -144,12 +144,22 @@ class Check:
 
     def check(self, row: Row, action: Action) -> bool:
         """Whether the final action passes, worked out anew from the row and not from what was left."""
-        return self.holds(row, action) and not any(forbids(row, action) for forbids in self._denies)
+        if not self.holds(row, action):
+            return False
+        for forbids in self._denies:  # noqa: SIM110 - a generator costs as much as a constraint
+            if forbids(row, action):
+                return False
+        return True
 
     def forbidding(self, row: Row, action: Action) -> list[tuple[str, Mode]]:
         """The constraints that forbid an action of the space, those that only report it too."""
         found: list[tuple[str, Mode]] = [(one.name, one.mode) for one, forbids in self._forbids if forbids(row, action)]
         return [(MASK, "deny"), *found] if self.masks(row, action) else found
+
+    def refusing(self, row: Row, action: Action) -> list[str]:
+        """The unlisted constraints that refuse an action of the space."""
+        asked = self._forbids[len(self.masking) :]
+        return [one.name for one, forbids in asked if one.mode == "deny" and forbids(row, action)]
 
     def chosen(self, action: Action) -> list[int]:
         """Which choices an action is made of."""

@@ -89,8 +89,12 @@ class Record(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, kw_on
     ms: int
 
 
-class Writer(Record, frozen=True):
-    """The first record of a writer: who it is, and everything its later records refer to by digest."""
+class Writer(Record, frozen=True, omit_defaults=True):
+    """The first record of a writer: who it is, and everything its later records refer to by digest.
+
+    ``numerics`` is which arithmetic its draws are made with, ``fingerprint`` what that gives on its machine; they are
+    left out of logs from before they were told.
+    """
 
     writer: str
     service: str
@@ -99,6 +103,8 @@ class Writer(Record, frozen=True):
     versions: dict[str, str]
     key_fingerprint: str
     wait_s: float
+    numerics: int = 0
+    fingerprint: str = ""
 
 
 class Heartbeat(Record, frozen=True):

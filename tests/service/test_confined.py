@@ -14,13 +14,12 @@ from guards.batched import Shield
 from guards.constraints import Bounds, Linear, RateLimit, Rule
 from guards.records import Floats, History
 from guards.shield import Violation
-from service.decision.decide import decide
 from service.decision.explore.explorers import Explorer, Greedy, Normal
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision, Refused
 from tests.acting import BOUNDED, acting_behaviour
-from tests.fakes import NOW, asked, batch_of
+from tests.fakes import NOW, asked, batch_of, recorded
 
 BATCH = 2000
 LINE = Box(fields=(Field(name="n", low=-2, high=3),))
@@ -48,7 +47,7 @@ def decided(
     rows = [asked(entry=entry, now=NOW)] * min(n, BATCH)
     heads = np.tile(np.array(head, dtype=np.float32), (len(rows), 1))
     records = [
-        record for at in range(0, n, len(rows)) for record in decide(behaviour, batch_of(rows, seq=1 + at), heads)
+        record for at in range(0, n, len(rows)) for record in recorded(behaviour, batch_of(rows, seq=1 + at), heads)
     ]
     made = [record for record in records if isinstance(record, Decision)]
     assert len(made) == len(records) == n
@@ -214,7 +213,7 @@ class TestHalfSpaces:
             LINE, Normal(), constraints=[Linear(name="s", coefficients={"n": 1.0}, at_most=1.0)]
         )
         rows = [asked(explore=i % 2 == 0) for i in range(100)]
-        made = decide(behaviour, batch_of(rows), np.tile(np.array([0.0, 0.3], dtype=np.float32), (100, 1)))
+        made = recorded(behaviour, batch_of(rows), np.tile(np.array([0.0, 0.3], dtype=np.float32), (100, 1)))
 
         assert [isinstance(d, Decision) and d.explored for d in made] == [row.explore for row in rows]
 
@@ -245,7 +244,7 @@ class TestLadder:
         behaviour = acting_behaviour(
             BOUNDED, Greedy(), Constant(action=action, last_resort=last), constraints=constraints
         )
-        (record,) = decide(behaviour, batch_of([asked()]), np.array([[2.0, 10.0, 0.0, 0.0]], dtype=np.float32))
+        (record,) = recorded(behaviour, batch_of([asked()]), np.array([[2.0, 10.0, 0.0, 0.0]], dtype=np.float32))
         return record
 
     def test_a_rule_refuses_and_does_not_move(self) -> None:
@@ -271,7 +270,7 @@ class TestLadder:
         behaviour = acting_behaviour(BOUNDED, Greedy(), Constant(action=(2.0, 5.0)), constraints=[SUM])
         head = np.array([[math.nan, 1.0, 0.0, 0.0]], dtype=np.float32)
 
-        (d,) = decide(behaviour, batch_of([asked()]), head)
+        (d,) = recorded(behaviour, batch_of([asked()]), head)
 
         assert isinstance(d, Decision)
         assert (d.source, d.reason, d.propensity_ok, d.why_not_ok) == ("baseline", "InvalidOutput", False, "Projected")
@@ -296,7 +295,7 @@ class TestLadder:
         )
         head = np.array([[0.0, 1.0, 1.0, 1.0]] * 2, dtype=np.float32)
 
-        first, _ = decide(behaviour, batch_of([asked()] * 2), head)
+        first, _ = recorded(behaviour, batch_of([asked()] * 2), head)
 
         assert isinstance(first, Decision)
         assert (first.source, first.reason, first.propensity_ok) == ("last_resort", "NoSafeAction", True)
