@@ -30,7 +30,7 @@ from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED_FEEDBACK, Decision, Feedback, encode_record
 from service.versions.breakers import Reasons
-from service.versions.engine import spread_of
+from service.versions.engine import ModelOutput, spread_of
 from service.versions.lease import Lease
 
 _log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class Committer:
             return []
         began = self._clock()
         self._place(batch, began)
-        batch.feedback = self._feedback(batch)
+        batch.feedback = self._feedback(batch) if batch.seq != self._journal.next_seq else []
         told = len(batch.feedback)
         decide(self._behaviour, batch)
         decided = self._clock()
@@ -123,9 +123,10 @@ class Committer:
         batch.seq = journal.next_seq + len([one for one in requests if one.feedback is not None])
         batch.ms = max(journal.last_ms, int(requests[-1].at * 1000))
         batch.generation = self._lease.generation
-        batch.may_explore = self._lease.holds(began)
+        batch.may_explore = began < self._lease.until
         batch.infer_us = round((began - batch.began) * 1e6)
-        batch.spread, batch.memory = spread_of(output), logged_states(batch)
+        batch.spread = spread_of(output) if isinstance(output, ModelOutput) and output.spread is not None else None
+        batch.memory = logged_states(batch) if batch.engine.initial else None
 
     def _append(self, batch: Batch) -> int:
         """Journal a batch; how many of its decisions are in the journal. Feedback that is not is taken out."""
@@ -206,7 +207,9 @@ class Committer:
 
     def _answer(self, batch: Batch) -> None:
         for request, record in zip(batch.requests, batch.records, strict=True):
-            request.settle(record)
+            answer = request.answer
+            if not answer.done():
+                answer.set_result(record)
         self._observe(batch)
 
     def _reasons(self, batch: Batch, committed: float) -> Reasons:

@@ -11,6 +11,8 @@ Read this page first. It has no I/O: ``batcher.py`` infers before it and ``commi
 A row is plain numbers; arrays are for what is wide: the head of a large action space, the numbers of a Box.
 """
 
+from math import isfinite
+
 import numpy as np
 
 from guards.abstention import Answer
@@ -21,6 +23,7 @@ from guards.records import Action, Row
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.explore.acting import Left
 from service.decision.explore.draws import Choice
+from service.decision.explore.explorers import GREEDY
 from service.decision.record import NOT_LISTED, Recorder
 from service.log.ids import body_of
 from service.versions.engine import ModelOutput
@@ -36,7 +39,7 @@ def decide(behaviour: Behaviour, batch: Batch) -> None:
     for i, request in enumerate(batch.requests):
         row = row_of(behaviour, request, recorder.seen[i])
         batch.rows.append(row)
-        left = acting.left(shield, row)
+        left = shield.judge(row) if acting.plain else acting.left(shield, row)
         body = body_of(behaviour.prefix, batch.ms, batch.seq + i, batch.assignment.track, unlogged=batch.unlogged)
         choice = Choice()
         try:
@@ -70,16 +73,21 @@ def _explore(
     if behaviour.mask_required and row.mask is None:
         raise MaskMissing
     # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
-    if not acting.is_sound(head):
+    numbers: list[float] = head.tolist()
+    if not all(map(isfinite, numbers)) or not ((acting.plain and acting.scores) or acting.is_sound(head)):
         raise InvalidOutput
-    if not acting.choosable(left):
+    if not (left != acting.parts[0] if acting.plain else acting.choosable(left)):
         raise NoSafeAction
     if not acting.ranks:
         _overrule(behaviour, row, failed, acting.best(head, left))
     if behaviour.doubts.bound:
         _doubt(behaviour, batch, i, head, failed)
     explores = batch.may_explore and request.explore
-    choice = acting.choose(head, left, behaviour.key.draw(body, acting.blocks), explores=explores)
+    digest = behaviour.key.draw(body, acting.blocks)
+    if acting.plain and isinstance(left, int):
+        choice = (acting.explorer if explores else GREEDY).choose(numbers, left, digest)
+    else:
+        choice = acting.choose(head, left, digest, explores=explores)
     if failed.doubted:
         choice.doubted = failed.doubted
     passes = choice.action is not None and shield.check(row, choice.action)

@@ -13,7 +13,18 @@ from service.decision.explore.acting import Left
 from service.decision.explore.draws import Choice
 from service.decision.explore.explorers import GREEDY
 from service.log.ids import public_id_of_body
-from service.log.records import HEAD_LIMIT, Bits, Decision, Packed, Refused, V, listed, listed_rows, packed_rows
+from service.log.records import (
+    HEAD_LIMIT,
+    LIST_LIMIT,
+    Bits,
+    Decision,
+    Packed,
+    Refused,
+    V,
+    listed,
+    listed_rows,
+    packed_rows,
+)
 from service.versions.engine import ModelOutput
 
 # Why a propensity is not ok where the policy decided: it is smaller or larger than any number there is.
@@ -45,7 +56,9 @@ class Recorder:
             "generation": batch.generation,
             "durability": behaviour.durability,
         }
-        self._observations = listed_rows(batch.observation)
+        observation = batch.observation
+        short = observation.ndim == 2 and observation.shape[1] <= LIST_LIMIT
+        self._observations = observation.tolist() if short else listed_rows(observation)
         # Of an observation that is not one row of numbers nothing has a name.
         self.seen: list[list[float]] = self._observations
         if batch.observation.ndim > 2:

@@ -6,7 +6,6 @@ What is left of choices are the bits of those that are forbidden; of a Box it is
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -115,7 +114,7 @@ class Acting:
 
     def is_sound(self, head: np.ndarray) -> bool:
         """Whether something can be drawn from a head[W]."""
-        return all(map(isfinite, head.tolist())) if self.plain and self.scores else bool(self.sound(head[None]).all())
+        return bool(self.sound(head[None]).all())
 
     def choose(self, head: np.ndarray, left: Left, digest: bytes, *, explores: bool) -> Choice:
         """Draw from a row's head[W] inside what is left to it, by the explorer where it ``explores``."""
