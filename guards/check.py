@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Literal, NamedTuple
 
-from export.spec import Box, MultiDiscrete
+from export.spec import Box, Discrete, MultiDiscrete
 from guards.actions import holder_of, listed, sizes_of
 from guards.boxes import sides_of
 from guards.constraints.constraint import Constraint, Keeper, Mode
@@ -78,6 +78,8 @@ class Check:
         # Whether any only warns or audits.
         self.reports = any(one.mode != "deny" for one in self.bound)
         self._holds = holder_of(space)
+        # How many actions a list has; 0 of what is none.
+        self._count = space.n if isinstance(space, Discrete) else 0
         source = Source(space)
         self._write(source)
         self._read(source.made())
@@ -144,12 +146,25 @@ class Check:
 
     def check(self, row: Row, action: Action) -> bool:
         """Whether the final action passes, worked out anew from the row and not from what was left."""
-        return self.holds(row, action) and not any(forbids(row, action) for forbids in self._denies)
+        if self._count and row.mask is None:
+            if not (isinstance(action, int) and 0 <= action < self._count):
+                return False
+        elif not self.holds(row, action):
+            return False
+        for forbids in self._denies:  # noqa: SIM110 - a generator costs as much as a constraint
+            if forbids(row, action):
+                return False
+        return True
 
     def forbidding(self, row: Row, action: Action) -> list[tuple[str, Mode]]:
         """The constraints that forbid an action of the space, those that only report it too."""
         found: list[tuple[str, Mode]] = [(one.name, one.mode) for one, forbids in self._forbids if forbids(row, action)]
         return [(MASK, "deny"), *found] if self.masks(row, action) else found
+
+    def refusing(self, row: Row, action: Action) -> list[str]:
+        """The unlisted constraints that refuse an action of the space."""
+        asked = self._forbids[len(self.masking) :]
+        return [one.name for one, forbids in asked if one.mode == "deny" and forbids(row, action)]
 
     def chosen(self, action: Action) -> list[int]:
         """Which choices an action is made of."""

@@ -23,6 +23,7 @@ from service.config import Config
 from service.decision.batch import Batch, Behaviour
 from service.decision.batcher import Batcher
 from service.decision.commit import Committer
+from service.decision.explore.numerics import NUMERICS, fingerprint
 from service.decision.fallback_probe import FallbackProbe
 from service.decision.sessions import Sessions
 from service.decision.watch import Watch
@@ -93,7 +94,9 @@ class Application:
             versions={engine.label: engine.digest for engine in (self.trusted, self.engine) if engine is not None},
             key_fingerprint=self.keyring.fingerprint,
             wait_s=config.rewards.wait_seconds,
-            ahead_ms=ahead_ms or msgspec.UNSET,
+            ahead_ms=ahead_ms,
+            numerics=NUMERICS,
+            fingerprint=fingerprint(),
         )
         self.journal.introduce(record)
         if config.durability == "disk":

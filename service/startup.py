@@ -15,15 +15,17 @@ from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_
 from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
-from guards.batched import Context, Shield
+from guards.batched import Context
 from guards.errors import GuardMisconfigured, InferenceFailed, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.verdict import Answer
 from guards.records import Actions, Floats, History, Schema
+from guards.shield import Shield
 from service.config import Config, ConfigInvalid, Signatures
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.decide import decide
-from service.decision.explore.explorers import GREEDY, Acting
+from service.decision.explore.acting import Acting
+from service.decision.explore.explorers import GREEDY
 from service.decision.sessions import SessionState
 from service.log.ids import Keyring
 from service.log.records import encode_record

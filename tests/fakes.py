@@ -9,14 +9,16 @@ import numpy as np
 from export.spec import Discrete, Field, Fields, Golden, Manifest, Parity, Source, Squash
 from guards.abstention import Doubts
 from guards.baselines import Baseline, Constant
-from guards.batched import Context, Shield
+from guards.batched import Context
 from guards.constraints import Constraint
 from guards.errors import PolicyUnavailable
 from guards.language.terms import Among, Recall, Term, compare, number, operation
 from guards.records import History, Schema
+from guards.shield import Shield
 from service.decision.batch import Batch, Behaviour, Outcome, Request
 from service.decision.decide import decide
-from service.decision.explore.explorers import Acting, Explorer, Greedy
+from service.decision.explore.acting import Acting
+from service.decision.explore.explorers import Explorer, Greedy
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision, Refused

@@ -11,8 +11,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from msgspec import UNSET
-
 from service.agent.pace import Pace, apart
 from service.agent.stores import Position
 from service.log.records import AnyRecord, Writer
@@ -79,7 +77,7 @@ class Order:
 
     def introduce(self, record: Writer) -> None:
         """What a writer's first record says of the clocks of those before it."""
-        told = {} if record.ahead_ms is UNSET else record.ahead_ms
+        told = record.ahead_ms
         known = next((other for other in told if other in self._clocks), None)
         group, own = (record.writer, 0) if known is None else self._clocks[known]
         own += 0 if known is None else told[known]

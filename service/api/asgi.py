@@ -6,11 +6,11 @@ to arrive, status and length. What the bytes mean is the decoder's to say.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from service.api.endpoint import Endpoint
-from service.errors import RequestRefused, TooLarge, TooSlow, WrongMediaType
+from service.api.endpoint import Endpoint, check_headers
+from service.errors import RequestRefused, TooLarge, TooSlow
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -85,20 +85,3 @@ async def _received(receive: Receive, cap: int) -> bytes | None:
             raise TooLarge(msg)
         more = message.get("more_body", False)
     return b"".join(parts)
-
-
-def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
-    """Refuse a body by what is said of it: raises WrongMediaType or TooLarge."""
-    typed = False
-    for name, value in headers:
-        if name == b"content-type":
-            typed = value == b"application/json" or value.partition(b";")[0].strip().lower() == b"application/json"
-        elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
-            msg = f"is larger than expected: at most {cap} bytes"
-            raise TooLarge(msg)
-        elif name == b"content-encoding" and value.lower() != b"identity":
-            msg = "is compressed, expected plain JSON"
-            raise WrongMediaType(msg, "content-encoding")
-    if not typed:
-        msg = "is not declared as JSON, expected application/json"
-        raise WrongMediaType(msg, "content-type")

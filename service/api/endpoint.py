@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -13,7 +14,7 @@ from service.api.idempotency import DIGEST, KEPT_S, Idempotency, digest_of
 from service.api.schemas import Answer
 from service.decision.batch import Outcome, Request, Waiter
 from service.decision.batcher import Batcher
-from service.errors import NoSafeActionLeft, RequestRefused
+from service.errors import NoSafeActionLeft, RequestRefused, TooLarge, WrongMediaType
 from service.log.records import Decision, DecisionSource, Refused
 
 # HTTP status by error code: the one place that knows both.
@@ -31,6 +32,8 @@ STATUS = {
 }
 _encode = msgspec.json.Encoder().encode
 _LATE = b',"late":true}'
+# So many actions are known as they are answered.
+_SPOKEN = 1024
 
 
 class PendingAnswer(NamedTuple):
@@ -69,7 +72,8 @@ class Endpoint:
         self._decoder = decoder
         self._batcher = batcher
         self._policy = policy
-        self._actions = actions
+        # An action is answered as it was the last time.
+        self._spoken = lru_cache(_SPOKEN)(actions.spoken)
         self._refused = refused
         self._late = late
         self._idempotency = idempotency or Idempotency()
@@ -131,7 +135,7 @@ class Endpoint:
 
     def answer_of(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""
-        action, name, names = self._actions.spoken(record.action)
+        action, name, names = self._spoken(record.action)
         answer = Answer(
             decision_id=record.id,
             action=action,
@@ -172,3 +176,20 @@ class Endpoint:
             )
             self._batcher.submit(request)
         outcome.add_done_callback(lambda done: None if waiter.done() else waiter.set_result(done.result()))
+
+
+def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
+    """Refuse a body by what is said of it: raises WrongMediaType or TooLarge."""
+    typed = False
+    for name, value in headers:
+        if name == b"content-type":
+            typed = value == b"application/json" or value.partition(b";")[0].strip().lower() == b"application/json"
+        elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
+            msg = f"is larger than expected: at most {cap} bytes"
+            raise TooLarge(msg)
+        elif name == b"content-encoding" and value.lower() != b"identity":
+            msg = "is compressed, expected plain JSON"
+            raise WrongMediaType(msg, "content-encoding")
+    if not typed:
+        msg = "is not declared as JSON, expected application/json"
+        raise WrongMediaType(msg, "content-type")

@@ -16,8 +16,8 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from service.api.asgi import ARRIVED, RECEIVE_DEADLINE_S, check_headers
-from service.api.endpoint import Endpoint
+from service.api.asgi import ARRIVED, RECEIVE_DEADLINE_S
+from service.api.endpoint import Endpoint, check_headers
 from service.decision.batch import Outcome
 from service.errors import InternalFault, RequestRefused, TooLarge, TooSlow
 

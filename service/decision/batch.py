@@ -10,16 +10,15 @@ from msgspec import Struct
 
 from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
-from guards.batched import Shield
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Actions, Booleans, Floats, Schema
-from guards.shield import Violation
-from service.decision.explore.draws import Draw
-from service.decision.explore.explorers import Acting, Explorer
+from guards.records import Action, Actions, Row, Schema
+from guards.shield import Shield
+from service.decision.explore.acting import Acting
+from service.decision.explore.explorers import Explorer
 from service.decision.sessions import Report, Sessions, SessionState
 from service.errors import RequestRefused
-from service.log.ids import Key
-from service.log.records import Decision, DecisionSource, Durability, Feedback, Measure, Packed, Refused
+from service.log.ids import Key, body_prefix
+from service.log.records import Decision, Durability, Feedback, Packed, Refused
 from service.versions.engine import Engine, ModelOutput
 from service.versions.router import Assignment
 
@@ -112,6 +111,14 @@ class Behaviour:
     mask_required: bool = False
     doubts: Doubts = field(default_factory=Doubts)
     remember: Remember | None = None
+    # The last resort as it is recorded, and what all ids of this writer begin with.
+    resort: Action | None = field(init=False)
+    prefix: bytes = field(init=False)
+
+    def __post_init__(self) -> None:
+        resort = None if self.last_resort is None else self.acting.domain.told(self.last_resort[None])[0]
+        object.__setattr__(self, "resort", resort)
+        object.__setattr__(self, "prefix", body_prefix(self.key, self.writer))
 
 
 class Batch(Struct, kw_only=True, eq=False):
@@ -120,7 +127,8 @@ class Batch(Struct, kw_only=True, eq=False):
     The batcher makes it of ``requests``, their ``assignment``, ``engine`` and ``observation[N, ...]``.
     ``began`` (s, monotonic) is when inference began, ``output`` what came of it: a head, or why there is none. The
     commit gives it its place in the log: ``seq`` is that of its first decision, ``ms`` when, behind the ``feedback``
-    that came along; then come its ``records``, in the order of the requests, and how long (µs) each step took.
+    that came along; then come ``rows``, which are the requests as the guards see them, ``records``, and how long (µs)
+    each step took.
     ``spread`` and ``memory`` are a number and what the memory was before the step for each row, where the policy has
     them. Where it is ``unlogged`` it has no place in the log, and ``seq`` counts those that have none. ``purpose`` says
     whether it is answered, or only shows what the version would do.
@@ -143,6 +151,7 @@ class Batch(Struct, kw_only=True, eq=False):
     spread: list[float | None] | None = None
     memory: list[dict[str, Packed]] | None = None
     feedback: list[Feedback] = []
+    rows: list[Row] = []
     records: list[Decision | Refused] = []
     unlogged: bool = False
 
@@ -156,6 +165,7 @@ class Batch(Struct, kw_only=True, eq=False):
             output=self.output.rows(at) if isinstance(self.output, ModelOutput) else self.output,
             spread=None if self.spread is None else [self.spread[i] for i in at],
             memory=None if self.memory is None else [self.memory[i] for i in at],
+            rows=[self.rows[i] for i in at] if self.rows else [],
             records=[self.records[i] for i in at] if self.records else [],
         )
 
@@ -163,56 +173,3 @@ class Batch(Struct, kw_only=True, eq=False):
         """The batch, inference of which ``began`` then, with what came of it."""
         self.output, self.began = output, began
         return self
-
-
-@dataclass(slots=True)
-class Choice:
-    """What is chosen for each of N rows.
-
-    ``why`` has the rows that the policy could not decide, ``beyond`` those whose propensity no number can say,
-    ``doubted`` what is to be said of the policy's answer to each row that was doubted or refused, ``unknown`` the rows
-    whose propensity would need all whole actions to be listed.
-    """
-
-    proposed: Actions
-    action: Actions
-    propensity: Floats
-    explored: Booleans
-    measure: list[Measure]
-    source: list[DecisionSource]
-    why: dict[int, PolicyUnavailable]
-    beyond: set[int]
-    doubted: dict[int, list[Violation]] = field(default_factory=dict)
-    unknown: set[int] = field(default_factory=set)
-
-    @classmethod
-    def drawn(cls, draw: Draw) -> "Choice":
-        """What the policy's draw chose for every row."""
-        n = len(draw.action)
-        measure: list[Measure] = list(draw.measure) if draw.measure else ["mass"] * n
-        beyond = set() if draw.beyond is None else set(np.flatnonzero(draw.beyond).tolist())
-        return cls(draw.proposed, draw.action, draw.propensity, draw.explored, measure, ["policy"] * n, {}, beyond)
-
-    @classmethod
-    def nothing(cls, n: int, nothing: Actions, why: dict[int, PolicyUnavailable]) -> "Choice":
-        """Nothing chosen yet: every row is the one that holds no action."""
-        none = np.full((n, *nothing.shape), nothing)
-        return cls(
-            proposed=none,
-            action=none.copy(),
-            propensity=np.ones(n),
-            explored=np.zeros(n, dtype=np.bool_),
-            measure=["mass"] * n,
-            source=["policy"] * n,
-            why=why,
-            beyond=set(),
-        )
-
-    def put(self, rows: list[int], part: "Choice") -> None:
-        """Put the choice for some rows in place."""
-        self.proposed[rows], self.action[rows] = part.proposed, part.action
-        self.propensity[rows], self.explored[rows] = part.propensity, part.explored
-        for row, measure in zip(rows, part.measure, strict=True):
-            self.measure[row] = measure
-        self.why.update((rows[i], failed) for i, failed in part.why.items())
-        self.beyond.update(rows[i] for i in part.beyond)

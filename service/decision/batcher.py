@@ -49,7 +49,7 @@ class Batcher:
         self._engines = engines
         self._sessions = sessions
         self._committer = committer
-        self._layout = layout
+        self._dtype = layout.dtype
         self._clock = clock
         self._breakers = breakers
         self._runs = Runs(self._take, self._over, clock=clock)
@@ -88,7 +88,7 @@ class Batcher:
                 batches.setdefault(assignment.version, (assignment, []))[1].append(request)
         for assignment, rows in batches.values():
             try:
-                observation = self._layout.rows([request.observation for request in rows])
+                observation = np.array([request.observation for request in rows], dtype=self._dtype)
                 engine = self._engines[assignment.version]
                 self._run(Batch(requests=rows, assignment=assignment, engine=engine, observation=observation))
             except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer

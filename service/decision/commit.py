@@ -15,11 +15,12 @@ from typing import Literal
 import msgspec
 import numpy as np
 
-from guards.baselines import KEPT, Remember
+from guards.baselines import KEPT
+from guards.batched import Context
 from guards.errors import DeadlineExceeded
-from guards.records import History
+from guards.records import History, Row
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import context_of, decide, weights_of
+from service.decision.decide import context_of, decide
 from service.decision.durability import Retracted, SyncQueue
 from service.decision.recurrent import logged_states, states_after
 from service.decision.sessions import Owners, Sessions, SessionState
@@ -29,7 +30,7 @@ from service.log.durable import DurableJournal
 from service.log.journal import Journal, JournalUnavailable
 from service.log.records import UNLOGGED_FEEDBACK, Decision, Feedback, encode_record
 from service.versions.breakers import Reasons
-from service.versions.engine import spread_of
+from service.versions.engine import ModelOutput, spread_of
 from service.versions.lease import Lease
 
 _log = logging.getLogger(__name__)
@@ -98,7 +99,7 @@ class Committer:
             return []
         began = self._clock()
         self._place(batch, began)
-        batch.feedback = self._feedback(batch)
+        batch.feedback = self._feedback(batch) if batch.seq != self._journal.next_seq else []
         told = len(batch.feedback)
         decide(self._behaviour, batch)
         decided = self._clock()
@@ -122,9 +123,10 @@ class Committer:
         batch.seq = journal.next_seq + len([one for one in requests if one.feedback is not None])
         batch.ms = max(journal.last_ms, int(requests[-1].at * 1000))
         batch.generation = self._lease.generation
-        batch.may_explore = self._lease.holds(began)
+        batch.may_explore = began < self._lease.until
         batch.infer_us = round((began - batch.began) * 1e6)
-        batch.spread, batch.memory = spread_of(output), logged_states(batch)
+        batch.spread = spread_of(output) if isinstance(output, ModelOutput) and output.spread is not None else None
+        batch.memory = logged_states(batch) if batch.engine.initial else None
 
     def _append(self, batch: Batch) -> int:
         """Journal a batch; how many of its decisions are in the journal. Feedback that is not is taken out."""
@@ -194,20 +196,20 @@ class Committer:
 
     def _remember(self, batch: Batch) -> None:
         """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""
-        histories = advanced(self._behaviour, batch)
         memories = states_after(batch.output, batch.engine.digest) if batch.engine.initial else {}
         for i, (request, record) in enumerate(zip(batch.requests, batch.records, strict=True)):
             if isinstance(record, Decision) and request.entry is not None:
-                after = SessionState(
-                    record.id, record.episode, histories[i], memories.get(i), request.timed, request.report
-                )
+                history = advanced(self._behaviour, batch, i)
+                after = SessionState(record.id, record.episode, history, memories.get(i), request.timed, request.report)
                 self._sessions.advance(request.session, request.entry, after)
                 self.owners.note(record.seq, request.session)
                 request.after = after
 
     def _answer(self, batch: Batch) -> None:
         for request, record in zip(batch.requests, batch.records, strict=True):
-            request.settle(record)
+            answer = request.answer
+            if not answer.done():
+                answer.set_result(record)
         self._observe(batch)
 
     def _reasons(self, batch: Batch, committed: float) -> Reasons:
@@ -225,28 +227,18 @@ class Committer:
         return [reason for reason, is_so in zip(reasons, blamed, strict=True) if reason != late or is_so]
 
 
-def advanced(behaviour: Behaviour, batch: Batch) -> dict[int, History]:
-    """The history after each decision, by row."""
-    shield, histories = behaviour.shield, dict[int, History]()
-    weights = weights_of(behaviour, batch) if shield.weighs else {}
-    for i, (row, record) in enumerate(zip(batch.requests, batch.records, strict=True)):
-        if isinstance(record, Decision) and row.entry is not None:
-            histories[i] = shield.advanced(row.entry.history, record.action, row.now, weights.get(i))
-    if behaviour.remember is not None:
-        made = {i: record for i, record in enumerate(batch.records) if isinstance(record, Decision)}
-        for i, kept in _kept(behaviour.remember, behaviour, batch, made).items():
-            histories[i] = replace(histories[i], kept={**histories[i].kept, KEPT: kept})
-    return histories
+def advanced(behaviour: Behaviour, batch: Batch, i: int) -> History:
+    """The history after the decision of a row."""
+    row, record = batch.rows[i], batch.records[i]
+    assert isinstance(record, Decision)  # noqa: S101 - nothing else has one
+    return continued(behaviour, row, record, context_of(batch, i) if behaviour.remember is not None else None)
 
 
-def _kept(
-    remember: Remember, behaviour: Behaviour, batch: Batch, made: dict[int, Decision]
-) -> dict[int, tuple[float, ...]]:
-    """What the baseline remembers of each decision, by row, where there is something."""
-    if not made:
-        return {}
-    there = context_of(behaviour, batch.requests, batch.observation).rows(np.array(list(made)))
-    actions = np.array([record.action for record in made.values()])
-    own = np.array([record.source == "baseline" for record in made.values()])
-    told = zip(made, remember(there, actions, own), strict=True)
-    return {i: kept for i, kept in told if kept}
+def continued(behaviour: Behaviour, row: Row, record: Decision, there: Context | None) -> History:
+    """The history after a decision, made of what the guards saw of it, and the baseline ``there``."""
+    shield, action = behaviour.shield, record.action
+    history = shield.advanced(row.history, action, row.now, shield.weights(row, action) if shield.weighs else None)
+    if behaviour.remember is None or there is None:
+        return history
+    (kept,) = behaviour.remember(there, np.array([action]), np.array([record.source == "baseline"]))
+    return replace(history, kept={**history.kept, KEPT: kept}) if kept else history

@@ -10,10 +10,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import advised, context_of
+from service.decision.decide import advised
 from service.log.ids import body_of, body_prefix
 from service.log.records import Decision
 
@@ -79,15 +77,14 @@ class FallbackProbe:
     def _try(self, batch: Batch, row: int, now: float) -> None:
         """Put one decided row to every rung, each by itself."""
         behaviour = self._behaviour
-        context = context_of(behaviour, batch.requests[row : row + 1], batch.observation[row : row + 1])
+        left = behaviour.acting.left(behaviour.shield, batch.rows[row])
 
         def baseline() -> bool:
-            _, _, passes = advised(behaviour, context, behaviour.shield.judge(context), np.array([0]))
-            return bool(passes[0])
+            return advised(behaviour, batch, row, left)[1] is not None
 
         def last_resort() -> bool:
-            assert behaviour.last_resort is not None  # noqa: S101 - or there is no such rung
-            return bool(behaviour.shield.check(context, behaviour.last_resort[None])[0])
+            assert behaviour.resort is not None  # noqa: S101 - or there is no such rung
+            return behaviour.shield.check(batch.rows[row], behaviour.resort)
 
         tries: dict[str, Callable[[], bool]] = {BASELINE: baseline, LAST_RESORT: last_resort}
         for rung in self.last_success:

@@ -1,37 +1,32 @@
 """The records of a batch: one record a row, with all that it takes to decide the row again."""
 
-from collections.abc import Iterator, Sequence
-from itertools import starmap
-from typing import NamedTuple
+from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 
-from export.spec import ActionSpace, Box
-from guards.batched import AnyRuling, Ruling
+from guards.batched import BoxRuling
+from guards.check import Violation, violation
 from guards.errors import PolicyUnavailable
-from guards.records import Action
-from guards.shield import Violation, violation
-from service.decision.batch import Batch, Behaviour, Choice, Request
+from guards.records import Action, Row
+from service.decision.batch import Batch, Behaviour
+from service.decision.explore.acting import Left
+from service.decision.explore.draws import Choice
 from service.decision.explore.explorers import GREEDY
-from service.decision.sessions import SessionState
 from service.log.ids import public_id_of_body
 from service.log.records import (
     HEAD_LIMIT,
+    LIST_LIMIT,
     Bits,
     Decision,
-    DecisionSource,
-    Measure,
-    Numbers,
     Packed,
     Refused,
+    V,
+    listed,
     listed_rows,
     packed_rows,
 )
+from service.versions.engine import ModelOutput
 
-# Why the policy did not decide, and why a propensity is not ok.
-_NOTHING: list[Violation] = []
 # Why a propensity is not ok where the policy decided: it is smaller or larger than any number there is.
 NOT_REPRESENTABLE = "not_representable"
 # Or a half-space moved the action of whoever decided: then nobody knows how probable it is.
@@ -40,230 +35,149 @@ PROJECTED = "Projected"
 NOT_LISTED = "NotListed"
 
 
-class _Why(NamedTuple):
-    """Why the policy did not decide a row, and why its propensity is not ok."""
+class Recorder:
+    """Writes down the rows of a batch one by one; ``seen`` is what was observed, as rows of plain numbers."""
 
-    reason: str | None
-    lost: str | None
+    def __init__(self, behaviour: Behaviour, batch: Batch, output: ModelOutput | PolicyUnavailable) -> None:
+        self.records: list[Decision | Refused] = []
+        self._behaviour = behaviour
+        self._batch = batch
+        # What all of the batch's decisions say.
+        self._same: dict[str, Any] = {
+            "v": V,
+            "ms": batch.ms,
+            "track": batch.assignment.track,
+            "track_probability": batch.assignment.probability,
+            "version": batch.engine.label,
+            "digest": batch.engine.digest,
+            "config": behaviour.config,
+            "key": behaviour.key.number,
+            "squash": behaviour.acting.squash,
+            "generation": batch.generation,
+            "durability": behaviour.durability,
+        }
+        observation = batch.observation
+        short = observation.ndim == 2 and observation.shape[1] <= LIST_LIMIT
+        self._observations = observation.tolist() if short else listed_rows(observation)
+        # Of an observation that is not one row of numbers nothing has a name.
+        self.seen: list[list[float]] = self._observations
+        if batch.observation.ndim > 2:
+            self.seen = [[]] * len(batch.requests)
+        elif self._observations and isinstance(self._observations[0], Packed):
+            self.seen = batch.observation.tolist()
+        self._heads: list[Packed] | None = None
+        if isinstance(output, ModelOutput) and output.head.shape[1] <= HEAD_LIMIT:
+            self._heads = packed_rows(output.head)
 
+    def add(self, i: int, row: Row, left: Left, body: bytes, choice: Choice) -> None:
+        """Write down a row."""
+        behaviour, why, said = self._behaviour, choice.why, choice.doubted
+        if why is not None or choice.proposed != choice.action or behaviour.shield.reports:
+            said = _violations(behaviour, row, choice)
+        if choice.action is None:
+            self._refuse(i, choice, said)
+            return
+        if isinstance(left, BoxRuling):
+            _measure(behaviour, left, choice)
+        lost = NOT_REPRESENTABLE if choice.beyond else choice.lost
+        if why is not None:
+            lost = choice.lost if why.identified else why.reason
+        self._decide(i, left, body, choice, choice.action, lost, said)
 
-_NO_REASON = _Why(None, None)
-
-
-class _Row(Struct, frozen=True, gc=False):
-    """What there is to tell of a row, taken out of the arrays that it was decided in."""
-
-    before: SessionState
-    body: bytes
-    action: Action | None
-    proposed: Action | None
-    propensity: float
-    explored: bool
-    observation: Numbers
-    allowed: Bits
-    head: Packed | None
-    measure: Measure
-    source: DecisionSource
-    moved: float | None
-
-
-def records_of(
-    behaviour: Behaviour,
-    batch: Batch,
-    head: np.ndarray | PolicyUnavailable,
-    ruling: AnyRuling,
-    bodies: list[bytes],
-    choice: Choice,
-) -> list[Decision | Refused]:
-    """One record a row, in the order of the rows."""
-    said = _violations(behaviour, ruling, choice)
-    moved, projected = _moves(ruling, choice, behaviour.schema.action)
-    doubtful = bool(choice.why or choice.beyond or choice.unknown or projected)
-    rows = _rows(behaviour, batch, head, ruling, bodies, choice, moved)
-    records = [
-        _refused(batch, i, choice, row, said.get(i, _NOTHING))
-        if row.action is None
-        else _decision(
-            behaviour,
-            batch,
-            i,
-            batch.requests[i],
-            row,
-            row.action,
-            _why(choice, i, projected) if doubtful else _NO_REASON,
-            said.get(i, _NOTHING) if said else _NOTHING,
+    def _decide(
+        self, i: int, left: Left, body: bytes, choice: Choice, action: Action, lost: str | None, said: list[Violation]
+    ) -> None:
+        """Write down a row that has an action; ``lost`` is why nobody knows how probable it is."""
+        batch, behaviour, request = self._batch, self._behaviour, self._batch.requests[i]
+        before, explores = request.entry, batch.may_explore and request.explore
+        assert before is not None  # noqa: S101 - the batcher finds what a row continues before its batch is run
+        begins = before.decision_id is None or before.starts
+        self.records.append(
+            Decision(
+                seq=batch.seq + i,
+                id=behaviour.key.token(body),
+                session=request.session,
+                episode=before.episode or (public_id_of_body(body) if begins else None),
+                step=before.history.step if before.history.known else None,
+                at=request.at,
+                observed_at=request.observed_at,
+                previous=before.decision_id,
+                observation=self._observations[i],
+                facts=request.facts,
+                mask=None if request.mask is None else _bits(request.mask),
+                options=request.options,
+                head=None if self._heads is None else self._heads[i],
+                spread=None if batch.spread is None else batch.spread[i],
+                memory=None if batch.memory is None else batch.memory[i],
+                allowed=behaviour.acting.allowed(left),
+                state=before.history,
+                explorer=behaviour.explorer.kind if explores else GREEDY.kind,
+                proposed=choice.proposed,
+                action=action,
+                propensity=choice.propensity,
+                measure=choice.measure,
+                propensity_ok=lost is None,
+                why_not_ok=lost,
+                source=choice.source,
+                reason=None if choice.why is None else choice.why.reason,
+                violations=said,
+                explored=choice.explored,
+                moved=choice.moved,
+                durations={"wait_us": round((batch.began - request.read) * 1e6), "infer_us": batch.infer_us},
+                **self._same,
+            )
         )
-        for i, row in enumerate(rows)
-    ]
-    if batch.spread is None and batch.memory is None:
-        return records
-    return [_completed(batch, i, record) for i, record in enumerate(records)]
+
+    def _refuse(self, i: int, choice: Choice, said: list[Violation]) -> None:
+        """Write down a row that no action could be found for."""
+        batch, why = self._batch, choice.why
+        assert why is not None  # noqa: S101 - what the policy decides has an action
+        request = batch.requests[i]
+        self.records.append(
+            Refused(
+                seq=batch.seq + i,
+                ms=batch.ms,
+                session=request.session,
+                at=request.at,
+                observation=self._observations[i],
+                reason=why.reason,
+                violations=said,
+            )
+        )
 
 
-def _rows(
-    behaviour: Behaviour,
-    batch: Batch,
-    head: np.ndarray | PolicyUnavailable,
-    ruling: AnyRuling,
-    bodies: list[bytes],
-    choice: Choice,
-    moved: list[float | None],
-) -> Iterator[_Row]:
-    """What there is to tell, row by row."""
-    domain = behaviour.shield.domain
-    heads: Sequence[Packed | None] = [None] * len(bodies)
-    if isinstance(head, np.ndarray) and head.shape[1] <= HEAD_LIMIT:
-        heads = packed_rows(head)
-    rows = zip(
-        # The batcher finds what a row continues before its batch is run: there is one for each.
-        [row.entry for row in batch.requests if row.entry is not None],
-        bodies,
-        domain.told(choice.action),
-        domain.told(choice.proposed),
-        choice.propensity.tolist(),
-        choice.explored.tolist(),
-        listed_rows(batch.observation),
-        listed_rows(ruling.allowed.reshape(len(bodies), *domain.shape)),
-        heads,
-        choice.measure,
-        choice.source,
-        moved,
-        strict=True,
-    )
-    return starmap(_Row, rows)
+def _bits(mask: list[bool]) -> Bits:
+    """A request's mask, in a record."""
+    told: Bits = listed(np.array(mask))  # type: ignore[assignment]  # truths as numbers are
+    return told
 
 
-def _completed(batch: Batch, i: int, record: Decision | Refused) -> Decision | Refused:
-    """A record with what only some policies have: a spread, a memory."""
-    if isinstance(record, Refused):
-        return record
-    spread = None if batch.spread is None else batch.spread[i]
-    memory = None if batch.memory is None else batch.memory[i]
-    return msgspec.structs.replace(record, spread=spread, memory=memory)
-
-
-def _refused(batch: Batch, i: int, choice: Choice, values: _Row, violations: list[Violation]) -> Refused:
-    """The record of a row that no action could be found for."""
-    row = batch.requests[i]
-    return Refused(
-        seq=batch.seq + i,
-        ms=batch.ms,
-        session=row.session,
-        at=row.at,
-        observation=values.observation,
-        reason=choice.why[i].reason,
-        violations=violations,
-    )
-
-
-def _decision(
-    behaviour: Behaviour,
-    batch: Batch,
-    i: int,
-    row: Request,
-    values: _Row,
-    action: Action,
-    why: _Why,
-    violations: list[Violation],
-) -> Decision:
-    """The record of a row."""
-    return Decision(
-        seq=batch.seq + i,
-        ms=batch.ms,
-        id=behaviour.key.token(values.body),
-        session=row.session,
-        episode=values.before.episode or (public_id_of_body(values.body) if _begins(values.before) else None),
-        step=values.before.history.step if values.before.history.known else None,
-        at=row.at,
-        observed_at=row.observed_at,
-        previous=values.before.decision_id,
-        track=batch.assignment.track,
-        track_probability=batch.assignment.probability,
-        version=batch.engine.label,
-        digest=batch.engine.digest,
-        observation=values.observation,
-        facts=row.facts,
-        mask=None if row.mask is None else listed_rows(np.array([row.mask]))[0],
-        options=row.options,
-        head=values.head,
-        allowed=values.allowed,
-        state=values.before.history,
-        config=behaviour.config,
-        explorer=behaviour.explorer.kind if batch.may_explore and row.explore else GREEDY.kind,
-        key=behaviour.key.number,
-        proposed=values.proposed,
-        action=action,
-        propensity=values.propensity,
-        measure=values.measure,
-        squash=behaviour.acting.squash,
-        propensity_ok=why.lost is None,
-        why_not_ok=why.lost,
-        source=values.source,
-        reason=why.reason,
-        violations=violations,
-        explored=values.explored,
-        moved=values.moved,
-        generation=batch.generation,
-        durations={"wait_us": round((batch.began - row.read) * 1e6), "infer_us": batch.infer_us},
-        durability=behaviour.durability,
-    )
-
-
-def _begins(before: SessionState) -> bool:
-    """Whether an episode begins with what comes after."""
-    return before.decision_id is None or before.starts
-
-
-def _why(choice: Choice, i: int, projected: set[int]) -> _Why:
-    """Why the policy did not decide a row, and why its propensity is not ok."""
-    why = choice.why.get(i)
-    lost = PROJECTED if i in projected else NOT_LISTED if i in choice.unknown else None
-    if why is None:
-        return _Why(None, NOT_REPRESENTABLE if i in choice.beyond else lost)
-    return _Why(why.reason, lost if why.identified else why.reason)
-
-
-def _moves(ruling: AnyRuling, choice: Choice, box: ActionSpace) -> tuple[list[float | None], set[int]]:
-    """How far the action of each row's source was moved in a Box, and the rows in which a half-space moved it."""
-    if isinstance(ruling, Ruling) or not isinstance(box, Box):
-        return [None] * len(choice.source), set()
-    far, projected = ruling.moved(choice.proposed, choice.action)
+def _measure(behaviour: Behaviour, left: BoxRuling, choice: Choice) -> None:
+    """How far the action of a row's source was moved in a Box, and whether a half-space moved it."""
+    if choice.source == "last_resort":
+        return
+    proposed = behaviour.acting.domain.nothing if choice.proposed is None else np.array(choice.proposed)
+    action, box = np.array([choice.action]), behaviour.schema.action
+    (far,), (projected,) = left.moved(proposed[None], action)
     # A distance may be too small for a double; of what is no action it is NaN.
-    moved = np.isfinite(far) & (choice.proposed != choice.action).any(axis=1)
-    moved &= np.array([source != "last_resort" for source in choice.source])
-    told = [distance if is_so else None for distance, is_so in zip(far.tolist(), moved.tolist(), strict=True)]
+    moved = bool(np.isfinite(far)) and choice.proposed != choice.action
     # What was drawn on an edge by chance is also where draws from beyond it end.
-    lost = moved & projected
-    if ruling.region.most.size:
-        certain = (choice.propensity == 1) & np.array([measure == "mass" for measure in choice.measure])
-        lost |= ~certain & ruling.edges(choice.action, box)
-    return told, set(np.flatnonzero(lost).tolist())
+    lost = moved and bool(projected)
+    if left.region.most.size and not (choice.propensity == 1 and choice.measure == "mass"):
+        lost = lost or bool(left.edges(action, box)[0])  # type: ignore[arg-type]  # it is a Box
+    choice.moved = float(far) if moved else None
+    choice.lost = PROJECTED if lost else choice.lost
 
 
-def _violations(behaviour: Behaviour, ruling: AnyRuling, choice: Choice) -> dict[int, list[Violation]]:
-    """What the constraints have to say of each row: of proposals that they masked, and of what was executed."""
-    domain = behaviour.shield.domain
-    masked = domain.differ(choice.proposed, choice.action)
-    speak = masked
-    if choice.why:
+def _violations(behaviour: Behaviour, row: Row, choice: Choice) -> list[Violation]:
+    """What the constraints have to say of a row: of a proposal that they masked, and of what was executed."""
+    shield, proposed, action, said = behaviour.shield, choice.proposed, choice.action, list[Violation]()
+    masked = proposed != action
+    if masked and proposed is not None:
+        said = [violation(name, "prevented", mode) for name, mode in shield.forbidding(row, proposed) if mode == "deny"]
+    if action is not None and (choice.why is not None or shield.reports):
+        done = shield.forbidding(row, action)
         # A last resort may be the very action that was refused: then it was executed against a constraint.
-        speak = speak | np.array([source == "last_resort" for source in choice.source])
-    if behaviour.shield.reports:
-        speak = speak | ruling.reported(domain.columns(choice.action))
-    if not np.count_nonzero(speak):
-        return choice.doubted
-    rows = np.flatnonzero(speak)
-    said: dict[int, list[Violation]] = {i: [] for i in rows.tolist()}
-    meant = masked[rows] & domain.there(choice.proposed[rows])
-    for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.proposed[rows])):
-        if mode == "deny":
-            for i in rows[hits & meant].tolist():
-                said[i].append(violation(name, "prevented", mode))
-    if choice.why or behaviour.shield.reports:
-        done = domain.there(choice.action[rows])
-        for name, mode, hits in ruling.forbidding(rows, domain.columns(choice.action[rows])):
-            for i in rows[hits & done].tolist():
-                said[i].append(violation(name, "executed" if mode == "deny" else "reported", mode))
-    for i, doubts in choice.doubted.items():
-        said[i] = doubts + [one for one in said.get(i, []) if one not in doubts]
-    return said
+        if masked or choice.source == "last_resort" or any(mode != "deny" for _, mode in done):
+            said += [violation(name, "executed" if mode == "deny" else "reported", mode) for name, mode in done]
+    return choice.doubted + [one for one in said if one not in choice.doubted] if choice.doubted else said

@@ -21,7 +21,7 @@ DecisionSource = Literal["policy", "baseline", "last_resort"]
 Durability = Literal["none", "memory", "journal", "disk"]
 # What a propensity is of: points (discrete actions, numbers on their bounds), a density, or both in different numbers.
 Measure = Literal["mass", "density", "mixed"]
-_LIST_LIMIT = 64
+LIST_LIMIT = 64
 # Heads of more actions than this are not logged; such a decision cannot be replayed, and says so.
 HEAD_LIMIT = 4096
 # Nor are memories of more numbers than this: such a decision can be replayed from its head on, but not its head.
@@ -53,7 +53,7 @@ Bits = list[bool] | Packed
 
 def listed(array: np.ndarray) -> Numbers:
     """An array of numbers as a list, or packed where it is long or has more than one axis."""
-    if array.ndim == 1 and array.size <= _LIST_LIMIT:
+    if array.ndim == 1 and array.size <= LIST_LIMIT:
         numbers: list[float] = array.tolist()
         return numbers
     return Packed.of(array)
@@ -61,7 +61,7 @@ def listed(array: np.ndarray) -> Numbers:
 
 def listed_rows(array: np.ndarray) -> list[Any]:
     """Each row of an array[N, ...] as a list, or packed where it is long or has more than one axis."""
-    if array.ndim == 2 and array.shape[1] <= _LIST_LIMIT:
+    if array.ndim == 2 and array.shape[1] <= LIST_LIMIT:
         rows: list[Any] = array.tolist()
         return rows
     return [Packed.of(row) for row in array]
@@ -89,11 +89,12 @@ class Record(msgspec.Struct, frozen=True, tag_field="kind", tag=str.lower, kw_on
     ms: int
 
 
-class Writer(Record, frozen=True):
+class Writer(Record, frozen=True, omit_defaults=True):
     """The first record of a writer: who it is, and everything its later records refer to by digest.
 
     ``ahead_ms`` is by how much its clock is ahead of that of each writer before it in its folder, where that is known:
-    the wall clock may have been set between them.
+    the wall clock may have been set between them. ``numerics`` is which arithmetic its draws are made with,
+    ``fingerprint`` what that gives on its machine. Logs from before these were told have none of them.
     """
 
     writer: str
@@ -103,7 +104,9 @@ class Writer(Record, frozen=True):
     versions: dict[str, str]
     key_fingerprint: str
     wait_s: float
-    ahead_ms: dict[str, int] | msgspec.UnsetType = msgspec.UNSET
+    ahead_ms: dict[str, int] = {}
+    numerics: int = 0
+    fingerprint: str = ""
 
 
 class Heartbeat(Record, frozen=True):

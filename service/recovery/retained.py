@@ -17,6 +17,7 @@ from guards.baselines import KEPT
 from guards.batched import Context
 from guards.records import History
 from service.decision.batch import Behaviour
+from service.decision.commit import continued
 from service.decision.recurrent import replayed_states
 from service.decision.sessions import RecurrentState, SessionState
 from service.log.ids import Place
@@ -146,7 +147,10 @@ class Reader:
         if not made:
             return []
         there, records = self._context(made), [one.record for one in made]
-        histories = continued(self._behaviour, there, records)
+        histories = [
+            continued(self._behaviour, row, record, there.rows(np.array([i])))
+            for i, (row, record) in enumerate(zip(there.each, records, strict=True))
+        ]
         memories: dict[int, RecurrentState] = {}
         if self._engine.initial:
             memories = replayed_states(records, there.observation, self._engine) if self.replays else {}
@@ -221,18 +225,3 @@ class RetainedSessions:
 
     def __repr__(self) -> str:
         return f"<RetainedSessions {len(self._built)} sessions, and {len(self._refs)} to be read>"
-
-
-def continued(behaviour: Behaviour, there: Context, decisions: Sequence[Decision]) -> list[History]:
-    """The history after each decision, ``there`` being what the guards saw of them: as it was when they were made."""
-    shield, remember = behaviour.shield, behaviour.remember
-    actions, nows = np.array([one.action for one in decisions]), there.now.tolist()
-    weights: Sequence[Sequence[float] | None] = shield.weights(there, actions) if shield.weighs else [None] * len(nows)
-    rows = zip(there.histories, decisions, nows, weights, strict=True)
-    histories = [shield.advanced(history, one.action, now, weight) for history, one, now, weight in rows]
-    if remember is None:
-        return histories
-    both = zip(
-        histories, remember(there, actions, np.array([one.source == "baseline" for one in decisions])), strict=True
-    )
-    return [replace(history, kept={**history.kept, KEPT: kept}) if kept else history for history, kept in both]

@@ -143,10 +143,15 @@ class Engine:
         # ours are checked once, when the artefact is opened.
         self._run = self._session._sess.run  # noqa: SLF001
         self.chunk = 0  # rows that run inline at once; 0: on the pool
+        self._row: _OneRow | None = None
         with _Watchdog(self.label, _LOAD_DEADLINE_S) as watchdog:
             self._verify(watchdog.options)
             if not artefact.loops:
                 self.chunk = self._measure(watchdog.options)
+        if self.chunk and self._plain and len(self._outputs) == 1:
+            (name,), golden = self._outputs, self.manifest.golden
+            row, found = golden.inputs["obs"].array()[:1], golden.outputs[name].array()[:1]
+            self._row = _OneRow(self._session, name, row, found)
 
     @property
     def inline(self) -> bool:
@@ -168,6 +173,8 @@ class Engine:
     def infer(self, inputs: Inputs) -> ModelOutput:
         """The answer for a batch, now; raises InferenceFailed."""
         count = len(next(iter(inputs.values())))
+        if count == 1 and self._row is not None:
+            return self._row.run(inputs["obs"])
         if count <= self.chunk:
             return self.run(inputs, None)
         starts = range(0, count, self.chunk)
@@ -247,6 +254,31 @@ class Engine:
     def __repr__(self) -> str:
         where = f"inline to {self.chunk} rows" if self.inline else "on the pool"
         return f"<Engine {self.label} {self.digest[:12]} {self.manifest.head}, {where}>"
+
+
+class _OneRow:
+    """A network of one input and one output, bound to memory of its own for one row: what is asked most often."""
+
+    def __init__(self, session: ort.InferenceSession, name: str, row: np.ndarray, found: np.ndarray) -> None:
+        """``row`` and ``found``, which is called by this ``name``, are like what goes in and comes out."""
+        self._in, self._out = row.copy(), found.copy()
+        self._binding = session.io_binding()
+        for bind, of, array in (
+            (self._binding.bind_input, "obs", self._in),
+            (self._binding.bind_output, name, self._out),
+        ):
+            bind(of, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+        self._run = session._sess.run_with_iobinding  # noqa: SLF001 - as the engine's own
+        self._bound = self._binding._iobinding  # noqa: SLF001
+
+    def run(self, row: np.ndarray) -> ModelOutput:
+        """The answer for a row[1, F]; raises InferenceFailed. It is a copy: the memory is the next row's too."""
+        self._in[:] = row
+        try:
+            self._run(self._bound, None)
+        except Exception as error:
+            raise InferenceFailed(_first_line(error)) from error
+        return ModelOutput(self._out.copy())
 
 
 class _Watchdog:

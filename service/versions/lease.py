@@ -68,7 +68,7 @@ class Lease:
     def __init__(self, seconds: float = LEASE_S) -> None:
         self._seconds = seconds
         self._heartbeat: int | None = None
-        self._until = float("-inf")
+        self.until = float("-inf")
         self._failing = ""
         self.generation = 0
 
@@ -78,7 +78,7 @@ class Lease:
         if page is None:
             return
         if self._heartbeat is not None and page.heartbeat != self._heartbeat:
-            self._until = now + self._seconds
+            self.until = now + self._seconds
         self._heartbeat = page.heartbeat
         self._failing = page.failing
         self.generation = page.generation
@@ -91,7 +91,7 @@ class Lease:
 
     def holds(self, now: float) -> bool:
         """Whether risky authority may be used at ``now`` (s, monotonic)."""
-        return now < self._until
+        return now < self.until
 
     def __repr__(self) -> str:
-        return f"<Lease heartbeat {self._heartbeat}, generation {self.generation}, until {self._until:.1f}>"
+        return f"<Lease heartbeat {self._heartbeat}, generation {self.generation}, until {self.until:.1f}>"

@@ -15,7 +15,6 @@ from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSw
 from guards.records import History
 from guards.shield import Violation
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import weights_of
 from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Keyring, public_id
@@ -43,6 +42,12 @@ def one(behaviour: Behaviour, head: "np.ndarray | PolicyUnavailable" = HEAD, **c
     """Decide a single request."""
     heads = head if isinstance(head, PolicyUnavailable) else head[None, :]
     return decided(behaviour, batch_of([asked(**changes)]), heads)[0]
+
+
+def weighed(behaviour: Behaviour, batch: Batch) -> dict[int, list[float]]:
+    """What each executed action counts for, by row."""
+    made = {i: record for i, record in enumerate(batch.records) if isinstance(record, Decision)}
+    return {i: behaviour.shield.weights(batch.rows[i], record.action) for i, record in made.items()}
 
 
 class TestPolicy:
@@ -627,7 +632,7 @@ class TestWeights:
         batch = batch_of([asked(observation=[load, 0.0, 3.0]) for load in (0.1, 0.55, 0.3)])
 
         records = recorded(behaviour, batch, np.stack([HEAD] * 3))
-        weights = weights_of(behaviour, batch)
+        weights = weighed(behaviour, batch)
 
         assert [type(record) for record in records] == [Decision, Refused, Decision]
         assert {row: pytest.approx(told) for row, told in weights.items()} == {0: [1.0], 2: [3.0]}
@@ -639,4 +644,4 @@ class TestWeights:
 
         recorded(behaviour, batch, HEAD[None])
 
-        assert weights_of(behaviour, batch) == {}
+        assert weighed(behaviour, batch) == {}

@@ -11,6 +11,7 @@ from guards.baselines.controllers import Pid
 from guards.constraints import RateLimit, Rule
 from guards.errors import InferenceFailed
 from service.decision.commit import advanced
+from service.log.records import Decision
 from tests.acting import acting_behaviour
 from tests.fakes import NOW, asked, batch_of, recorded
 from tests.in_process import serving
@@ -25,8 +26,8 @@ def after(baseline: Baseline, head: Any, *constraints: Any, told: tuple[bool, ..
     """The histories after a batch of three, of which some tell what the baseline goes by."""
     behaviour = acting_behaviour(VALVE, baseline=baseline, facts=("fade",), constraints=list(constraints))
     batch = batch_of([asked(session=f"s{i}", facts={"fade": 1.0} if one else None) for i, one in enumerate(told)])
-    recorded(behaviour, batch, head)
-    return advanced(behaviour, batch)
+    records = recorded(behaviour, batch, head)
+    return {i: advanced(behaviour, batch, i) for i, one in enumerate(records) if isinstance(one, Decision)}
 
 
 def test_what_a_controller_remembers_stands_beside_what_constraints_keep() -> None:

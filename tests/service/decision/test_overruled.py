@@ -17,9 +17,10 @@ from guards.errors import GuardMisconfigured
 from guards.records import Action, Schema
 from guards.shield import Violation
 from service.config import Config, ConfigInvalid
-from service.decision.batch import Behaviour
-from service.decision.decide import context_of
-from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax, sound_choices
+from service.decision.batch import Batch, Behaviour
+from service.decision.decide import context_of, row_of
+from service.decision.explore.acting import Acting, sound_choices
+from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.ids import Key, make_keyring
 from service.log.records import Decision, Refused
 from service.startup import bound
@@ -72,9 +73,16 @@ def decided(behaviour: Behaviour, action: Action, count: int = N, **changes: Any
     return [record for record in records if isinstance(record, Decision)]
 
 
+def one_row(behaviour: Behaviour, mask: list[bool] | None = None) -> Batch:
+    """A batch of one row, as the guards see it."""
+    batch = batch_of([asked(mask=mask)])
+    batch.rows = [row_of(behaviour, batch.requests[0], batch.observation[0].tolist())]
+    return batch
+
+
 def context_for(behaviour: Behaviour, mask: list[bool] | None = None) -> Context:
     """What the guards see of one row."""
-    return context_of(behaviour, [asked(mask=mask)], np.array([asked().observation]))
+    return context_of(one_row(behaviour, mask), 0)
 
 
 def mask_without(schema: Schema, *forbidden: int) -> list[bool]:
@@ -111,7 +119,7 @@ class TestForbidden:
 
         for record in decided(behaviour, chosen_in(schema), 200, mask=mask):
             assert (record.source, record.reason) == ("baseline", "NoSafeAction")
-            assert record.action == behaviour.shield.domain.told(behaviour.baseline(context_for(behaviour)))[0]
+            assert record.action == behaviour.acting.domain.told(behaviour.baseline(context_for(behaviour)))[0]
             assert (record.propensity, record.measure, record.explored) == (1.0, "mass", False)
             assert (record.propensity_ok, record.why_not_ok) == (True, None)
             assert Violation(name, "prevented", "deny") in record.violations
@@ -182,11 +190,9 @@ class TestAllowed:
     ) -> None:
         """Of the policy's choice 1 - epsilon and its share of epsilon, of every other allowed action that share."""
         behaviour, chosen = behaviour_over(schema, *rules, explorer=EpsilonGreedy(epsilon=epsilon)), chosen_in(schema)
-        ruling = behaviour.shield.judge(context_for(behaviour, mask))
+        left = behaviour.acting.left(behaviour.shield, one_row(behaviour, mask).rows[0])
         actions: list[Action] = list(range(6)) if schema is SCHEMA else [*WHOLE]
-        allowed = [
-            a for a in actions if ruling.permits(np.array([0]), behaviour.shield.domain.columns(np.array([a])))[0]
-        ]
+        allowed = [a for a in actions if behaviour.acting.permits(np.array([a]), left)]
         expected = {a: epsilon / len(allowed) + (1 - epsilon) * (a == chosen) for a in allowed}
 
         records = decided(behaviour, chosen, mask=mask)

@@ -25,10 +25,12 @@ from guards.batched import AnyRuling, BoxRuling, Context, Shield
 from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import NO_ACTION, Action, Floats, History, Schema
+from guards.shield import Shield as RowShield
 from guards.shield import Violation
 from service.config import Config
 from service.decision.batch import Behaviour, Request
-from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
+from service.decision.explore.acting import Acting
+from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
 from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring, body_of_token
 from service.log.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
@@ -76,7 +78,7 @@ class World:
             guard_clock=self.random.choice(("service", "observed_at")),
             mask="optional" if isinstance(self.schema.action, Box) else self.random.choice(("optional", "required")),
         )
-        shield = Shield(self.config.constraints, self.schema)
+        shield = RowShield(self.config.constraints, self.schema)
         self.behaviour = Behaviour(
             schema=self.schema,
             shield=shield,
@@ -188,7 +190,7 @@ class World:
         )
 
     def request(self) -> Request:
-        random, width = self.random, self.behaviour.shield.domain.width
+        random, width = self.random, self.behaviour.acting.domain.width
         at = NOW + random.random() * 100
         seen = at - random.random()
         observed_at = seen if self.config.guard_clock == "observed_at" or random.random() < 0.5 else None
@@ -229,7 +231,7 @@ class World:
         return head
 
     def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        scores = rng.normal(size=(n, self.behaviour.shield.domain.width))
+        scores = rng.normal(size=(n, self.behaviour.acting.domain.width))
         return np.where(rng.random((n, 1)) < 0.3, scores.round(), scores)
 
     def batches(self) -> list[bytes]:

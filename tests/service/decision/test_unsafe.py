@@ -16,10 +16,9 @@ from export.spec import Factor, MultiDiscrete
 from guards.abstention import AnyConstraint
 from guards.baselines import AnyBaseline, Constant, Rules
 from guards.baselines.simple import When
-from guards.batched import Context
 from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
-from guards.records import Action, History, Schema
+from guards.records import Action, History, Row, Schema
 from service.decision.batch import Behaviour, Request
 from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Softmax
 from service.decision.sessions import SessionState
@@ -156,14 +155,8 @@ class Case:
             if i < elsewhere:
                 self.judge.did(session, min(at, since), named, action)
                 continue
-            context = Context(
-                observation=np.array([observation]),
-                facts=np.array([[(facts or {}).get("budget", np.nan)]]),
-                mask=None,
-                now=np.array([at]),
-                histories=[history],
-            )
-            weights = shield.weights(context, np.array([action]))[0] if shield.weighs else None
+            row = Row(observation, [(facts or {}).get("budget", np.nan)], None, at, history)
+            weights = shield.weights(row, action) if shield.weighs else None
             history = shield.advanced(history, action, at, weights)
             self.judge.did(session, at, named, action)
         session.since = since if elsewhere else None

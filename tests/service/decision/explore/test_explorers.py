@@ -5,13 +5,15 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
+from msgspec import structs
 from pydantic import TypeAdapter, ValidationError
 
 from export.spec import Discrete
 from guards.constraints import Cooldown, Rule
 from guards.records import Booleans, Floats, History
-from service.decision.explore.draws import Draws
-from service.decision.explore.explorers import Acting, AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
+from service.decision.explore.acting import Acting
+from service.decision.explore.draws import Draws, chances_of, pmf_of
+from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
@@ -366,3 +368,38 @@ class TestActing:
             )
         )
         assert told == [(0, 0, 0.5, True) if explores else (2, 1, 1.0, False) for explores in exploring]
+
+
+class TestBothWays:
+    """A list of few actions is drawn from in plain numbers, and in arrays it would be the same."""
+
+    @pytest.mark.parametrize("explorer", [Greedy(), EpsilonGreedy(epsilon=0.4), Softmax(temperature=0.7)])
+    @pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 33, 64])
+    def test_plain_numbers_and_arrays_draw_alike(self, explorer: Explorer, width: int) -> None:
+        """Bit for bit, whatever is forbidden, with ties among the scores."""
+        rng = np.random.default_rng(width)
+        space = Discrete(names=tuple(f"a{i}" for i in range(width)))
+        plain, arrays = (Acting.of(explorer, space, "none", narrow=narrow) for narrow in (64, 0))
+        for turn in range(60):
+            head = rng.normal(size=width).astype(np.float32).round(int(rng.integers(0, 4)))
+            allowed = rng.random(width) < 0.7
+            allowed[rng.integers(width)] = True
+            left = sum(1 << i for i, one in enumerate(allowed) if not one)
+            digest, explores = rng.bytes(32), bool(turn % 4)
+
+            one, other = (acting.choose(head, left, digest, explores=explores) for acting in (plain, arrays))
+
+            assert plain.plain
+            assert not arrays.plain
+            assert structs.asdict(one) == structs.asdict(other)
+            assert isinstance(one.action, int)
+            assert allowed[one.action]
+
+    @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e6])
+    def test_probabilities_are_the_same_to_the_last_bit(self, temperature: float) -> None:
+        """Exponentials of one row, and sums taken one after another, also where scores are far apart."""
+        rng = np.random.default_rng(1)
+        for width in (1, 3, 8, 16, 64):
+            scores = rng.normal(size=width) * 10.0 ** rng.integers(-3, 300)
+
+            assert chances_of(scores.tolist(), temperature) == pmf_of(scores[None], temperature)[0].tolist()

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from export.spec import Factor, MultiDiscrete
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
+from service.decision.explore.acting import Acting
 from service.decision.explore.draws import LEAST
-from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import SWITCHES, acting_behaviour

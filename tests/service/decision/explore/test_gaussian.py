@@ -14,8 +14,9 @@ from scipy import stats
 from export.spec import Box, Field, Squash
 from guards.errors import GuardMisconfigured
 from guards.records import Floats
+from service.decision.explore.acting import Acting
 from service.decision.explore.draws import LEAST, MOST, Draw
-from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.decision.explore.gaussian import Gaussian, normals
 from service.log.ids import Key
 from service.log.records import Decision

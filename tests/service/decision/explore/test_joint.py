@@ -12,7 +12,8 @@ from guards.constraints import Constraint, Rule
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
 from guards.shield import Violation
-from service.decision.explore.explorers import Acting, EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.acting import Acting
+from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
 from service.log.records import Decision, Packed, unlisted
 from tests.acting import SWITCHES, acting_behaviour
 from tests.fakes import asked, batch_of, recorded
