@@ -123,7 +123,7 @@ class History:
             return NEVER if self.known else now - self.since
         return now - self.changed_at
 
-    def since_use(self, choices: Sequence[int], now: float) -> float:
+    def since_use(self, now: float, choices: Sequence[int]) -> float:
         """Seconds since any of some choices may last have been executed: just before the session was first seen, for
         all we know."""
         last, use = -NEVER if self.known else self.since, self.used.get

@@ -31,7 +31,9 @@ class Shield(Check):
         super()._read(made)
         sides = [list(enumerate(sides_of(one.term))) for one in self.masking]
         self._confines = [[(side, made[f"side{i}_{j}"]) for j, side in many] for i, many in enumerate(sides)]
-        self._judge: Callable[[Row], int] | None = made.get("judge")
+        # The bits of the choices that are forbidden, by all constraints and the request's mask together: actions of a
+        # list, whole ones where constraints join factors, or else the choices of all factors. Not of a Box.
+        self.judge: Callable[[Row], int] = made.get("judge", self._unlisted)
         self._mask = self._widened(list(range(sum(sizes_of(self.schema.action)))))
 
     def _write_judge(self, source: Source) -> None:
@@ -43,7 +45,12 @@ class Shield(Check):
             if one.mode == "deny":
                 listing = whole or factors[one.factor or 0]
                 block.add(one.term, listing, listing.every)
-        source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])
+        masked = source.name(self.masked, "masked")
+        source.function(
+            "judge",
+            "row",
+            ["deny = 0", *block.lines(source), f"return deny if row.mask is None else deny | {masked}(row.mask)"],
+        )
 
     def _listing(self, factor: int | None) -> Listing:
         """All actions; or the choices of a factor, each with its bit among all choices."""
@@ -68,13 +75,9 @@ class Shield(Check):
                 found[start + int(part)] |= 1 << i
         return found
 
-    def judge(self, row: Row) -> int:
-        """The bits of the choices that are forbidden, by all constraints and the request's mask together.
-
-        They are actions of a list, whole ones where constraints join factors, or else the choices of all factors.
-        """
-        assert self._judge is not None  # noqa: S101 - over a Box there is nothing to list
-        return self._judge(row) if row.mask is None else self._judge(row) | self.masked(row.mask)
+    def _unlisted(self, row: Row) -> int:
+        """Over a Box there is nothing to list."""
+        raise AssertionError(row)
 
     def masked(self, mask: int) -> int:
         """The bits that a request's own mask forbids."""

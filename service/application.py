@@ -20,7 +20,7 @@ from service.api.routes import Parts, create_app
 from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
-from service.decision.batch import Batch, Behaviour
+from service.decision.batch import Behaviour
 from service.decision.batcher import Batcher
 from service.decision.commit import Committer
 from service.decision.explore.numerics import NUMERICS, fingerprint
@@ -271,13 +271,11 @@ def assemble(
     sessions, lease, stats = resumed.sessions, Lease(), Stats(schema)
     codec, behaviour = Codec(schema), replace(common, writer=journal.writer)
     fallback_probe = FallbackProbe(behaviour, config.limits.stale_seconds)
-    observe, limits = _observing(stats, fallback_probe), config.limits
-    deadline_s, on_full = limits.deadline_ms / 1000, limits.unlogged
-    committer = Committer(behaviour, journal, sessions, lease, observe, deadline_s=deadline_s, unlogged=on_full)
+    committer = _committer(config, fallback_probe, behaviour, journal, sessions, lease, stats)
     breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
     batcher = Batcher(Router(engine.label), {engine.label: engine}, sessions, committer, codec.layout, breakers)
     owner = committer.owners.session_of
-    decoder = RequestDecoder(codec, config, keyring, owner=owner, ahead_s=resumed.ahead_s(), now=clock.now)
+    decoder = RequestDecoder(codec, config, keyring, owner=owner, ahead_s=resumed.ahead_s(), now=clock)
     running = Application(
         config=config,
         data=data,
@@ -319,6 +317,22 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
     return engine, trusted, keyring, common
 
 
+def _committer(
+    config: Config,
+    probe: FallbackProbe,
+    behaviour: Behaviour,
+    journal: Journal,
+    sessions: Sessions,
+    lease: Lease,
+    stats: Stats,
+) -> Committer:
+    """Who decides batches and makes them durable."""
+    deadline_s, unlogged = config.limits.deadline_ms / 1000, config.limits.unlogged
+    return Committer(
+        behaviour, journal, sessions, lease, stats.committed, probe=probe, deadline_s=deadline_s, unlogged=unlogged
+    )
+
+
 def _endpoint(
     config: Config, codec: Codec, decoder: RequestDecoder, batcher: Batcher, stats: Stats, resumed: Resumed
 ) -> Endpoint:
@@ -340,17 +354,6 @@ def _journal(config: Config, folder: Path) -> Journal:
     if not reserve.hold():
         _log.warning("%s: there is no room to keep some for when the disk is full", folder)
     return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
-
-
-def _observing(stats: Stats, fallback_probe: FallbackProbe) -> Callable[[Batch], None]:
-    """What is done with a batch that was committed."""
-
-    def observe(batch: Batch) -> None:
-        now = time.monotonic()
-        stats.committed(batch, now)
-        fallback_probe.committed(batch, now)
-
-    return observe
 
 
 def _parts(running: Application, codec: Codec, decoder: RequestDecoder) -> Parts:

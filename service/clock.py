@@ -28,16 +28,16 @@ elapsed: Callable[[], float] = _elapsed()
 class Clock:
     """One process's time. ``wall`` and ``passed`` are what it is made from: s since 1970, and s since some moment."""
 
-    __slots__ = ("_passed", "_shift", "_wall")
+    __slots__ = ("_wall", "passed", "shift")
 
     def __init__(self, wall: Callable[[], float] = time.time, passed: Callable[[], float] = elapsed) -> None:
         self._wall = wall
-        self._passed = passed
-        self._shift = wall() - passed()
+        self.passed = passed
+        self.shift = wall() - passed()
 
     def now(self) -> float:
         """The time (s since 1970)."""
-        return self._shift + self._passed()
+        return self.shift + self.passed()
 
     def ahead(self) -> float:
         """How far (s) the wall clock is ahead of this time: 0 until somebody sets it, negative where it is behind."""

@@ -1,5 +1,6 @@
 """Cooldowns: actions that rest after they were executed."""
 
+from functools import partial
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -8,7 +9,7 @@ from guards.actions import Choices
 from guards.constraints.constraint import Constraint, seen, shown
 from guards.language.terms import Recall, Term, compare, just_now, number, operation
 from guards.language.walk import Scene, value
-from guards.records import NEVER, Schema
+from guards.records import NEVER, History, Schema
 
 
 class Cooldown(Constraint):
@@ -23,7 +24,7 @@ class Cooldown(Constraint):
 
     def term(self, schema: Schema) -> Term:
         used = tuple(sorted(self.tracks(schema)))
-        ago = Recall(("used", used), lambda history, now: history.since_use(used, now), just_now(NEVER))
+        ago = Recall(("used", used), partial(History.since_use, choices=used), just_now(NEVER))
         return operation("and", Choices(schema).among(self.actions), compare(ago, "<", number(self.seconds)))
 
     def tracks(self, schema: Schema) -> frozenset[int]:

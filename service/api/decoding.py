@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from msgspec import UNSET
+from msgspec.structs import astuple
 
 from service.api.schemas import Codec
 from service.clock import Clock
@@ -40,7 +41,7 @@ class RequestDecoder:
         owner: Callable[[Place], str | None] = lambda _: None,
         ahead_s: Mapping[str, float] = {},
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] | None = None,
+        now: Clock | Callable[[], float] | None = None,
     ) -> None:
         """``clock`` (s, monotonic) is what deadlines go by; ``now`` (s since 1970) what is logged and the guards go by.
 
@@ -49,7 +50,7 @@ class RequestDecoder:
         that clock is ahead of the one by which a writer before this one gave its ids.
         """
         self._codec = codec
-        self._schema = codec.schema
+        self._named = codec.named
         self._facts = frozenset(codec.schema.facts)
         self._actions = codec.actions
         self._deadline_s = config.limits.deadline_ms / 1000
@@ -59,16 +60,22 @@ class RequestDecoder:
         self._owner = owner
         self._ahead_s = ahead_s
         self._clock = clock
-        self.now = now or Clock().now
+        now = now or Clock()
+        # A clock is read here where requests are: a call less.
+        self._passed, self._shift = (now.passed, now.shift) if isinstance(now, Clock) else (now, 0.0)
+        self.now = now.now if isinstance(now, Clock) else now
 
     def request(self, body: bytes | msgspec.Raw, answer: Waiter, arrived: float) -> Request:
         """The request in a body, whose outcome ``answer`` waits for; raises NotJson, DoesNotFit or Conflict.
 
         ``arrived`` (s, monotonic) is when its first byte came: from then on the deadline counts.
         """
-        act = decoded(self._codec.decode_act, body)
-        read = self._clock()
-        at = self.now()
+        try:
+            act: Any = self._codec.decode_act(body)
+        except Exception as error:  # noqa: BLE001 - it is told what it was, or raised again
+            raise refusal_of(error) from None
+        read, seen = self._clock(), act.observation
+        at = self._shift + self._passed()
         facts, mask, options, deadline_s = act.facts, None, None, self._deadline_s
         if facts is not None and not self._facts.issuperset(facts):
             raise DoesNotFit(f"is not a fact that is declared, expected {sorted(self._facts)}", "$.facts")
@@ -84,7 +91,7 @@ class RequestDecoder:
         timed = self._by_observed_at and observed_at is not None
         return Request(
             session=act.session,
-            observation=self._codec.numbers(act.observation),
+            observation=astuple(seen) if type(seen) is self._named else self._codec.numbers(seen),
             previous=None if previous is UNSET else previous,
             begins=previous is None,
             feedback=None if act.feedback is UNSET else self._feedback_of(act, at),
@@ -177,14 +184,21 @@ def decoded(decode: Callable[[Any], Any], body: bytes | msgspec.Raw) -> Any:
     """Decode, with every way in which a decoder can fail turned into NotJson or DoesNotFit."""
     try:
         return decode(body)
-    except msgspec.ValidationError as error:
-        raise _misfit(str(error)) from None
-    except msgspec.DecodeError as error:
-        raise NotJson(f"is not JSON: {_AT.sub(_what, str(error))}") from None
-    except UnicodeError:
-        raise NotJson("is not UTF-8") from None
-    except RecursionError:
-        raise NotJson("is nested too deeply") from None
+    except Exception as error:  # noqa: BLE001 - it is told what it was, or raised again
+        raise refusal_of(error) from None
+
+
+def refusal_of(error: Exception) -> RequestRefused:
+    """What is wrong with a body that a decoder failed on; raises the error where the body is not to blame."""
+    if isinstance(error, msgspec.ValidationError):
+        return _misfit(str(error))
+    if isinstance(error, msgspec.DecodeError):
+        return NotJson(f"is not JSON: {_AT.sub(_what, str(error))}")
+    if isinstance(error, UnicodeError):
+        return NotJson("is not UTF-8")
+    if isinstance(error, RecursionError):
+        return NotJson("is nested too deeply")
+    raise error
 
 
 def _misfit(message: str) -> RequestRefused:

@@ -64,6 +64,8 @@ class Codec:
         if schema.observation.size == 1 and not isinstance(schema.observation, Dict):
             observation = _single(schema.observation) | observation
         self.observation_type = observation
+        # The named form of an observation of numbers.
+        self.named = self._named if self._listed else None
         self.outcome_type = _outcome_type(self.actions, observation)
         self.act_type = _act_type(self.actions, observation, self.outcome_type)
         self.decode_act = msgspec.json.Decoder(self.act_type).decode

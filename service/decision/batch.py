@@ -15,7 +15,7 @@ from guards.records import Action, Actions, Row, Schema
 from guards.shield import Shield
 from service.decision.explore.acting import Acting
 from service.decision.explore.explorers import Explorer
-from service.decision.sessions import Report, Sessions, SessionState
+from service.decision.sessions import Report, SessionState
 from service.errors import RequestRefused
 from service.log.ids import Key, body_prefix
 from service.log.records import Decision, Durability, Feedback, Packed, Refused
@@ -70,20 +70,6 @@ class Request(Struct, kw_only=True):
     report: Report | None = None
     entry: SessionState | None = None
     after: SessionState | None = None
-
-    def enter(self, sessions: Sessions) -> SessionState:
-        """Find what the request continues."""
-        if self.begins:
-            entry = sessions.begun(self.now)
-        elif self.previous is not None:
-            entry = sessions.following(self.session, self.previous, self.now)
-        else:
-            entry = sessions.remembered(self.session, self.now)
-        told, before = self.feedback, entry.decision_id
-        if told is not None and told.ends and before is not None and told.decision_id in ("", before):
-            entry = sessions.begun(self.now, before)
-        self.entry = entry
-        return entry
 
     def settle(self, outcome: Outcome) -> None:
         """Give the answer to who waits for it; who has gone gets none."""

@@ -19,7 +19,7 @@ from service.decision.batch import Batch, Request
 from service.decision.commit import Committer
 from service.decision.recurrent import lost_rows, stacked_states
 from service.decision.runs import Runs
-from service.decision.sessions import Report, Sessions
+from service.decision.sessions import Report, Sessions, SessionState
 from service.errors import DoesNotFit, InternalFault
 from service.log.ids import is_unlogged
 from service.log.records import UNLOGGED_FEEDBACK, Feedback
@@ -156,7 +156,7 @@ class Batcher:
 
     def _enter(self, request: Request) -> bool:
         """Find the request's history; feedback that names no decision means the one before."""
-        entry = request.enter(self._sessions)
+        entry = enter(request, self._sessions)
         if entry.timed and not request.timed:
             # The times of the history are the caller's: by another clock a cooldown would be over at once.
             msg = "is missing, expected it as in the session's request before: the guards go by it"
@@ -235,3 +235,18 @@ def _masks(batch: Batch) -> Booleans:
     """The requests' own masks[N, W]; who gave none allows everything."""
     everything = [True] * batch.engine.manifest.action.width
     return np.array([everything if one.mask is None else one.mask for one in batch.requests], dtype=np.bool_)
+
+
+def enter(request: Request, sessions: Sessions) -> SessionState:
+    """Find what a request continues."""
+    if request.begins:
+        entry = sessions.begun(request.now)
+    elif request.previous is not None:
+        entry = sessions.following(request.session, request.previous, request.now)
+    else:
+        entry = sessions.remembered(request.session, request.now)
+    told, before = request.feedback, entry.decision_id
+    if told is not None and told.ends and before is not None and told.decision_id in ("", before):
+        entry = sessions.begun(request.now, before)
+    request.entry = entry
+    return entry

@@ -22,6 +22,7 @@ from guards.records import History, Row
 from service.decision.batch import Batch, Behaviour
 from service.decision.decide import context_of, decide
 from service.decision.durability import Retracted, SyncQueue
+from service.decision.fallback_probe import FallbackProbe
 from service.decision.recurrent import logged_states, states_after
 from service.decision.sessions import Owners, Sessions, SessionState
 from service.decision.unlogged import Unlogged
@@ -45,13 +46,16 @@ class Committer:
         journal: Journal,
         sessions: Sessions,
         lease: Lease,
-        observe: Callable[[Batch], None],
+        observe: Callable[[Batch, float], None],
         *,
+        probe: FallbackProbe | None = None,
         deadline_s: float = 0.0,
         unlogged: Literal["refuse", "serve"] = "refuse",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing.
+        """``observe`` and ``probe`` are told of what was answered, and when (s, monotonic).
+
+        ``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing.
 
         ``unlogged`` says whether stable goes on deciding while nothing can be written.
         """
@@ -61,6 +65,7 @@ class Committer:
         self._sessions = sessions
         self._lease = lease
         self._observe = observe
+        self._probe = probe
         self._deadline_s = deadline_s
         self._clock = clock
         self._failing = False
@@ -210,7 +215,10 @@ class Committer:
             answer = request.answer
             if not answer.done():
                 answer.set_result(record)
-        self._observe(batch)
+        now = self._clock()
+        self._observe(batch, now)
+        if self._probe is not None:
+            self._probe.committed(batch, now)
 
     def _reasons(self, batch: Batch, committed: float) -> Reasons:
         """Why the policy did not decide each row, without those that were late and know no better.

@@ -1,5 +1,7 @@
 """The records of a batch: one record a row, with all that it takes to decide the row again."""
 
+from base64 import b64encode
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,6 @@ from service.log.records import (
     V,
     listed,
     listed_rows,
-    packed_rows,
 )
 from service.versions.engine import ModelOutput
 
@@ -181,3 +182,19 @@ def _violations(behaviour: Behaviour, row: Row, choice: Choice) -> list[Violatio
         if masked or choice.source == "last_resort" or any(mode != "deny" for _, mode in done):
             said += [violation(name, "executed" if mode == "deny" else "reported", mode) for name, mode in done]
     return choice.doubted + [one for one in said if one not in choice.doubted] if choice.doubted else said
+
+
+def packed_rows(array: np.ndarray) -> list[Packed]:
+    """Each row of an array[N, A], packed."""
+    name, little = _form(array.dtype)
+    raw, shape, packed = array.astype(little, copy=False).tobytes(), array.shape[1:], list[Packed]()
+    size = array[:1].nbytes
+    for at in range(0, len(raw), size):
+        packed.append(Packed(name, shape, b64encode(raw[at : at + size]).decode("ascii")))
+    return packed
+
+
+@cache
+def _form(dtype: "np.dtype[Any]") -> "tuple[str, np.dtype[Any]]":
+    """What a dtype is called, and its little-endian form: asking NumPy costs more than packing a row."""
+    return dtype.name, dtype.newbyteorder("<")

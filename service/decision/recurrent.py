@@ -10,8 +10,9 @@ import numpy as np
 
 from guards.errors import InferenceFailed, PolicyUnavailable
 from service.decision.batch import Batch, Request
+from service.decision.record import packed_rows
 from service.decision.sessions import RecurrentState
-from service.log.records import MEMORY_LIMIT, Decision, Packed, packed_rows, unlisted
+from service.log.records import MEMORY_LIMIT, Decision, Packed, unlisted
 from service.versions.engine import Engine, ModelOutput
 
 # So many steps are run together where those of earlier processes are.

@@ -67,14 +67,6 @@ def listed_rows(array: np.ndarray) -> list[Any]:
     return [Packed.of(row) for row in array]
 
 
-def packed_rows(array: np.ndarray) -> list[Packed]:
-    """Each row of an array[N, A], packed."""
-    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    name, shape, size = array.dtype.name, array.shape[1:], little[:1].nbytes
-    raw = little.tobytes()
-    return [Packed(name, shape, b64encode(raw[at : at + size]).decode("ascii")) for at in range(0, len(raw), size)]
-
-
 def unlisted(numbers: Numbers | Bits, dtype: str) -> np.ndarray:
     """What ``listed`` wrote, as an array."""
     return numbers.array() if isinstance(numbers, Packed) else np.array(numbers, dtype=dtype)

@@ -177,13 +177,13 @@ class TestSince:
         """Any of them."""
         history = History(known=True, since=NOW - 99, used={1: NOW - 7, 2: NOW - 3, 3: NOW - 1})
 
-        assert history.since_use([1, 2], NOW) == 3
+        assert history.since_use(NOW, [1, 2]) == 3
 
     def test_what_was_never_used_rests_longer_than_any_cooldown(self) -> None:
         """An episode begins rested."""
-        assert FRESH.since_use([1], NOW) > 365 * 86400
+        assert FRESH.since_use(NOW, [1]) > 365 * 86400
 
     @pytest.mark.parametrize(("used", "expected"), [({}, 5), ({1: NOW - 2}, 2), ({1: NOW - 60}, 5)])
     def test_a_use_is_the_worst_where_history_is_unknown(self, used: dict[int, float], expected: float) -> None:
         """It may have been executed elsewhere just before the session was first seen."""
-        assert History(known=False, since=NOW - 5, used=used).since_use([1], NOW) == expected
+        assert History(known=False, since=NOW - 5, used=used).since_use(NOW, [1]) == expected

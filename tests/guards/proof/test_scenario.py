@@ -28,7 +28,7 @@ def test_a_past_of_nothing_is_the_beginning_of_an_episode() -> None:
     history = Scenario().row(PLANT).history
 
     assert (history.known, history.action, history.step) == (True, NO_ACTION, 0)
-    assert history.since_change(0.0) == history.since_use([1], 0.0) == NEVER
+    assert history.since_change(0.0) == history.since_use(0.0, [1]) == NEVER
 
 
 def test_a_known_past_is_the_history_as_it_was() -> None:
@@ -38,7 +38,7 @@ def test_a_known_past_is_the_history_as_it_was() -> None:
     history = Scenario(past=past).row(PLANT).history
 
     assert (history.known, history.action, history.step) == (True, 1, 3)
-    assert (history.since_change(0.0), history.since_use([1], 0.0)) == (0.1, 0.3)
+    assert (history.since_change(0.0), history.since_use(0.0, [1])) == (0.1, 0.3)
 
 
 def test_a_past_that_is_not_here_is_the_worst() -> None:
@@ -47,7 +47,7 @@ def test_a_past_that_is_not_here_is_the_worst() -> None:
     now = Scenario(past=Past(known=False)).row(PLANT).history
 
     assert (seen.known, seen.step, seen.action) == (False, 0, NO_ACTION)
-    assert seen.since_change(0.0) == seen.since_use([1], 0.0) == 4
+    assert seen.since_change(0.0) == seen.since_use(0.0, [1]) == 4
     assert now.since_change(0.0) == 0
 
 

@@ -53,9 +53,9 @@ class Table:
     ) -> None:
         self.journal, self.sessions, self.committed = Journal(folder), Sessions(100), list[Batch]()
         self.now = 0.0
-        clock, observe = lambda: self.now, self.committed.append
+        clock = lambda: self.now  # noqa: E731 - what time it is
         self.committer = Committer(
-            behaviour_of(), self.journal, self.sessions, Lease(), observe, deadline_s=deadline_s, clock=clock
+            behaviour_of(), self.journal, self.sessions, Lease(), self.observe, deadline_s=deadline_s, clock=clock
         )
         self.engine = FakeEngine(HEAD)
         known: dict[str, Any] = {"fast": self.engine, **engines}
@@ -63,6 +63,11 @@ class Table:
         self.breakers = Breakers(breaker or Breaker(), known, lambda: 0.0, self.now)
         router = ByName("fast")
         self.batcher = Batcher(router, known, self.sessions, self.committer, layout, self.breakers, clock=clock)
+
+    def observe(self, batch: Batch, now: float) -> None:
+        """Keep what was committed."""
+        assert now == self.now
+        self.committed.append(batch)
 
     def submit(self, session: str, **changed: Any) -> "asyncio.Future[Outcome]":
         """Ask for a decision in a session."""

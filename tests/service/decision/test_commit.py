@@ -70,7 +70,7 @@ class Field:
             self.journal,
             self.sessions,
             self.lease,
-            self.observed.append,
+            lambda batch, _: self.observed.append(batch),
             unlogged=unlogged,
         )
 
@@ -210,7 +210,7 @@ def test_whoever_counts_cannot_take_an_answer_back(tmp_path: Path, caplog: pytes
     """A fault in the statistics comes after the answers."""
     field = Field(tmp_path)
 
-    def fault(_: Batch) -> None:
+    def fault(*_: object) -> None:
         raise ZeroDivisionError
 
     committer = Committer(field.behaviour, field.journal, field.sessions, field.lease, fault)

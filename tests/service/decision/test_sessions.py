@@ -14,7 +14,7 @@ from guards.breaker import Breaker
 from guards.constraints import Cooldown
 from guards.records import NEVER, History
 from service.decision.batch import Request
-from service.decision.batcher import Batcher
+from service.decision.batcher import Batcher, enter
 from service.decision.commit import Committer
 from service.decision.sessions import KEPT, RecurrentState, Sessions, SessionState
 from service.log.journal import Journal
@@ -133,7 +133,7 @@ class TestContinuing:
         told.decided("first", told.sessions.begun(NOW))
         request = asked(entry=None, **changes)
 
-        found = request.enter(told.sessions)
+        found = enter(request, told.sessions)
 
         assert request.entry is found
         assert (found.decision_id, found.history.known) == expected
@@ -339,7 +339,7 @@ class TestEnding:
         told.decided("first", told.sessions.begun(NOW), UP)
         feedback = Feedback(seq=0, ms=0, decision_id=named, at=NOW, **end)
         for previous in (None, "first"):
-            found = asked(entry=None, begins=False, previous=previous, feedback=feedback).enter(told.sessions)
+            found = enter(asked(entry=None, begins=False, previous=previous, feedback=feedback), told.sessions)
 
             assert (found.decision_id, found.starts, found.history.used) == ("first", True, {})
 
@@ -351,7 +351,7 @@ class TestEnding:
         told = Told()
         first = told.decided("first", told.sessions.begun(NOW), UP)
         feedback = Feedback(**{"seq": 0, "ms": 0, "decision_id": "", "at": NOW, **told_of})
-        found = asked(entry=None, begins=False, feedback=feedback).enter(told.sessions)
+        found = enter(asked(entry=None, begins=False, feedback=feedback), told.sessions)
 
         assert found == first
         assert not found.starts
@@ -360,7 +360,7 @@ class TestEnding:
         """A session never seen stays unknown; the turn refuses such feedback."""
         feedback = Feedback(seq=0, ms=0, decision_id="", at=NOW, terminated=True)
 
-        assert not asked(entry=None, begins=False, feedback=feedback).enter(Sessions(9)).history.known
+        assert not enter(asked(entry=None, begins=False, feedback=feedback), Sessions(9)).history.known
 
 
 class TestTakingBack:
@@ -426,7 +426,7 @@ class Serving:
         self.journal = Journal(folder)
         sessions = Sessions(100)
         behaviour = behaviour_of([cooldown])
-        committer = Committer(behaviour, self.journal, sessions, Lease(), lambda _: None)
+        committer = Committer(behaviour, self.journal, sessions, Lease(), lambda *_: None)
         self.engine = FakeEngine([0, 5, 3, 2, 1, 0])
         engines = {"fake-1": cast("Engine", self.engine)}
         breakers = Breakers(Breaker(), engines, lambda: 0.0, 0.0)

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from guards.records import History
 from guards.shield import Violation
+from service.decision.record import packed_rows
 from service.log.journal import CHAIN_START, Journal, JournalUnavailable, Line, alive, chain_of, read_segment, segments
 from service.log.records import (
     AnyRecord,
@@ -37,7 +38,6 @@ from service.log.records import (
     encode_record,
     listed,
     listed_rows,
-    packed_rows,
     unlisted,
 )
 
