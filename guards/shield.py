@@ -5,7 +5,7 @@ from typing import Any
 
 from export.spec import Box, Discrete
 from guards.actions import Choices, sizes_of, whole_actions
-from guards.boxes import Confines, confined, sides_of
+from guards.boxes import sides_of
 from guards.check import MASK as MASK
 from guards.check import Check
 from guards.check import Verdict as Verdict
@@ -13,6 +13,7 @@ from guards.check import Violation as Violation
 from guards.check import violation as violation
 from guards.language.judge import Block, Listing
 from guards.language.python import Source
+from guards.projection import Region, confined
 from guards.records import Action, Row
 
 
@@ -89,7 +90,7 @@ class Shield(Check):
                 bits |= own
         return bits
 
-    def confines(self, row: Row) -> Confines:
+    def confines(self, row: Row) -> Region:
         """What constraints leave of a Box."""
         assert isinstance(self.schema.action, Box)  # noqa: S101 - only a Box has regions
         return confined(self.schema.action, self._confines, row)
