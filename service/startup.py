@@ -90,7 +90,8 @@ def advising(engine: Engine) -> Callable[[Context], Floats]:
                 acting.read(head)
         except InvalidOutput:
             return nothing
-        return head.astype(np.float64)
+        numbers: Floats = head.astype(np.float64)
+        return numbers
 
     def advise(context: Context) -> Floats:
         mask = None
