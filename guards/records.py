@@ -1,10 +1,11 @@
 """What the guards see of a decision: the pinned schema, a session's history, and a row with both."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from msgspec import Struct, structs
 from numpy.typing import NDArray
 
 from export.spec import ActionSpace, Discrete, Manifest, MultiDiscrete, ObservationSpace
@@ -69,8 +70,7 @@ class Schema:
         return self.observation.columns
 
 
-@dataclass(frozen=True, slots=True)
-class History:
+class History(Struct, frozen=True, gc=False):
     """What happened in a session's episode before a decision.
 
     ``known`` is false where it happened elsewhere: then ``since`` (s) is when this process first saw the session, and
@@ -84,8 +84,8 @@ class History:
     step: int = 0
     action: Action = NO_ACTION
     changed_at: float | None = None
-    used: Mapping[int, float] = field(default_factory=dict)
-    kept: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    used: Mapping[int, float] = {}
+    kept: Mapping[str, tuple[float, ...]] = {}
     other: Action | None = None
 
     @property
@@ -105,13 +105,13 @@ class History:
         now = tracked.intersection((action,) if choices is None else choices) if tracked else tracked
         changed = action != self.action and self.action != NO_ACTION
         return History(
-            known=self.known,
-            since=self.since,
-            step=self.step + 1,
-            action=action,
-            changed_at=at if changed else self.changed_at,
-            used={**self.used, **dict.fromkeys(now, at)} if now else self.used,
-            kept=self.kept if kept is None else kept,
+            self.known,
+            self.since,
+            self.step + 1,
+            action,
+            at if changed else self.changed_at,
+            {**self.used, **dict.fromkeys(now, at)} if now else self.used,
+            self.kept if kept is None else kept,
         )
 
     def since_change(self, now: float) -> float:
@@ -135,7 +135,7 @@ class History:
 
     def shifted(self, by: float, kept: Mapping[str, tuple[float, ...]]) -> "History":
         """The same history by a clock that is ``by`` (s) ahead of the one that it was kept by."""
-        return replace(
+        return structs.replace(
             self,
             since=self.since + by,
             changed_at=None if self.changed_at is None else self.changed_at + by,
@@ -144,24 +144,15 @@ class History:
         )
 
 
-class Row:
+class Row(Struct, eq=False):
     """One decision as the guards see it, in plain numbers.
 
     ``observation`` and ``facts`` are in the schema's order (a fact that was not given is NaN). ``mask`` has a bit for
     every choice that the request leaves, or is None where it says nothing; ``now`` is in seconds.
     """
 
-    __slots__ = ("facts", "history", "mask", "now", "observation")
-
-    def __init__(
-        self,
-        observation: Sequence[float],
-        facts: Sequence[float],
-        mask: int | None,
-        now: float,
-        history: History,
-    ) -> None:
-        self.observation, self.facts, self.mask, self.now, self.history = observation, facts, mask, now, history
-
-    def __repr__(self) -> str:
-        return f"<Row {list(self.observation)}, {list(self.facts)}, at {self.now}, {self.history}>"
+    observation: Sequence[float]
+    facts: Sequence[float]
+    mask: int | None
+    now: float
+    history: History

@@ -8,7 +8,6 @@ says so, it is decided without exploration, answered as what is in no log, and c
 import logging
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -249,4 +248,4 @@ def continued(behaviour: Behaviour, row: Row, record: Decision, there: Context |
     if behaviour.remember is None or there is None:
         return history
     (kept,) = behaviour.remember(there, np.array([action]), np.array([record.source == "baseline"]))
-    return replace(history, kept={**history.kept, KEPT: kept}) if kept else history
+    return msgspec.structs.replace(history, kept={**history.kept, KEPT: kept}) if kept else history

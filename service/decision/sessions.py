@@ -1,7 +1,6 @@
 """Sessions: what this process remembers of each, bounded; which history a request continues, whose a decision is."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -218,7 +217,7 @@ def _cautious(history: History, latest: History) -> History:
     # Of constraints, the latest has what came before it, or is in its worst state until that is past.
     kept = {name: numbers for name, numbers in latest.kept.items() if name != baselines.KEPT}
     kept |= {name: numbers for name, numbers in history.kept.items() if name == baselines.KEPT}
-    return replace(
+    return structs.replace(
         history,
         known=history.known and latest.known,
         since=max(history.since, latest.since),

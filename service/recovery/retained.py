@@ -6,7 +6,7 @@ made, and not before it is asked for or there is time: at start there is none fo
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -178,7 +178,8 @@ class Reader:
         if made.ahead:
             return self._behaviour.shield.shifted(history, made.ahead)
         if KEPT in history.kept and not made.kin.same_baseline:
-            return replace(history, kept={name: one for name, one in history.kept.items() if name != KEPT})
+            kept = {name: one for name, one in history.kept.items() if name != KEPT}
+            return msgspec.structs.replace(history, kept=kept)
         return history
 
 

@@ -1,11 +1,11 @@
 """Choices: whole actions of several factors, how constraints name what they are made of, and rules that join them."""
 
 import itertools
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from export.spec import Box, Factor, Field, MultiDiscrete
 from guards import shield

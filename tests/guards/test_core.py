@@ -23,7 +23,7 @@ BESIDE = (
     "guards.__main__",
 )
 MOST_LINES = 1500
-LIBRARIES = {"numpy", "pydantic"}
+LIBRARIES = {"numpy", "pydantic", "msgspec"}
 # What pydantic itself is made of.
 ITS_OWN = {"pydantic_core", "annotated_types", "typing_extensions", "typing_inspection"}
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
@@ -78,8 +78,8 @@ def test_the_core_knows_nothing_beside_it() -> None:
     assert [module.name for module in core() if module.within(*BESIDE)] == []
 
 
-def test_the_core_needs_two_libraries() -> None:
-    """Whatever it loads, directly or not, is the standard library's, NumPy's or pydantic's."""
+def test_the_core_needs_three_libraries() -> None:
+    """Whatever it loads, directly or not, is the standard library's, NumPy's, pydantic's or msgspec's."""
     program = f"import sys, {', '.join(ENTRANCES)}; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
 

@@ -142,7 +142,7 @@ class TestContext:
 
         assert (row.observation, row.facts, row.mask, row.now) == ([1, 2, 3], [4, 5], 0b1101, NOW)
         assert row.history is context.histories[0]
-        assert repr(row).startswith("<Row [1.0, 2.0, 3.0], [4.0, 5.0], at 17")
+        assert repr(row).startswith("Row(observation=[1.0, 2.0, 3.0], facts=[4.0, 5.0], mask=13, now=17")
 
     @pytest.mark.parametrize("dtype", ["float32", "int64", "uint8"])
     def test_numbers_are_doubles(self, dtype: str) -> None:

@@ -1,11 +1,11 @@
 """Constraints with a history of their own: what holds for all of them."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 from pydantic import ValidationError
 
 from export.spec import Box, Field

@@ -4,7 +4,6 @@ The records are made in batches and recomputed one by one, from nothing but the 
 that it names by digest, the schema and the key.
 """
 
-import dataclasses
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Recorded, Squash
 from export.spec.statistics import statistics
@@ -498,7 +498,7 @@ class Replay:
             return history
         own = np.array([decision.source == "baseline"])
         (kept,) = self.remember(self.context(decision), np.array([decision.action]), own)
-        return dataclasses.replace(history, kept={**history.kept, KEPT: kept} if kept else history.kept)
+        return structs.replace(history, kept={**history.kept, KEPT: kept} if kept else history.kept)
 
     def holds(self, decision: Decision) -> None:
         """Recompute a decision and compare everything that was chosen."""
