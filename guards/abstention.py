@@ -2,33 +2,33 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
+from math import isnan
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import numpy as np
 from pydantic import Field
 
-from export.spec import Box, Discrete, Fields, Manifest
+from export.spec import Box, Fields, Manifest
 from guards import errors
-from guards.batched import Context
+from guards.actions import sizes_of
 from guards.constraints import Constraint, OverActions
 from guards.errors import GuardMisconfigured
 from guards.language.terms import FALSE, Term
 from guards.language.walk import Scene
-from guards.records import Booleans, Floats, Schema
+from guards.records import Floats, Row, Schema
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """A policy's head[N, H] in doubles, spread[N] if it has one, and the observations' age[N] (s), NaN if not told."""
+class Answer(NamedTuple):
+    """A policy's head[H] in doubles, its spread if it has one, and the observation's age (s), NaN if not told."""
 
-    context: Context
+    row: Row
     head: Floats
-    spread: Floats | None
-    age: Floats
+    spread: float | None
+    age: float
 
 
-InDoubt = Callable[[Answer], Booleans]
+InDoubt = Callable[[Answer], bool]
 
 
 class Doubt(Constraint):
@@ -63,7 +63,7 @@ class Quorum(Doubt):
             raise GuardMisconfigured("the artefact has no spread, expected one of an ensemble")
         limit = self.at_most * _scale(manifest)
         # Not the other way round: a spread that is no number is in doubt.
-        return lambda answer: ~(np.asarray(answer.spread) <= limit)
+        return lambda answer: answer.spread is None or not answer.spread <= limit
 
 
 class Confidence(Doubt):
@@ -82,16 +82,12 @@ class Confidence(Doubt):
             raise GuardMisconfigured("is for choices, which can be compared, and not for a Box action")
         if not manifest.scores:
             raise GuardMisconfigured("compares scores, and the artefact has none, expected more than a chosen action")
-        sizes = (schema.action.n,) if isinstance(schema.action, Discrete) else schema.action.sizes
-        parts = [slice(end - n, end) for end, n in zip(np.cumsum(sizes).tolist(), sizes, strict=True) if n > 1]
+        sizes = sizes_of(schema.action)
+        parts = [slice(end - n, end) for end, n in zip(accumulate(sizes), sizes, strict=True) if n > 1]
         if not parts:
             raise GuardMisconfigured("is for choices between two or more, and there is one")
         limit, chances = self.at_least * _scale(manifest), manifest.head == "logits"
-
-        def hesitates(answer: Answer) -> Booleans:
-            return np.asarray(~(np.minimum.reduce([_gap(answer.head[:, part], chances) for part in parts]) >= limit))
-
-        return hesitates
+        return lambda answer: not all(_gap(answer.head[part], chances) >= limit for part in parts)
 
 
 class Novelty(Doubt):
@@ -111,9 +107,9 @@ class Novelty(Doubt):
         named = isinstance(manifest.observation, Fields)
         columns = [schema.columns[name] for name in manifest.fields] if named else slice(None)
 
-        def is_novel(answer: Answer) -> Booleans:
-            rows = answer.context.observation.reshape(len(answer.head), -1)[:, columns]
-            return np.asarray(score(rows.astype(np.float64, copy=False)) > threshold)
+        def is_novel(answer: Answer) -> bool:
+            seen = np.asarray(answer.row.raw).reshape(1, -1)[:, columns]
+            return bool(score(seen.astype(np.float64, copy=False))[0] > threshold)
 
         return is_novel
 
@@ -128,7 +124,7 @@ class Fresh(Doubt):
 
     def about(self, schema: Schema, manifest: Manifest) -> InDoubt:  # noqa: ARG002 - a clock is all it needs
         most, untold = self.max_age_seconds, self.missing == "deny"
-        return lambda answer: (np.abs(answer.age) > most) | (np.isnan(answer.age) & untold)
+        return lambda answer: abs(answer.age) > most or (untold and isnan(answer.age))
 
 
 # Every constraint that a configuration may have.
@@ -152,19 +148,19 @@ class Doubts(NamedTuple):
                 raise GuardMisconfigured(msg) from error
         return cls(tuple(bound))
 
-    def about(self, answer: Answer) -> list[tuple[Doubt, Booleans]]:
-        """Which rows[N] each of them doubts; of a head that is no number it is no matter: that is refused."""
+    def about(self, answer: Answer) -> list[Doubt]:
+        """Those that doubt it; of a head that is no number it is no matter: that is refused."""
         with np.errstate(invalid="ignore", over="ignore"):
-            return [(doubt, in_doubt(answer)) for doubt, in_doubt in self.bound]
+            return [doubt for doubt, in_doubt in self.bound if in_doubt(answer)]
 
 
-def _gap(part: Floats, chances: bool) -> Floats:
-    """Between the two best choices of each row of part[N, M]."""
+def _gap(part: Floats, chances: bool) -> float:
+    """Between the two best choices of part[M]."""
     if chances:
-        part = np.exp(part - part.max(axis=1, keepdims=True))
-        part /= part.sum(axis=1, keepdims=True)
-    best = np.partition(part, -2, axis=1)[:, -2:]
-    return np.asarray(best[:, 1] - best[:, 0])
+        part = np.exp(part - part.max())
+        part /= part.sum()
+    second, best = np.partition(part, -2)[-2:]
+    return float(best - second)
 
 
 def _scale(manifest: Manifest) -> float:

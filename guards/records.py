@@ -148,7 +148,8 @@ class Row(Struct, eq=False):
     """One decision as the guards see it, in plain numbers.
 
     ``observation`` and ``facts`` are in the schema's order (a fact that was not given is NaN). ``mask`` has a bit for
-    every choice that the request leaves, or is None where it says nothing; ``now`` is in seconds.
+    every choice that the request leaves, or is None where it says nothing; ``now`` is in seconds. ``raw[...]`` is the
+    observation as it came, for what reads it whole.
     """
 
     observation: Sequence[float]
@@ -156,3 +157,4 @@ class Row(Struct, eq=False):
     mask: int | None
     now: float
     history: History
+    raw: np.ndarray | None = None

@@ -15,11 +15,10 @@ from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_
 from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
-from guards.batched import Context
 from guards.errors import GuardMisconfigured, InferenceFailed, InvalidOutput, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.verdict import Answer
-from guards.records import Actions, Floats, History, Schema
+from guards.records import Action, Floats, History, Row, Schema
 from guards.shield import Shield
 from service.config import Config, ConfigInvalid, Signatures
 from service.decision.batch import Batch, Behaviour, Request
@@ -67,42 +66,33 @@ def load_baseline(config: Config, schema: Schema, policy: Engine) -> Engine | No
     return engine
 
 
-def advising(engine: Engine) -> Callable[[Context], Floats]:
-    """What a trusted policy says of each row: a number for every choice, of a Box the means in executed units.
+def advising(engine: Engine) -> Callable[[Row], Floats]:
+    """What a trusted policy says of a row: a number for every choice, of a Box the means in executed units.
 
-    Rows are run one by one, because the last bits of a row's numbers may depend on what it is run with: so its proposal
-    is the same in any batch, and can be worked out again from the record. Of a row that cannot be run, or whose numbers
-    are not all finite, nothing is said (NaN).
+    A row is run alone, because the last bits of its numbers may depend on what it is run with: so its proposal is the
+    same in any batch, and can be worked out again from the record. Of a row that cannot be run, or whose numbers are
+    not all finite, nothing is said (NaN).
     """
     space = engine.manifest.action
     executed = Gaussian(space, engine.manifest.squash).executed if isinstance(space, Box) else None
-    nothing = np.full(2 * space.width if executed else space.width, np.nan)
+    nothing = np.full(space.width, np.nan)
     # Of a chosen action that is none, the greatest number would be the first.
     acting = acting_of(GREEDY, space, "none", scores=engine.manifest.scores)
 
-    def alone(inputs: Inputs, row: int) -> Floats:
-        try:
-            head = engine.run({name: array[row : row + 1] for name, array in inputs.items()}, None).head[0]
-        except InferenceFailed:
-            return nothing
-        try:
-            if executed is None:
-                acting.read(head)
-        except InvalidOutput:
-            return nothing
-        numbers: Floats = head.astype(np.float64)
-        return numbers
-
-    def advise(context: Context) -> Floats:
+    def advise(row: Row) -> Floats:
         mask = None
         if engine.masked:
-            mask = np.ones((len(context), space.width), dtype=np.bool_) if context.mask is None else context.mask
-        inputs = engine.inputs(context.observation, mask)
-        heads = np.array([alone(inputs, row) for row in range(len(context))]).reshape(-1, len(nothing))
-        if executed is None:
-            return heads
-        means: Floats = executed(heads[:, : space.width])
-        return means
+            mask = np.array([[row.mask is None or bool(row.mask >> i & 1) for i in range(space.width)]])
+        try:
+            head = engine.run(engine.inputs(np.asarray(row.raw)[None], mask), None).head[0]
+            if executed is None:
+                acting.read(head)
+        except (InferenceFailed, InvalidOutput):
+            return nothing
+        numbers: Floats = head.astype(np.float64)
+        if not np.isfinite(numbers).all():
+            return nothing
+        return numbers if executed is None else executed(numbers[None, : space.width])[0]
 
     return advise
 
@@ -191,7 +181,7 @@ def bound(
     schema: Schema,
     manifest: Manifest,
     keyring: Keyring,
-    advise: Callable[[Context], Floats] | None = None,
+    advise: Callable[[Row], Floats] | None = None,
 ) -> Behaviour:
     """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
 
@@ -227,8 +217,8 @@ def bound(
 
 
 def _fallbacks(
-    config: Config, schema: Schema, manifest: Manifest, advise: Callable[[Context], Floats] | None
-) -> tuple[Propose, Actions | None, Remember | None]:
+    config: Config, schema: Schema, manifest: Manifest, advise: Callable[[Row], Floats] | None
+) -> tuple[Propose, Action | None, Remember | None]:
     """What is below the policy: the baseline's proposals, the last resort, and what the baseline remembers."""
     baseline, period = config.baseline, manifest.control_period_s
     if isinstance(baseline, Pid) and period is not None and baseline.forget_seconds < period:

@@ -9,7 +9,6 @@ import numpy as np
 from export.spec import Discrete, Field, Fields, Golden, Manifest, Parity, Source, Squash
 from guards.abstention import Doubts
 from guards.baselines import Baseline, Constant
-from guards.batched import Context
 from guards.constraints import Constraint
 from guards.errors import PolicyUnavailable
 from guards.language.terms import Among, Recall, Term, compare, number, operation
@@ -25,6 +24,7 @@ from service.log.ids import Key
 from service.log.records import Decision, Refused
 from service.versions.engine import Inputs, ModelOutput, rows_of
 from service.versions.router import Assignment
+from tests.guards.batched import Context
 
 NOW = 1_700_000_000.0
 KEY = Key(1, b"fakes" * 8)

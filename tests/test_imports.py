@@ -18,7 +18,6 @@ TWO_HOMES = {
     "Answer": {"guards.abstention", "guards.proof.verdict", "service.api.schemas"},
     "Constant": {"guards.baselines.simple", "guards.language.terms"},
     "Past": {"guards.language.terms", "guards.proof.scenario"},
-    "Shield": {"guards.batched", "guards.shield"},
 }
 SHAPELESS = set("util utils helper helpers manager managers handler handlers base common misc".split())
 

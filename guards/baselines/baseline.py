@@ -1,23 +1,24 @@
-"""What every baseline is, and how actions are written in its settings."""
+"""What every baseline is, and how actions and numbers are written in its settings."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from collections.abc import Callable
+from math import nan
+from typing import Annotated
 
-from numpy.typing import NDArray
 from pydantic import WrapValidator
 from pydantic_core import PydanticCustomError
 
 from export.spec.spaces import Frozen
-from guards.actions import Written
-from guards.batched import Context, Domain
+from guards.actions import Written, read
 from guards.errors import setting
-from guards.records import Actions, Booleans, Schema
+from guards.language.python import evaluated
+from guards.language.syntax import amount_of
+from guards.records import Action, Row, Schema
 
-# The proposed action of each row; a row without one where it could not be worked out.
-Propose = Callable[[Context], Actions]
-# What each row's history keeps for the baseline, once these actions[N] were executed and own[N] were its proposals.
-Remember = Callable[[Context, Actions, Booleans], Sequence[tuple[float, ...]]]
+# The proposed action of a row; None where it could not be worked out.
+Propose = Callable[[Row], Action | None]
+# What a row's history keeps for the baseline, once this action was executed, which was its own proposal or was not.
+Remember = Callable[[Row, Action, bool], tuple[float, ...]]
 # Where a history keeps it: constraints keep theirs there by name, and none is called so.
 KEPT = ""
 
@@ -48,17 +49,23 @@ class Baseline(Frozen, ABC):
         """What goes on in each session beside what was executed, for a baseline bound to the schema; None: nothing."""
         return None
 
-    def last(self, schema: Schema) -> Actions | None:
+    def last(self, schema: Schema) -> Action | None:
         """The last resort; raises GuardMisconfigured for what is not an action."""
         return None if self.last_resort is None else action_of("last_resort", self.last_resort, schema)
 
 
-def action_of(name: str, written: Written, schema: Schema) -> Actions:
+def action_of(name: str, written: Written, schema: Schema) -> Action:
     """The action in a setting; raises GuardMisconfigured."""
     with setting(name):
-        return Domain(schema.action).read(written)
+        return read(written, schema.action)
 
 
-def beside(rows: NDArray[Any], action: Actions) -> NDArray[Any]:
-    """A value a row, shaped to stand beside rows of actions like this one."""
-    return rows.reshape(-1, *[1] * action.ndim)
+def number_of(name: str, written: str | float, schema: Schema) -> Callable[[Row], float]:
+    """The expression, or the number, in a setting, for a row: NaN where it has no value. Raises GuardMisconfigured."""
+    evaluate = evaluated(amount_of(name, written, schema), schema)
+
+    def number(row: Row) -> float:
+        found = evaluate(row)
+        return nan if found is None else float(found)
+
+    return number

@@ -3,21 +3,20 @@
 Where an expression of theirs cannot be evaluated, they propose nothing, so that the ladder goes on.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Sequence
+from math import ceil, copysign, inf, isfinite, nan
 from typing import Annotated, Literal, NamedTuple
 
-import numpy as np
 from pydantic import Field
 
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
-from guards.baselines.baseline import KEPT, Baseline, Propose, Remember, Told, action_of, beside
+from guards.baselines.baseline import KEPT, Baseline, Propose, Remember, Told, action_of, number_of
 from guards.baselines.lookup import previous
-from guards.batched import Context, Domain, numbers_of
 from guards.errors import GuardMisconfigured
-from guards.projection import every
-from guards.records import NO_ACTION, Actions, Booleans, Floats, Schema
+from guards.language.walk import part_of
+from guards.records import Action, Row, Schema
 
 Above0 = Annotated[float, Field(gt=0)]
 # What is a billionth above a whole number, or a limit, has been rounded there, and needs no replica of its own.
@@ -45,18 +44,19 @@ class Threshold(Baseline):
     between: Literal["otherwise", "previous"] = "otherwise"
 
     def bind(self, schema: Schema) -> Propose:
-        number, other = numbers_of("of", self.of, schema), action_of("otherwise", self.otherwise, schema)
+        number, other = number_of("of", self.of, schema), action_of("otherwise", self.otherwise, schema)
         under = action_of("below.action", self.below.action, schema)
         over = action_of("above.action", self.above.action, schema)
         low, high = self.below.limit, self.above.limit
         _ordered("below.limit", low, "above.limit", high)
-        nothing = Domain(schema.action).nothing
 
-        def propose(context: Context) -> Actions:
-            value = beside(number(context), nothing)
-            middle = previous(context, other) if self.between == "previous" else other
-            proposal = np.where(value < low, under, np.where(value > high, over, middle))
-            return np.where(np.isnan(value), nothing, proposal)
+        def propose(row: Row) -> Action | None:
+            value = number(row)
+            if value != value:
+                return None
+            if low <= value <= high:
+                return previous(row, other) if self.between == "previous" else other
+            return under if value < low else over
 
         return propose
 
@@ -81,41 +81,46 @@ class Proportional(Baseline):
     effect: dict[str, float] = Field(default_factory=dict)
 
     def bind(self, schema: Schema) -> Propose:
-        current, metric = numbers_of("current", self.current, schema), numbers_of("metric", self.metric, schema)
-        high = np.inf if self.high is None else self.high
+        current, metric = number_of("current", self.current, schema), number_of("metric", self.metric, schema)
+        high = inf if self.high is None else self.high
         _ordered("low", self.low, "high", high)
-        output, absolute = _output(self.effect, schema), isinstance(schema.action, Box)
+        act, absolute = _actuator(self.effect, schema).act, isinstance(schema.action, Box)
 
-        def propose(context: Context) -> Actions:
-            now = current(context)
-            with np.errstate(all="ignore"):
-                ratio = metric(context) / self.target
-                scaled = np.ceil(now * ratio - _ROUNDED)
-            desired = np.where(np.abs(ratio - 1) <= self.tolerance + _ROUNDED, now, scaled)
-            # A limit would make a proposal of what is not finite.
-            desired = np.where(np.isfinite(desired), np.clip(desired, self.low, high), np.nan)
-            return output(desired if absolute else desired - now)
+        def propose(row: Row) -> Action | None:
+            desired = now = current(row)
+            ratio = metric(row) / self.target
+            if not abs(ratio - 1) <= self.tolerance + _ROUNDED:
+                desired = now * ratio - _ROUNDED
+                # A limit would make a proposal of what is not finite.
+                desired = copysign(ceil(desired), desired) if isfinite(desired) else nan
+            if not isfinite(desired):
+                return None
+            desired = _within(desired, self.low, high)
+            return act(desired if absolute else desired - now)
 
         return propose
 
 
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """A step of a baseline with a memory: what it proposes[N], the memory[N, M] after it, and which rows began anew."""
-
-    proposed: Actions
-    memory: Floats
-    fresh: Booleans
-
-
 class _Parts(NamedTuple):
-    """A PID's output[N] in parts: the part without memory, the integral before the step and after it; what it is of."""
+    """A step of a PID: the output without the integral, the integral before it and by how much that would grow."""
 
-    direct: Floats
-    before: Floats
-    integral: Floats
-    value: Floats
-    fresh: Booleans
+    value: float
+    direct: float
+    before: float
+    more: float
+
+    def integral(self, low: float, high: float, least: float, most: float) -> float:
+        """The integral after it, which leads the output not beyond ``low`` or ``high``, its own limits or nearer ones,
+        nor goes beyond its own limits, ``least`` and ``most``, itself."""
+        before, more, direct = self.before, self.more, self.direct
+        # As far as the output and it go to their limits, and where one is beyond, only back. (Of equal zeros it is the
+        # order of arguments that says which.)
+        if more > 0:
+            integral = max(min(most, high - direct, before + more), before)
+        else:
+            integral = min(max(least, low - direct, before + more), before)
+        # It may have followed beyond: what the output does not need of that any more is let go.
+        return min(max(most - direct, most), max(min(least - direct, least), integral))
 
 
 class Pid(Baseline):
@@ -141,26 +146,17 @@ class Pid(Baseline):
     forget_seconds: Above0 = 60.0
 
     def bind(self, schema: Schema) -> Propose:
-        step = self.remembering(schema)
-        return lambda context: step(context, remembered(context)).proposed
+        actuator, step, (low, high) = self._bound(schema)
 
-    def remembering(self, schema: Schema) -> Callable[[Context, Floats], Stepped]:
-        """The step with what is ``remembered``: the integral part, the measurement, and when (s).
+        def propose(row: Row) -> Action | None:
+            parts = step(row)
+            output = nan if parts is None else parts.direct + parts.integral(low, high, low, high)
+            return actuator.act(_within(output, low, high)) if isfinite(output) else None
 
-        Raises GuardMisconfigured.
-        """
-        output, work, (low, high) = _output(self.effect, schema), self._work(schema), self._limits(schema)
-
-        def step(context: Context, memory: Floats) -> Stepped:
-            parts = work(context, memory, low, high)
-            whole = parts.direct + parts.integral
-            proposed = output(np.where(np.isfinite(whole), np.clip(whole, low, high), np.nan))
-            return Stepped(proposed, _after(context, memory, parts, parts.integral), parts.fresh)
-
-        return step
+        return propose
 
     def remembers(self, schema: Schema) -> Remember:
-        """The memory after what was executed, whoever proposed it.
+        """The memory after what was executed, whoever proposed it: integral, measurement, and when (s).
 
         Where that was the controller, a constraint that made another action of its output is a limit that it was at;
         that of named actions none is quite the output is none. Where it was somebody else, the integral follows
@@ -168,126 +164,118 @@ class Pid(Baseline):
         goes on from there when it takes over, without a jump. Without an integral gain nothing would ever lead it back
         from there, so it stays. What an action without an effect puts out nobody knows: then the integral waits.
         """
-        work, done, (low, high) = self._work(schema), _done(self.effect, schema), self._limits(schema)
-        output = _output(self.effect, schema)
+        actuator, step, (low, high) = self._bound(schema)
 
-        def remember(context: Context, actions: Actions, own: Booleans) -> list[tuple[float, ...]]:
-            memory, executed = remembered(context), done(actions)
-            free = work(context, memory, low, high)
-            wanted = np.clip(free.direct + free.integral, low, high)
-            moved = own & (executed != done(output(wanted)))
-            least = np.where(moved & (executed > wanted), executed, low)
-            held = work(context, memory, least, np.where(moved & (executed < wanted), executed, high))
-            with np.errstate(all="ignore"):
-                follows = np.where(np.isnan(executed), held.before, np.clip(executed, low, high) - held.direct)
-            integral = np.where(own | (self.ki == 0), held.integral, follows)
-            after = _after(context, memory, held, integral)
-            sound = every(np.isfinite(after)).tolist()
-            return [tuple(row) if is_so else () for row, is_so in zip(after.tolist(), sound, strict=True)]
+        def after(parts: _Parts, executed: float, own: bool) -> float:
+            integral = parts.integral(low, high, low, high)
+            wanted = _within(parts.direct + integral, low, high)
+            if own and executed != actuator.done(actuator.act(wanted)):
+                least, most = executed if executed > wanted else low, executed if executed < wanted else high
+                return parts.integral(least, most, low, high)
+            if own or self.ki == 0:
+                return integral
+            return parts.before if executed != executed else _within(executed, low, high) - parts.direct
+
+        def remember(row: Row, action: Action, own: bool) -> tuple[float, ...]:
+            parts = step(row)
+            if parts is not None:
+                integral = after(parts, actuator.done(action), own)
+                if isfinite(parts.direct + integral):
+                    return integral, parts.value, row.now
+            return _remembered(row) or ()
 
         return remember
 
-    def _work(self, schema: Schema) -> Callable[[Context, Floats, Floats | float, Floats | float], _Parts]:
-        """The output in parts, and an integral that leads it beyond neither a ``low`` nor a ``high`` of each row."""
-        measured, target = numbers_of("of", self.of, schema), numbers_of("target", self.target, schema)
-        least, most = self._limits(schema)
+    def _bound(self, schema: Schema) -> tuple["_Actuator", Callable[[Row], _Parts | None], tuple[float, float]]:
+        """What it does with its output, a step of it (None where nothing is measured), and the output's limits."""
+        actuator = _actuator(self.effect, schema)
+        measured, target = number_of("of", self.of, schema), number_of("target", self.target, schema)
+        low, high = self._limits(actuator.reach)
+        start = _within(self.start, low, high)
 
-        def work(context: Context, memory: Floats, low: Floats | float, high: Floats | float) -> _Parts:
-            value, (integral, last, at) = measured(context), memory.T
-            with np.errstate(all="ignore"):
-                error, passed = target(context) - value, context.now - at
-                known = every(np.isfinite(memory)) & (np.abs(passed) <= self.forget_seconds)
-                moves = known & (passed > 0)
-                slope = np.where(moves, (value - last) / passed, 0.0)
-                more = np.where(moves, self.ki * error * passed, 0.0)
-                direct = self.kp * error - self.kd * slope
-                before = np.where(known, integral, np.clip(self.start, least, most))
-                # As far as the output and it go to their limits, and where one is beyond, only back.
-                up = np.maximum(before, np.minimum(before + more, np.minimum(high - direct, most)))
-                down = np.minimum(before, np.maximum(before + more, np.maximum(low - direct, least)))
-                # It may have followed beyond: what the output does not need of that any more is let go.
-                ends = np.minimum(least, least - direct), np.maximum(most, most - direct)
-                integral = np.clip(np.where(more > 0, up, down), *ends)
-            return _Parts(direct, before, integral, value, ~known)
+        def step(row: Row) -> _Parts | None:
+            value, memory = measured(row), _remembered(row)
+            if memory is None or abs(row.now - memory[2]) > self.forget_seconds:
+                memory = start, value, row.now
+            before, last, at = memory
+            error, passed = target(row) - value, row.now - at
+            slope, more = ((value - last) / passed, self.ki * error * passed) if passed > 0 else (0.0, 0.0)
+            direct = self.kp * error - self.kd * slope
+            return _Parts(value, direct, before, more) if isfinite(direct) else None
 
-        return work
+        return actuator, step, (low, high)
 
-    def _limits(self, schema: Schema) -> tuple[float, float]:
+    def _limits(self, reach: Sequence[float]) -> tuple[float, float]:
         """The least and the greatest output: those that are set, within what the actions can do."""
-        space = schema.action
-        reach = [*space.low, *space.high] if isinstance(space, Box) else [0.0, *self.effect.values()]
-        least, most = -np.inf if self.low is None else self.low, np.inf if self.high is None else self.high
+        least, most = -inf if self.low is None else self.low, inf if self.high is None else self.high
         _ordered("low", least, "high", most)
         low, high = max(min(reach), least), min(max(reach), most)
         if low > high:
             told = f"{least} to {most}, expected some of what the actions do: {min(reach)} to {max(reach)}"
             msg = f"low, high: are {told}"
             raise GuardMisconfigured(msg)
-        if not np.isfinite(high - low):
+        if not isfinite(high - low):
             msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
             raise GuardMisconfigured(msg)
         return low, high
 
 
-def _after(context: Context, memory: Floats, parts: _Parts, integral: Floats) -> Floats:
-    """The memory[N, 3] after a step with this integral; as it was where nothing was measured."""
-    sound = np.isfinite(parts.direct + parts.integral)
-    return np.where(sound[:, None], np.stack([integral, parts.value, context.now], axis=1), memory)
+def _remembered(row: Row) -> tuple[float, ...] | None:
+    """What a PID left in a row's history; None where that is not three finite numbers."""
+    kept = row.history.kept.get(KEPT, ())
+    return kept if len(kept) == 3 and all(map(isfinite, kept)) else None
 
 
-def remembered(context: Context) -> Floats:
-    """What a PID left in each history[N, 3]; a row of NaN where nothing is there."""
-    kept = [history.kept.get(KEPT, ()) for history in context.histories]
-    return np.array([one if len(one) == 3 else (np.nan,) * 3 for one in kept]).reshape(-1, 3)
+class _Actuator(NamedTuple):
+    """How a wanted number becomes an action, what number an action is, or has the effect of (NaN where that is not
+    said), and numbers between the least and the greatest of which all of them are."""
+
+    act: Callable[[float], Action]
+    done: Callable[[Action], float]
+    reach: Sequence[float]
 
 
-def _output(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:
-    """How a wanted number a row (NaN: none) becomes an action; raises GuardMisconfigured."""
+def _actuator(effect: dict[str, float], schema: Schema) -> _Actuator:
+    """Of a Box its one number; of named actions their effects. Raises GuardMisconfigured."""
     space = schema.action
     if isinstance(space, Discrete):
         return _by_effect(effect, schema)
     if not isinstance(space, Box) or space.width > 1 or effect:
         msg = f"effect: is {effect} over {space.width} columns of a {space.kind} action, expected "
         raise GuardMisconfigured(msg + "named actions with effects, or a Box of one number without")
-    return lambda wanted: np.clip(wanted, space.low, space.high)[:, None]
+    (low,), (high,) = space.low, space.high
+    return _Actuator(lambda wanted: (min(high, max(low, wanted)),), lambda action: part_of(action, 0), (low, high))
 
 
-def _done(effect: dict[str, float], schema: Schema) -> Callable[[Actions], Floats]:
-    """The number[N] that each row's action is, or has the effect of; NaN where that is not said."""
-    if isinstance(schema.action, Box):
-        return lambda actions: actions[:, 0]
-    effects = {_idle(effect, schema): 0.0, **effect}
-    numbers = np.array([effects.get(name, np.nan) for name in schema.actions])
-    return lambda actions: numbers[actions]
-
-
-def _by_effect(effect: dict[str, float], schema: Schema) -> Callable[[Floats], Actions]:
+def _by_effect(effect: dict[str, float], schema: Schema) -> _Actuator:
     """The action whose effect is nearest to a wanted change without overshooting it, in direction or in size.
 
     The one action that is not named changes nothing; of equal effects the schema's first is done.
     """
-    index = {name: int(action_of("effect", name, schema)) for name in effect}
-    actions: dict[float, int] = {0.0: schema.actions.index(_idle(effect, schema))}
-    for name in sorted(effect, key=index.__getitem__):
-        actions.setdefault(effect[name], index[name])
-    changes = np.array(sorted(actions))
-    table = np.array([actions[change] for change in sorted(actions)])
-
-    def act(wanted: Floats) -> Actions:
-        upward, downward = np.searchsorted(changes, wanted, side="right") - 1, np.searchsorted(changes, wanted)
-        return np.where(np.isnan(wanted), NO_ACTION, table[np.where(wanted < 0, downward, upward)])
-
-    return act
-
-
-def _idle(effect: dict[str, float], schema: Schema) -> str:
-    """The action that changes nothing; raises GuardMisconfigured."""
+    for name in effect:
+        action_of("effect", name, schema)
     idle = [name for name in schema.actions if effect.get(name) == 0]
     unnamed = [name for name in schema.actions if name not in effect]
     if not idle and len(unnamed) != 1:
         msg = f"effect: {', '.join(unnamed) or 'no action'} would change nothing, expected one that is named with 0"
         raise GuardMisconfigured(msg)
-    return (idle or unnamed)[0]
+    nothing = (idle or unnamed)[0]
+    effects = {nothing: 0.0, **effect}
+    actions = {0.0: schema.actions.index(nothing)}
+    for i, name in enumerate(schema.actions):
+        actions.setdefault(effects.get(name, 0.0), i)
+    changes = sorted(actions)
+
+    def act(wanted: float) -> Action:
+        return actions[changes[bisect_left(changes, wanted) if wanted < 0 else bisect_right(changes, wanted) - 1]]
+
+    numbers: dict[Action, float] = {i: effects.get(name, nan) for i, name in enumerate(schema.actions)}
+    return _Actuator(act, numbers.__getitem__, [0.0, *effect.values()])
+
+
+def _within(number: float, low: float, high: float) -> float:
+    """A number within limits; one that is none stays so."""
+    return min(max(number, low), high)
 
 
 def _ordered(least: str, low: float, most: str, high: float) -> None:

@@ -1,16 +1,13 @@
 """The simplest baselines: always the same, or the first rule that holds."""
 
-from collections.abc import Callable
 from typing import Literal
-
-import numpy as np
 
 from export.spec.spaces import Frozen
 from guards.baselines.baseline import Baseline, Propose, Told, action_of
-from guards.batched import Context, Domain, evaluated
 from guards.errors import setting
+from guards.language.python import evaluated
 from guards.language.syntax import term_of
-from guards.records import Actions, Row, Schema
+from guards.records import Action, Row, Schema
 
 
 class Constant(Baseline):
@@ -21,7 +18,7 @@ class Constant(Baseline):
 
     def bind(self, schema: Schema) -> Propose:
         action = action_of("action", self.action, schema)
-        return lambda context: np.full((len(context), *action.shape), action)
+        return lambda _: action
 
 
 class When(Frozen):
@@ -42,24 +39,18 @@ class Rules(Baseline):
     otherwise: Told
 
     def bind(self, schema: Schema) -> Propose:
-        conditions, actions = list[Callable[[Row], float | bool | None]](), list[Actions]()
+        rules = []
         for i, rule in enumerate(self.rules):
             with setting(f"rules.{i}.when"):
-                conditions.append(evaluated(term_of(rule.when, schema, "truth", about_action=False), schema))
-            actions.append(action_of(f"rules.{i}.action", rule.action, schema))
-        # What each rule does, what is done otherwise, and nothing.
-        table = np.stack([*actions, action_of("otherwise", self.otherwise, schema), Domain(schema.action).nothing])
-        otherwise, nothing = len(conditions), len(conditions) + 1
+                condition = evaluated(term_of(rule.when, schema, "truth", about_action=False), schema)
+            rules.append((condition, action_of(f"rules.{i}.action", rule.action, schema)))
+        otherwise = action_of("otherwise", self.otherwise, schema)
 
-        def propose(context: Context) -> Actions:
-            proposal: Actions = table[[pick(row) for row in context.each]]
-            return proposal
-
-        def pick(row: Row) -> int:
-            for i, condition in enumerate(conditions):
+        def propose(row: Row) -> Action | None:
+            for condition, action in rules:
                 holds = condition(row)
                 if holds is None or holds:
-                    return nothing if holds is None else i
+                    return None if holds is None else action
             return otherwise
 
         return propose

@@ -12,6 +12,7 @@ from export.spec import ActionSpace, Discrete, MultiDiscrete
 from guards.errors import EvaluationFailed
 from guards.language import terms
 from guards.language.walk import within
+from guards.records import Row, Schema
 
 _PAST = {
     "step": "(float(h.step) if h.known else fail())",
@@ -142,6 +143,15 @@ class Source:
         """A part of an action as a number."""
         part = self._at(index, _acted(of, previous))
         return f"float({part})" if isinstance(self.space, MultiDiscrete) else part
+
+
+def evaluated(term: terms.Term, schema: Schema) -> Callable[[Row], float | bool | None]:
+    """A term that is about no action, for a row; None where it has no value."""
+    source = Source(schema.action)
+    text = f"    return {source.text(term)}"
+    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
+    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
+    return made
 
 
 def _acted(of: terms.Of, previous: str) -> str:

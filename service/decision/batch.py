@@ -11,9 +11,8 @@ from msgspec import Struct
 from export.spec import Box
 from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
-from guards.batched import Domain
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Action, Actions, Row, Schema
+from guards.records import Action, Row, Schema
 from guards.shield import Shield
 from service.decision.explore.choice import AnyActing
 from service.decision.sessions import Report, SessionState
@@ -89,7 +88,7 @@ class Behaviour:
     shield: Shield
     acting: AnyActing
     baseline: Propose
-    last_resort: Actions | None
+    last_resort: Action | None
     key: Key
     writer: bytes
     config: str
@@ -97,17 +96,13 @@ class Behaviour:
     mask_required: bool = False
     doubts: Doubts = field(default_factory=Doubts)
     remember: Remember | None = None
-    # What is left of a row, the last resort as it is recorded, and what all ids of this writer begin with.
+    # What is left of a row, and what all ids of this writer begin with.
     judge: Callable[[Row], Any] = field(init=False)
-    resort: Action | None = field(init=False)
     prefix: bytes = field(init=False)
 
     def __post_init__(self) -> None:
         shield = self.shield
         object.__setattr__(self, "judge", shield.confines if isinstance(self.schema.action, Box) else shield.judge)
-        domain = Domain(self.schema.action)
-        resort = None if self.last_resort is None else domain.told(self.last_resort[None])[0]
-        object.__setattr__(self, "resort", resort)
         object.__setattr__(self, "prefix", body_prefix(self.key, self.writer))
 
 

@@ -12,14 +12,12 @@ from functools import partial
 from typing import Literal
 
 import msgspec
-import numpy as np
 
 from guards.baselines import KEPT
-from guards.batched import Context
 from guards.errors import DeadlineExceeded
 from guards.records import History, Row
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import context_of, decide
+from service.decision.decide import decide
 from service.decision.durability import Retracted, SyncQueue
 from service.decision.fallback_probe import FallbackProbe
 from service.decision.recurrent import logged_states, states_after
@@ -238,14 +236,12 @@ def advanced(behaviour: Behaviour, batch: Batch, i: int) -> History:
     """The history after the decision of a row."""
     row, record = batch.rows[i], batch.records[i]
     assert isinstance(record, Decision)  # noqa: S101 - nothing else has one
-    return continued(behaviour, row, record, context_of(batch, i) if behaviour.remember is not None else None)
+    return continued(behaviour, row, record)
 
 
-def continued(behaviour: Behaviour, row: Row, record: Decision, there: Context | None) -> History:
-    """The history after a decision, made of what the guards saw of it, and the baseline ``there``."""
+def continued(behaviour: Behaviour, row: Row, record: Decision) -> History:
+    """The history after a decision, made of what the guards saw of it."""
     shield, action = behaviour.shield, record.action
     history = shield.advanced(row.history, action, row.now, shield.weights(row, action) if shield.weighs else None)
-    if behaviour.remember is None or there is None:
-        return history
-    (kept,) = behaviour.remember(there, np.array([action]), np.array([record.source == "baseline"]))
+    kept = None if behaviour.remember is None else behaviour.remember(row, action, record.source == "baseline")
     return msgspec.structs.replace(history, kept={**history.kept, KEPT: kept}) if kept else history

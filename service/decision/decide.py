@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from guards.abstention import Answer
-from guards.batched import Context, Domain
 from guards.check import violation
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
 from guards.records import Action, Row
@@ -35,7 +34,7 @@ def decide(behaviour: Behaviour, batch: Batch) -> None:
     recorder = Recorder(behaviour, batch, output)
     batch.rows = []
     for i, request in enumerate(batch.requests):
-        row = row_of(behaviour, request, recorder.seen[i])
+        row = row_of(behaviour, request, recorder.seen[i], batch.observation[i])
         batch.rows.append(row)
         left = behaviour.judge(row)
         body = body_of(behaviour.prefix, batch.ms, batch.seq + i, batch.assignment.track, unlogged=batch.unlogged)
@@ -50,16 +49,15 @@ def decide(behaviour: Behaviour, batch: Batch) -> None:
     batch.records = recorder.records
 
 
-def row_of(behaviour: Behaviour, request: Request, observation: list[float]) -> Row:
-    """What the guards see of a request."""
-    entry, facts, mask = request.entry, request.facts or {}, None
+def row_of(behaviour: Behaviour, request: Request, observation: list[float], raw: np.ndarray) -> Row:
+    """What the guards see of a request, and of its observation[...] as it came."""
+    entry, told, mask = request.entry, request.facts or {}, None
     assert entry is not None  # noqa: S101 - the batcher finds what a row continues before its batch is run
     names = behaviour.schema.facts
     if request.mask is not None:
         mask = int.from_bytes(np.packbits(request.mask, bitorder="little").tobytes(), "little")
-    return Row(
-        observation, [facts.get(name, np.nan) for name in names] if names else [], mask, request.now, entry.history
-    )
+    facts = [told.get(name, np.nan) for name in names] if names else []
+    return Row(observation, facts, mask, request.now, entry.history, raw)
 
 
 def _explore(
@@ -106,15 +104,12 @@ def _overrule(behaviour: Behaviour, row: Row, failed: Choice, chosen: Action | N
 
 def _doubt(behaviour: Behaviour, batch: Batch, i: int, head: np.ndarray, failed: Choice) -> None:
     """Note what all doubts say of the policy's answer; raises what the first of them that denies it is called."""
-    request, spread, age = batch.requests[i], None, np.nan
-    if batch.spread is not None:
-        spread = np.array([batch.spread[i]], dtype=np.float64)
+    request, spread, age = batch.requests[i], None if batch.spread is None else batch.spread[i], np.nan
     if request.observed_at is not None:
         # How old it is now, by the clock that stamped the request and the time it took since: all of it is logged.
         taken = round((batch.began - request.read) * 1e6) + batch.infer_us
         age = request.at - request.observed_at + taken / 1e6
-    answer = Answer(context_of(batch, i), head[None].astype(np.float64), spread, np.array([age]))
-    doubting = [doubt for doubt, hits in behaviour.doubts.about(answer) if hits[0]]
+    doubting = behaviour.doubts.about(Answer(batch.rows[i], head.astype(np.float64), spread, age))
     for doubt in doubting:
         failed.doubted.append(violation(doubt.name, "prevented" if doubt.mode == "deny" else "reported", doubt.mode))
     for doubt in doubting:
@@ -132,7 +127,7 @@ def _refuse(behaviour: Behaviour, batch: Batch, i: int, left: Any, choice: Choic
     against = behaviour.shield.refusing(batch.rows[i], choice.action)
     if choice.propensity < 1 or choice.measure != "mass":
         _, otherwise = advised(behaviour, batch, i, left)
-        same = (behaviour.resort if otherwise is None else otherwise) == choice.action
+        same = (behaviour.last_resort if otherwise is None else otherwise) == choice.action
         choice.lost = failed.lost = NOT_LISTED if against or same else None
     if against:
         failed.doubted += [violation(name, "prevented", "deny") for name in against]
@@ -144,25 +139,12 @@ def _fall_back(behaviour: Behaviour, batch: Batch, i: int, left: Any, choice: Ch
     choice.why = why
     choice.proposed, action = advised(behaviour, batch, i, left)
     choice.source = "last_resort" if action is None else "baseline"
-    choice.action = behaviour.resort if action is None else action
+    choice.action = behaviour.last_resort if action is None else action
 
 
 def advised(behaviour: Behaviour, batch: Batch, i: int, left: Any) -> tuple[Action | None, Action | None]:
     """What the baseline proposes for a row, and what comes of that where it passes."""
-    (proposed,) = Domain(behaviour.schema.action).told(behaviour.baseline(context_of(batch, i)))
+    proposed = behaviour.baseline(batch.rows[i])
     action = None if proposed is None else behaviour.acting.placed(proposed, left)
     passes = action is not None and behaviour.shield.check(batch.rows[i], action)
     return proposed, action if passes else None
-
-
-def context_of(batch: Batch, i: int) -> Context:
-    """A row as a baseline or a doubt sees it: arrays of one row."""
-    row, request = batch.rows[i], batch.requests[i]
-    return Context(
-        observation=batch.observation[i : i + 1],
-        facts=np.array([row.facts], dtype=np.float64),
-        mask=None if request.mask is None else np.array([request.mask], dtype=np.bool_),
-        now=np.array([row.now]),
-        histories=[row.history],
-        _rows=[row],
-    )

@@ -83,8 +83,8 @@ class FallbackProbe:
             return advised(behaviour, batch, row, left)[1] is not None
 
         def last_resort() -> bool:
-            assert behaviour.resort is not None  # noqa: S101 - or there is no such rung
-            return behaviour.shield.check(batch.rows[row], behaviour.resort)
+            assert behaviour.last_resort is not None  # noqa: S101 - or there is no such rung
+            return behaviour.shield.check(batch.rows[row], behaviour.last_resort)
 
         tries: dict[str, Callable[[], bool]] = {BASELINE: baseline, LAST_RESORT: last_resort}
         for rung in self.last_success:

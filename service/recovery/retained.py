@@ -14,8 +14,7 @@ import msgspec
 import numpy as np
 
 from guards.baselines import KEPT
-from guards.batched import Context
-from guards.records import History
+from guards.records import History, Row
 from service.decision.batch import Behaviour
 from service.decision.commit import continued
 from service.decision.recurrent import replayed_states
@@ -146,31 +145,24 @@ class Reader:
         """The session of each decision, right after it."""
         if not made:
             return []
-        there, records = self._context(made), [one.record for one in made]
-        histories = [
-            continued(self._behaviour, row, record, there.rows(np.array([i])))
-            for i, (row, record) in enumerate(zip(there.each, records, strict=True))
-        ]
+        records, dtype = [one.record for one in made], self._layout.dtype.name
+        observation = self._layout.rows([unlisted(record.observation, dtype) for record in records])
+        # Numbers are doubles before anything is worked out of them; of what is not one row of them nothing has a name.
+        seen = observation.astype(np.float64).tolist() if observation.ndim == 2 else [()] * len(made)
+        names = self._behaviour.schema.facts
+        histories = []
+        for one, record, numbers in zip(made, records, seen, strict=True):
+            facts = [(record.facts or {}).get(name, np.nan) for name in names]
+            row = Row(numbers, facts, None, one.now, self._before(one))
+            histories.append(continued(self._behaviour, row, record))
         memories: dict[int, RecurrentState] = {}
         if self._engine.initial:
-            memories = replayed_states(records, there.observation, self._engine) if self.replays else {}
+            memories = replayed_states(records, observation, self._engine) if self.replays else {}
             self.memories_lost += sum(one.memory is not None and i not in memories for i, one in enumerate(records))
         return [
             SessionState(one.record.id, one.record.episode, histories[i], memories.get(i), one.timed)
             for i, one in enumerate(made)
         ]
-
-    def _context(self, made: Sequence[_Made]) -> Context:
-        """What the guards saw of each, by the clock of this process."""
-        names, dtype = self._behaviour.schema.facts, self._layout.dtype.name
-        facts = [[(one.record.facts or {}).get(name, np.nan) for name in names] for one in made]
-        return Context(
-            observation=self._layout.rows([unlisted(one.record.observation, dtype) for one in made]),
-            facts=np.array(facts, dtype=np.float64).reshape(len(made), len(names)),
-            mask=None,
-            now=np.array([one.now for one in made]),
-            histories=[self._before(one) for one in made],
-        )
 
     def _before(self, made: _Made) -> History:
         """The history that a decision was made by, by the clock of this process."""

@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from export.spec import Box
 from guards.actions import whole_actions
-from guards.batched import Context
 from guards.constraints import Constraint
 from guards.errors import EvaluationFailed
 from guards.language import syntax
@@ -20,6 +19,7 @@ from guards.language.walk import Scene, value
 from guards.projection import Region
 from guards.records import Action, Booleans, Integers, Row, Schema
 from guards.shield import Shield
+from tests.guards.batched import Context
 
 Values = NDArray[Any]
 # A value and, where evaluating it failed in some cells, which those are.

@@ -13,9 +13,9 @@ import numpy as np
 
 from export.spec import Box, Dict, Discrete, Entry, Factor, Field, Fields, MultiDiscrete
 from guards.actions import Written
-from guards.batched import Context
 from guards.proof.scenario import Past, Scenario, ranges
 from guards.records import Schema
+from tests.guards.batched import Context
 
 DYADIC = Schema(
     observation=Dict(

@@ -6,10 +6,10 @@ from random import Random
 import numpy as np
 from hypothesis import strategies as st
 
-from guards.batched import Context
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import NO_ACTION, History
 from tests.fakes import NOW, SCHEMA, context_of
+from tests.guards.batched import Context
 
 # Few values, so that rows are often equal to each other, to a constant, and to zero. Powers and products of them stay
 # exact or nearly so: where Python counts in whole numbers it gives what doubles give.

@@ -26,11 +26,11 @@ from export.spec import (
 )
 from export.spec.statistics import statistics
 from guards.abstention import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
-from guards.batched import Context, Shield
 from guards.constraints import Constraint, Rule
 from guards.errors import GuardMisconfigured
 from guards.language.terms import FALSE
-from guards.records import History, Schema
+from guards.records import History, Row, Schema
+from guards.shield import Shield
 from tests import fakes
 from tests.fakes import NOW
 
@@ -45,32 +45,23 @@ def manifest_of(**told: Any) -> Manifest:
     return fakes.manifest_of(**({"action": THREE, "observation": PAIR} | told))
 
 
-def answered(
-    head: Any = (), *, observation: Any = None, spread: Any = None, age: Any = None, rows: int | None = None
-) -> Answer:
+def answered(head: Any = (), *, observation: Any = None, spread: Any = None, age: Any = None) -> list[Answer]:
     """What a policy answers to some rows."""
-    count = rows or len(next(one for one in (observation, spread, age, head) if one is not None))
-    return Answer(
-        context=Context(
-            observation=np.zeros((count, 2)) if observation is None else np.asarray(observation),
-            facts=np.empty((count, 0)),
-            mask=None,
-            now=np.full(count, NOW),
-            histories=[History(known=True, since=NOW)] * count,
-        ),
-        head=np.array(head, dtype=np.float64) if len(head) else np.zeros((count, 3)),
-        spread=None if spread is None else np.array(spread, dtype=np.float64),
-        age=np.full(count, np.nan) if age is None else np.array(age, dtype=np.float64),
-    )
+    count = len(next(one for one in (observation, spread, age, head) if one is not None))
+    heads = np.array(head, dtype=np.float64) if len(head) else np.zeros((count, 3))
+    seen = np.zeros((count, 2)) if observation is None else np.asarray(observation)
+    spreads, ages = [None] * count if spread is None else spread, [np.nan] * count if age is None else age
+    history = History(known=True, since=NOW)
+    told = zip(seen, heads, spreads, ages, strict=True)
+    return [Answer(Row((), (), None, NOW, history, raw), *rest) for raw, *rest in told]
 
 
-def in_doubt(doubt: Doubt, manifest: Manifest, answer: Answer, schema: Schema | None = None) -> list[bool]:
-    """Which rows are."""
-    ((found, hits),) = Doubts.of([doubt], schema or Schema.of(manifest), manifest).about(answer)
-    assert found is doubt
-    assert hits.shape == (len(answer.context),)
-    assert hits.dtype == np.bool_
-    return list(hits.tolist())
+def in_doubt(doubt: Doubt, manifest: Manifest, answers: list[Answer], schema: Schema | None = None) -> list[bool]:
+    """Which answers are."""
+    doubts = Doubts.of([doubt], schema or Schema.of(manifest), manifest)
+    found = [doubts.about(answer) for answer in answers]
+    assert all(hits in ([], [doubt]) for hits in found)
+    return [bool(hits) for hits in found]
 
 
 def refusal(doubt: Doubt, manifest: Manifest) -> str:
@@ -175,10 +166,9 @@ class TestConfidence:
     @given(arrays.arrays(np.float64, (4, 3), elements=st.floats()), st.sampled_from(("q_values", "logits")))
     def test_no_head_is_too_strange(self, head: np.ndarray, kind: str) -> None:
         """NaN, infinities and the ends of what doubles are: an answer, and no warning."""
-        together = in_doubt(self.SURE, manifest_of(head=kind), answered(head))
-        alone = [in_doubt(self.SURE, manifest_of(head=kind), answered(row[None]))[0] for row in head]
+        found = in_doubt(self.SURE, manifest_of(head=kind), answered(head))
 
-        assert together == alone
+        assert all(found[i] for i in np.flatnonzero(np.isnan(head).any(axis=1)))
 
 
 class TestNovelty:
@@ -326,15 +316,13 @@ def test_doubts_keep_their_order_and_forbid_no_action() -> None:
     some = [Fresh(name="f", max_age_seconds=2), Confidence(name="s", at_least=0.1, mode="warn")]
     manifest = manifest_of()
     schema = Schema.of(manifest)
-    answer = answered([[0, 1, 2], [0, 1, 1]], age=[9, 0])
+    answers = answered([[0, 1, 2], [0, 1, 1]], age=[9, 0])
 
     doubts, shield = Doubts.of(some, schema, manifest), Shield(some, schema)
 
-    assert [(doubt.name, hits.tolist()) for doubt, hits in doubts.about(answer)] == [
-        ("f", [True, False]),
-        ("s", [False, True]),
-    ]
-    assert shield.judge(answer.context).allowed.all()
+    assert [[doubt.name for doubt in doubts.about(answer)] for answer in answers] == [["f"], ["s"]]
+    assert [doubt.name for doubt in doubts.about(answers[1]._replace(age=9.0))] == ["f", "s"]
+    assert shield.judge(answers[0].row) == 0
     assert not shield.reports
     assert some[0].term(schema) == FALSE
     with pytest.raises(GuardMisconfigured, match=r"1\.name: 'f' is taken"):

@@ -10,7 +10,6 @@ from msgspec.structs import replace
 from export.spec import Box, Factor, Field, MultiDiscrete
 from guards import shield
 from guards.actions import JOINT_LIMIT, Choices, listed, whole_actions
-from guards.batched import Context, Domain, Shield
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.language.walk import possible
@@ -18,6 +17,7 @@ from guards.records import NO_ACTION, History, Row, Schema
 from tests.acting import OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 from tests.guards.asked import spread
+from tests.guards.batched import Context, Domain, Shield
 
 FACTORED = Schema(observation=OBSERVATION, action=SWITCHES)
 PUMP, VALVE, FAN = (factor.names for factor in SWITCHES.factors)

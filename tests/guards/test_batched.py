@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from export.spec import ActionSpace, Discrete, Factor, MultiDiscrete
-from guards.batched import Domain, Shield
 from guards.errors import GuardMisconfigured
 from guards.records import NO_ACTION, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import context_of
+from tests.guards.batched import Domain, Shield
 
 NAMES = Discrete(names=("hold", "up", "down"))
 HUGE = np.iinfo(np.int64)

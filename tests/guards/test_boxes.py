@@ -10,7 +10,6 @@ from pydantic import TypeAdapter
 
 from export.spec import Box, Field
 from guards.abstention import AnyConstraint
-from guards.batched import BoxRuling, Context, Shield
 from guards.boxes import sides_of
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
@@ -19,6 +18,7 @@ from guards.records import History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 from tests.guards.asked import confined
+from tests.guards.batched import BoxRuling, Context, Shield
 
 INF, NAN = math.inf, math.nan
 # torque within -2 and 2, grip from 0 on, drift anything.

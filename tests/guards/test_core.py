@@ -16,7 +16,6 @@ BESIDE = (
     "guards.baselines",
     "guards.breaker",
     "guards.abstention",
-    "guards.batched",
     "guards.projection",
     "guards.language.judge",
     "guards.shield",

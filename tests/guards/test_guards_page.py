@@ -11,10 +11,10 @@ from pydantic import TypeAdapter
 
 from export.spec import Discrete, Factor, MultiDiscrete
 from guards.abstention import AnyConstraint
-from guards.batched import Shield
 from guards.constraints import Constraint
 from guards.records import NO_ACTION, History, Schema
 from tests.fakes import NOW, context_of, schema_of
+from tests.guards.batched import Shield
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "guards.md"
 parsed = TypeAdapter[Constraint](AnyConstraint).validate_json

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from export.spec import Array, Discrete, Field, Fields, Manifest
-from guards.batched import Context
 from guards.errors import GuardMisconfigured
 from guards.records import NEVER, History, Schema
 from tests.fakes import NOW, context_of
+from tests.guards.batched import Context
 
 FRESH = History(known=True, since=NOW)
 STRANGE = History(known=False, since=NOW - 5)

@@ -5,13 +5,13 @@ import pytest
 from hypothesis import given, settings
 
 from export.spec import Factor, MultiDiscrete
-from guards.batched import Context, Shield
 from guards.constraints import Budget, Constraint, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import History, Schema
 from guards.shield import Violation, violation
 from tests.acting import OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, Fickle, context_of, schema_of
+from tests.guards.batched import Context, Shield
 from tests.guards.strategies import constraints, contexts
 
 ACTIONS = range(len(SCHEMA.actions))

@@ -10,7 +10,6 @@ from scipy import stats
 from export.spec import Box, Field, Squash
 from guards.abstention import AnyConstraint
 from guards.baselines import Constant
-from guards.batched import Shield
 from guards.constraints import Bounds, Linear, RateLimit, Rule
 from guards.records import Floats, History
 from guards.shield import Violation
@@ -21,6 +20,7 @@ from service.log.ids import Key
 from service.log.records import Decision, Refused
 from tests.acting import BOUNDED, acting_behaviour
 from tests.fakes import NOW, asked, batch_of, recorded
+from tests.guards.batched import Shield
 
 BATCH = 2000
 LINE = Box(fields=(Field(name="n", low=-2, high=3),))

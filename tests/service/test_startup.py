@@ -165,7 +165,7 @@ def test_of_a_box_it_gives_the_means_in_executed_units(pool: ThreadPoolExecutor,
     """Whatever its std is."""
     engine = load_version(acting.gaussian(acting.BOUNDED, squash=squash), None, pool)
     seen = np.array([[0.75, 0.5, 1.0], [-9.0, 0.0, 1.0]])
-    means = advising(engine)(context_of(seen.tolist()))
+    means = np.array([*map(advising(engine), context_of(seen.tolist()).each)])
 
     mean = seen[:, :1] - seen[:, 1:2]
     low, high = np.array([-2, 0]), np.array([2, 10])
@@ -176,24 +176,22 @@ def test_of_a_box_it_gives_the_means_in_executed_units(pool: ThreadPoolExecutor,
 def test_of_a_box_nothing_is_made_of_what_is_no_number(pool: ThreadPoolExecutor) -> None:
     """A mean without end is not the bound."""
     engine = load_version(acting.gaussian(acting.BOUNDED), None, pool)
-    means = advising(engine)(context_of([[3e38, -3e38, 1.0], [0.5, 0.5, 1.0]]))
+    means = [*map(advising(engine), context_of([[3e38, -3e38, 1.0], [0.5, 0.5, 1.0]]).each)]
 
     assert np.isnan(means[0]).all()
     assert np.isfinite(means[1]).all()
 
 
-def test_a_row_is_answered_alike_in_any_batch(pool: ThreadPoolExecutor) -> None:
+def test_a_row_is_run_alone(pool: ThreadPoolExecutor) -> None:
     """To the last bit, so that it can be worked out again from a record."""
     weights = np.random.default_rng(1).normal(size=(37, 8))
     engine = load_version(artefacts.linear(weights), None, pool)
     observation = np.random.default_rng(2).normal(size=(33, 37))
     advise = advising(engine)
 
-    together = advise(context_of(observation.tolist()))
-
-    for row in range(33):
-        assert advise(context_of([observation[row].tolist()]))[0].tolist() == together[row].tolist()
-    assert advise(context_of([observation[0].tolist()]).rows(np.array([], dtype=np.int64))).shape == (0, 8)
+    for row, seen in zip(context_of(observation.tolist()).each, observation, strict=True):
+        alone = engine.run(engine.inputs(seen[None]), None).head[0]
+        assert advise(row).tolist() == alone.tolist()
 
 
 def refusal(folder: Path, older: bytes, **settings: Any) -> str:

@@ -3,32 +3,41 @@
 import numpy as np
 import pytest
 
-from guards.baselines.baseline import action_of, beside
-from guards.batched import numbers_of
+from guards.baselines.baseline import action_of, number_of
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from tests.fakes import SCHEMA, context_of
 
 
-def test_an_expression_is_worked_out_for_the_batch() -> None:
-    """One number a row, not a number where it has none."""
-    numbers = numbers_of("of", "load / lag", SCHEMA)
+def test_an_expression_is_worked_out_for_a_row() -> None:
+    """No number where it has none."""
+    number = number_of("of", "load / lag", SCHEMA)
 
-    found = numbers(context_of([[1, 2, 0], [1, 0, 0], [3, 1, 0]]))
+    found = [number(row) for row in context_of([[1, 2, 0], [1, 0, 0], [3, 1, 0]]).each]
 
     np.testing.assert_array_equal(found, [0.5, np.nan, 3])
 
 
 @pytest.mark.parametrize(("written", "value"), [(21.5, 21.5), (-3.0, -3.0), (1e-9, 1e-9), ("2 * 3", 6)])
 def test_a_number_is_the_same_in_every_row(written: str | float, value: float) -> None:
-    """As long as the batch, though nothing in it depends on a row."""
-    assert numbers_of("target", written, SCHEMA)(context_of([[0, 0, 0]] * 3)).tolist() == [value] * 3
+    """Nothing in it depends on a row."""
+    number = number_of("target", written, SCHEMA)
+
+    assert [number(row) for row in context_of([[0, 0, 0]] * 3).each] == [value] * 3
+
+
+def test_whole_numbers_that_were_observed_are_doubles() -> None:
+    """Before anything is worked out of them."""
+    (row,) = context_of([[3, 0, 0]]).each
+    row.observation = [3, 0, 0]
+
+    assert type(number_of("of", "load", SCHEMA)(row)) is float
 
 
 @pytest.mark.parametrize("written", ["cpu", "load > 1", "action", "1 if action == 'up' else 0", "load +"])
 def test_a_mistake_in_an_expression_names_the_setting(written: str) -> None:
     """And keeps its class, whose message points at the column."""
     with pytest.raises(ExpressionInvalid, match=r"^metric: expression .* column \d+: "):
-        numbers_of("metric", written, SCHEMA)
+        number_of("metric", written, SCHEMA)
 
 
 def test_an_action_is_read_by_its_name() -> None:
@@ -42,9 +51,3 @@ def test_a_mistake_in_an_action_names_the_setting() -> None:
         GuardMisconfigured, match=r"^below\.action: the action 'fly' is not known, expected one of hold"
     ):
         action_of("below.action", "fly", SCHEMA)
-
-
-@pytest.mark.parametrize(("action", "shape"), [(np.array(3), (2,)), (np.array([1, 2, 3]), (2, 1))])
-def test_values_stand_beside_actions(action: np.ndarray, shape: tuple[int, ...]) -> None:
-    """A value a row has as many axes as rows of actions have."""
-    assert beside(np.array([1.0, 2.0]), action).shape == shape

@@ -12,14 +12,14 @@ from pydantic import ValidationError
 
 from export.spec import Box, Field
 from guards.baselines.baseline import KEPT, Baseline
-from guards.baselines.controllers import Limit, Pid, Proportional, Stepped, Threshold, remembered
-from guards.batched import Context
+from guards.baselines.controllers import Limit, Pid, Proportional, Threshold
 from guards.errors import GuardMisconfigured
-from guards.records import NO_ACTION, Floats, History, Schema
+from guards.records import Action, History, Row, Schema
 from tests.acting import ARM, BOUNDED, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
+from tests.guards.batched import Context
 
-UNKNOWN = np.full((1, 3), np.nan)
+Memory = tuple[float, ...]
 STEPS = {"hold": 0.0, "up": 1.0, "jump": 3.0, "down": -1.0, "drop": -3.0}
 
 
@@ -30,8 +30,14 @@ def box(low: float | None = None, high: float | None = None) -> Schema:
 
 def proposals(baseline: Baseline, context: Context) -> list[str | None]:
     """What is proposed in each row, by name."""
-    proposed = baseline.bind(SCHEMA)(context).tolist()
-    return [None if action == NO_ACTION else SCHEMA.actions[action] for action in proposed]
+    proposed = map(baseline.bind(SCHEMA), context.each)
+    return [SCHEMA.actions[action] if isinstance(action, int) else None for action in proposed]
+
+
+def numbers(baseline: Baseline, context: Context, schema: Schema | None = None) -> list[float | None]:
+    """The one number that is proposed in each row of a Box."""
+    proposed = map(baseline.bind(schema or box()), context.each)
+    return [action[0] if isinstance(action, tuple) else None for action in proposed]
 
 
 class TestThreshold:
@@ -71,10 +77,7 @@ class TestThreshold:
         threshold = Threshold(of="budget", below=under, above=over, otherwise=middle, between=between)
         context = replace(context_of([[0, 0, 0]] * 4), facts=np.array([[-1.0], [0.5], [2.0], [np.nan]]))
 
-        proposed = threshold.bind(schema)(context)
-
-        assert proposed[:3].tolist() == [list(low), list(middle), list(high)]
-        np.testing.assert_array_equal(proposed[3], [np.nan] * 3 if space is ARM else [NO_ACTION] * 3)
+        assert list(map(threshold.bind(schema), context.each)) == [low, middle, high, None]
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
@@ -125,9 +128,9 @@ class TestProportional:
         edge = Proportional(current="pods", metric="load", target=0.5, tolerance=0.1)
 
         assert math.ceil(7 * (0.8 / 0.7)) == 9
-        assert scaler.bind(box())(context_of([[0.8, 0, 7]])).tolist() == [[8]]
+        assert numbers(scaler, context_of([[0.8, 0, 7]])) == [8]
         assert abs(0.55 / 0.5 - 1) > 0.1
-        assert edge.bind(box())(context_of([[0.55, 0, 7]])).tolist() == [[7]]
+        assert numbers(edge, context_of([[0.55, 0, 7]])) == [7]
 
     @settings(max_examples=300, deadline=None, derandomize=True)
     @given(st.integers(1, 40), st.integers(0, 300), st.sampled_from((25, 50, 80)))
@@ -152,8 +155,8 @@ class TestProportional:
         scaler = Proportional(current="pods", metric="load", target=0.5, high=30)
         context = context_of([[1, 0, 4], [1, 0, 12], [0, 0, 4], [1, 0, 50]])
 
-        assert scaler.bind(box(2, 20))(context).tolist() == [[8], [20], [2], [20]]
-        assert scaler.bind(box())(context).tolist() == [[8], [24], [1], [30]]
+        assert numbers(scaler, context, box(2, 20)) == [8, 20, 2, 20]
+        assert numbers(scaler, context) == [8, 24, 1, 30]
 
     def test_actions_that_are_not_named_are_not_proposed(self) -> None:
         """Of equal effects the schema's first; nothing is done by the one that is left over or named with 0."""
@@ -208,18 +211,33 @@ def valve(**gains: Any) -> Pid:
     return Pid(of="load", target=gains.pop("target", 0.0), low=-10, high=10, **gains)
 
 
-def run(pid: Pid, measured: list[float], *, every_s: float = 1.0, memory: Floats = UNKNOWN) -> list[Stepped]:
+def seen(
+    measured: float, memory: Memory = (), *, now: float = NOW, lag: float = 0.0, facts: list[float] | None = None
+) -> Row:
+    """A row in whose history the controller left this."""
+    history, told = [history_of(memory)], None if facts is None else [facts]
+    return context_of([[measured, lag, 0]], now=[now], histories=history, facts=told).each[0]
+
+
+def step(pid: Pid, row: Row, schema: Schema | None = None) -> tuple[float, Memory]:
+    """What one controller of one number proposes (NaN: nothing), and what it keeps once that is executed."""
+    proposed = pid.bind(schema or box())(row)
+    kept = pid.remembers(schema or box())(row, (0.0,) if proposed is None else proposed, True)
+    return proposed[0] if isinstance(proposed, tuple) else math.nan, kept
+
+
+def run(pid: Pid, measured: list[float], *, every_s: float = 1.0, memory: Memory = ()) -> list[tuple[float, Memory]]:
     """One session's steps, one after another."""
-    step, steps = pid.remembering(box()), list[Stepped]()
+    steps = list[tuple[float, Memory]]()
     for i, value in enumerate(measured):
-        steps.append(step(context_of([[value, 0, 0]], now=[NOW + i * every_s]), memory))
-        memory = steps[-1].memory
+        steps.append(step(pid, seen(value, memory, now=NOW + i * every_s)))
+        memory = steps[-1][1]
     return steps
 
 
-def outputs(steps: list[Stepped]) -> list[float]:
+def outputs(steps: list[tuple[float, Memory]]) -> list[float]:
     """What was proposed, step by step."""
-    return [float(step.proposed[0, 0]) for step in steps]
+    return [proposed for proposed, _ in steps]
 
 
 class TestPid:
@@ -239,15 +257,12 @@ class TestPid:
 
     def test_the_derivative_is_of_the_measurement(self) -> None:
         """Against its slope, nothing at the first step; a new target gives no kick."""
-        measured = [[3.0, 0, 0], [5.0, 0, 0], [5.0, 9, 0]]
-        pid, memory = valve(target="lag", kd=2.0), UNKNOWN
-        seen = []
-        for i, row in enumerate(measured):
-            stepped = pid.remembering(box())(context_of([row], now=[NOW + i * 2]), memory)
-            seen.append(float(stepped.proposed[0, 0]))
-            memory = stepped.memory
+        pid, memory, found = valve(target="lag", kd=2.0), Memory(), []
+        for i, (measured, lag) in enumerate(((3.0, 0), (5.0, 0), (5.0, 9))):
+            proposed, memory = step(pid, seen(measured, memory, now=NOW + i * 2, lag=lag))
+            found.append(proposed)
 
-        assert seen == [0, -2, 0]
+        assert found == [0, -2, 0]
 
     def test_the_integral_does_not_wind_up(self) -> None:
         """After a long time beyond the limit the output comes back as soon as the error turns."""
@@ -261,13 +276,11 @@ class TestPid:
 
     def test_the_integral_keeps_falling_where_it_leads_back(self) -> None:
         """Beyond the limit it stands still only in the direction that leads further out."""
-        memory = np.array([[9.0, -5.0, NOW - 1]])
-
-        stepped = valve(kp=-2.0, ki=1.0).remembering(box())(context_of([[3.0, 0, 0]]), memory)
+        proposed, memory = step(valve(kp=-2.0, ki=1.0), seen(3.0, (9.0, -5.0, NOW - 1)))
 
         # The error is -3: 6 + 9 is beyond 10, and the integral falls to 6.
-        assert stepped.memory[0, 0] == 6
-        assert stepped.proposed.tolist() == [[10]]
+        assert memory[0] == 6
+        assert proposed == 10
 
     @settings(max_examples=200, deadline=None, derandomize=True)
     @given(
@@ -285,61 +298,51 @@ class TestPid:
         steps = run(pid, measured, every_s=every_s)
 
         assert all(-10 <= output <= 10 for output in outputs(steps))
-        assert all(-10 <= step.memory[0, 0] <= 10 for step in steps)
+        assert all(-10 <= memory[0] <= 10 for _, memory in steps)
 
-    def test_it_says_where_it_began_anew(self) -> None:
+    @pytest.mark.parametrize(
+        ("memory", "anew"),
+        [
+            ((1.0, 0, NOW - 10), False),
+            ((1.0, 0, NOW - 11), True),
+            ((1.0, 0, NOW + 11), True),
+            ((1.0, np.nan, NOW), True),
+            ((np.nan, np.nan, np.nan), True),
+            ((), True),
+        ],
+    )
+    def test_it_begins_anew_where_nothing_is_remembered(self, memory: Memory, anew: bool) -> None:
         """Without a memory, with a damaged one, and after a gap in which it says nothing any more."""
-        pid = valve(ki=1.0, forget_seconds=10)
-        memory = np.array([[1.0, 0, NOW - 10], [1, 0, NOW - 11], [1, 0, NOW + 11], [1, np.nan, NOW], [np.nan] * 3])
+        proposed, kept = step(valve(ki=1.0, forget_seconds=10), seen(-1, memory))
 
-        stepped = pid.remembering(box())(context_of([[-1, 0, 0]] * 5), memory)
-
-        assert stepped.fresh.tolist() == [False, True, True, True, True]
-        assert stepped.proposed.ravel().tolist() == [10, 0, 0, 0, 0]
-        assert stepped.memory.tolist() == [[10, -1, NOW]] + [[0, -1, NOW]] * 4
+        assert proposed == (0 if anew else 10)
+        assert kept == (proposed, -1, NOW)
 
     @pytest.mark.parametrize("back", [0.0, 3.0])
     def test_a_clock_that_stands_still_or_runs_back_moves_nothing(self, back: float) -> None:
         """Neither integral nor derivative; the proportional part goes on."""
-        memory = np.array([[1.0, 5.0, NOW + back]])
+        proposed, kept = step(valve(kp=1.0, ki=1.0, kd=1.0), seen(-2, (1.0, 5.0, NOW + back)))
 
-        stepped = valve(kp=1.0, ki=1.0, kd=1.0).remembering(box())(context_of([[-2, 0, 0]]), memory)
+        assert proposed == 3
+        assert kept == (1, -2, NOW)
 
-        assert stepped.proposed.tolist() == [[3]]
-        assert stepped.memory.tolist() == [[1, -2, NOW]]
-        assert not stepped.fresh[0]
-
-    def test_what_cannot_be_measured_makes_no_proposal(self) -> None:
+    @pytest.mark.parametrize("memory", [(1.0, 2.0, NOW - 1), ()])
+    def test_what_cannot_be_measured_makes_no_proposal(self, memory: Memory) -> None:
         """The memory stays as it was, so the next step spans the gap; what is too large for numbers is alike."""
-        memory = np.array([[1.0, 2.0, NOW - 1]] * 3)
         pid = Pid(of="budget", target=0, kp=1e300, ki=1, low=-10, high=10, effect={})
         schema = Schema(observation=OBSERVATION, action=box().action, facts=("budget", "price"))
-        context = context_of([[0, 0, 0]] * 3, facts=[[np.nan, 0], [1e300, 0], [-1, 0]])
 
-        stepped = pid.remembering(schema)(context, memory)
+        steps = [step(pid, seen(0, memory, facts=[budget, 0]), schema) for budget in (np.nan, 1e300, -1)]
 
-        np.testing.assert_array_equal(stepped.proposed.ravel(), [np.nan, np.nan, 10])
-        assert stepped.memory[:2].tolist() == memory[:2].tolist()
-        assert stepped.memory[2, 2] == NOW
-
-    def test_rows_are_sessions_of_their_own(self) -> None:
-        """Together they do what each does alone."""
-        pid, memory = valve(kp=1.0, ki=2.0, kd=0.5), np.array([[1.0, 2.0, NOW - 1], [np.nan] * 3, [-3, 0, NOW - 4]])
-        step, context = pid.remembering(box()), context_of([[1, 0, 0], [2, 0, 0], [3, 0, 0]])
-
-        together = step(context, memory)
-
-        for row in range(3):
-            alone = step(context.rows(np.array([row])), memory[[row]])
-            assert alone.proposed[0] == together.proposed[row]
-            assert alone.memory[0].tolist() == together.memory[row].tolist()
-            assert alone.fresh[0] == together.fresh[row]
+        np.testing.assert_array_equal(outputs(steps), [np.nan, np.nan, 10])
+        assert [kept for _, kept in steps[:2]] == [memory] * 2
+        assert steps[2][1][2] == NOW
 
     def test_without_a_memory_every_decision_begins_anew(self) -> None:
         """It is the part in proportion, and the integral where it begins."""
         pid = valve(kp=2.0, ki=5.0, kd=5.0, start=1.0)
 
-        assert pid.bind(box())(context_of([[-1, 0, 0], [2, 0, 0]])).tolist() == [[3], [-3]]
+        assert numbers(pid, context_of([[-1, 0, 0], [2, 0, 0]])) == [3, -3]
 
     def test_what_histories_keep_is_its_memory(self) -> None:
         """In each row its own; what something else left there is none."""
@@ -348,8 +351,7 @@ class TestPid:
         kept: list[dict[str, tuple[float, ...]]] = [{}, {KEPT: told}, {KEPT: told[:2]}, {"pid": told}]
         context = context_of([[-1, 0, 0]] * 4, histories=[History(known=True, since=NOW, kept=one) for one in kept])
 
-        assert pid.bind(box())(context).tolist() == [[2], [8], [2], [2]]
-        assert remembered(context.rows(np.array([], dtype=np.int64))).shape == (0, 3)
+        assert numbers(pid, context) == [2, 8, 2, 2]
 
     def test_named_actions_are_done_by_their_effect(self) -> None:
         """The nearest that does not overshoot the output."""
@@ -364,17 +366,16 @@ class TestPid:
         """And never beyond them where some are."""
         far = context_of([[99, 0, 0], [-99, 0, 0]])
 
-        assert Pid(of="load", target=0, kp=1.0).bind(box(-2, 5))(far).tolist() == [[-2], [5]]
-        assert Pid(of="load", target=0, kp=1.0, low=-9, high=3).bind(box(-2, 5))(far).tolist() == [[-2], [3]]
+        assert numbers(Pid(of="load", target=0, kp=1.0), far, box(-2, 5)) == [-2, 5]
+        assert numbers(Pid(of="load", target=0, kp=1.0, low=-9, high=3), far, box(-2, 5)) == [-2, 3]
         assert proposals(Pid(of="load", target=0, kp=-1.0, high=1, effect=STEPS), far) == ["up", "drop"]
 
     def test_the_least_change_is_none(self) -> None:
         """Where the action that changes nothing is the one that is not named, too."""
         pid = Pid(of="load", target=0, effect={"up": 2, "down": 3, "jump": 4, "rest": 5, "drop": 6}, start=-9)
 
-        stepped = pid.remembering(SCHEMA)(context_of([[0, 0, 0]]), UNKNOWN)
-
-        assert (stepped.proposed.tolist(), stepped.memory[0, 0]) == ([0], 0)
+        assert pid.bind(SCHEMA)(seen(0)) == 0
+        assert pid.remembers(SCHEMA)(seen(0), 0, True)[0] == 0
 
     @pytest.mark.parametrize(
         ("low", "high", "problem"),
@@ -399,13 +400,13 @@ class TestPid:
 
     def test_limits_may_be_the_same(self) -> None:
         """Then they are the output."""
-        assert Pid(of="load", target=0, kp=1, low=4, high=4).bind(box())(context_of([[9, 0, 0]])).tolist() == [[4]]
+        assert numbers(Pid(of="load", target=0, kp=1, low=4, high=4), context_of([[9, 0, 0]])) == [4]
 
     def test_a_minute_is_remembered(self) -> None:
         """Unless another time is set."""
-        memory = np.array([[1.0, 0, NOW - 60], [1, 0, NOW - 60.5]])
+        integral = [step(valve(), seen(0, (1.0, 0, NOW - ago)))[1][0] for ago in (60, 60.5)]
 
-        assert valve().remembering(box())(context_of([[0, 0, 0]] * 2), memory).fresh.tolist() == [False, True]
+        assert integral == [1, 0]
 
     @pytest.mark.parametrize(
         ("pid", "problem"),
@@ -423,11 +424,10 @@ class TestPid:
 
     def test_it_settles_on_its_target(self) -> None:
         """A tank that leaks is filled to its level and kept there, which proportion alone does not do."""
-        pid, level, memory = Pid(of="load", target=3.0, kp=0.8, ki=0.2, kd=0.1), 0.0, UNKNOWN
-        step = pid.remembering(box(0, 5))
+        pid, level, memory = Pid(of="load", target=3.0, kp=0.8, ki=0.2, kd=0.1), 0.0, Memory()
         for second in range(200):
-            stepped = step(context_of([[level, 0, 0]], now=[NOW + second]), memory)
-            memory, level = stepped.memory, level + 0.3 * float(stepped.proposed[0, 0]) - 0.2 * level
+            proposed, memory = step(pid, seen(level, memory, now=NOW + second), box(0, 5))
+            level += 0.3 * proposed - 0.2 * level
 
         assert math.isclose(level, 3.0, abs_tol=1e-3)
 
@@ -436,17 +436,14 @@ def after(
     pid: Pid,
     measured: float,
     executed: float | int,
-    memory: tuple[float, ...] | None = None,
+    memory: Memory = (),
     *,
     own: bool = False,
     schema: Schema | None = None,
 ) -> tuple[float, ...]:
     """What one session keeps once an action was executed."""
-    history = History(known=True, since=NOW, kept={} if memory is None else {KEPT: memory})
-    action = np.array([executed]) if schema is not None else np.array([[float(executed)]])
-    remember = pid.remembers(schema or box())
-    (kept,) = remember(context_of([[measured, 0, 0]], histories=[history]), action, np.array([own]))
-    return kept
+    action: Action = int(executed) if schema is not None else (float(executed),)
+    return pid.remembers(schema or box())(seen(measured, memory), action, own)
 
 
 class TestPidInTheService:
@@ -457,16 +454,16 @@ class TestPidInTheService:
         assert TestThreshold.PLAIN.remembers(SCHEMA) is None
 
     def test_while_it_acts_its_memory_is_that_of_its_steps(self) -> None:
-        """What it kept of each is what the next goes by."""
-        pid, memory = valve(kp=1.0, ki=0.5, kd=0.2), UNKNOWN
-        kept: tuple[float, ...] | None = None
-        for i, value in enumerate([-3.0, -2.0, 1.0, -9.0, 50.0, -1.0]):
-            context = context_of([[value, 0, 0]], now=[NOW + i], histories=[history_of(kept)])
-            stepped = pid.remembering(box())(context, memory)
-            (kept,) = pid.remembers(box())(context, stepped.proposed, np.array([True]))
-            memory = stepped.memory
+        """What it kept of each is what the next goes by: worked out here by the formula alone."""
+        kp, ki, kd = 1.0, 0.5, 0.25
+        steps = run(valve(kp=kp, ki=ki, kd=kd), [-3.0, -2.0, 1.0, -4.0, -1.0])
+        integral, last = 0.0, -3.0
+        for i, ((proposed, kept), value) in enumerate(zip(steps, [-3.0, -2.0, 1.0, -4.0, -1.0], strict=True)):
+            integral += ki * -value if i else 0.0
 
-            assert kept == tuple(memory[0].tolist())
+            assert kept == (integral, value, NOW + i)
+            assert proposed == kp * -value + integral - kd * (value - last)
+            last = value
 
     @settings(max_examples=200, deadline=None, derandomize=True)
     @given(*[st.floats(-5, 5)] * 4, st.floats(0.1, 3), st.floats(-3, 3), st.floats(-3, 3))
@@ -476,10 +473,8 @@ class TestPidInTheService:
         """After somebody else's action it goes on from there: by what has changed since, and by its integral."""
         pid = Pid(of="load", target=1.0, low=-100, high=100, kp=kp, ki=ki, kd=kd)
         there = box(-100, 100)
-        steady = context_of([[value, 0, 0]], histories=[history_of((before, last, NOW - 1))])
-        (kept,) = pid.remembers(there)(steady, np.array([[executed]]), np.array([False]))
-        same = context_of([[value, 0, 0]], now=[NOW + 0.5], histories=[history_of(kept)])
-        proposed = float(pid.bind(there)(same)[0, 0])
+        kept = pid.remembers(there)(seen(value, (before, last, NOW - 1)), (executed,), False)
+        proposed, _ = step(pid, seen(value, kept, now=NOW + 0.5), there)
 
         # Half a second later with the measurement as it was: the slope is gone, and the error was there so long.
         assert math.isclose(proposed, executed + kd * (value - last) + ki * (1 - value) * 0.5, abs_tol=1e-9)
@@ -487,11 +482,10 @@ class TestPidInTheService:
     def test_it_takes_over_as_the_documentation_says(self) -> None:
         """A heater at 55 % by somebody else."""
         pid, there = Pid(of="load", target=21, kp=8, ki=0.05, kd=20, start=30), box(0, 100)
-        (kept,) = pid.remembers(there)(context_of([[20.5, 0, 0]]), np.array([[55.0]]), np.array([False]))
-        later = context_of([[20.5, 0, 0]], now=[NOW + 1], histories=[history_of(kept)])
+        kept = pid.remembers(there)(seen(20.5), (55.0,), False)
 
         assert kept[0] == 51
-        assert pid.bind(there)(later)[0, 0] == pytest.approx(55.025)
+        assert step(pid, seen(20.5, kept, now=NOW + 1), there)[0] == pytest.approx(55.025)
 
     def test_it_follows_from_the_first_decision_on(self) -> None:
         """Also where nothing is remembered, or what is has grown too old."""
@@ -513,10 +507,9 @@ class TestPidInTheService:
         """Also where the part in proportion is far beyond the limits, and the integral has to make up for it."""
         pid = valve(kp=2.0, ki=1e-9)
         kept = after(pid, measured, executed)
-        later = context_of([[measured, 0, 0]], now=[NOW + 1], histories=[history_of(kept)])
 
         assert kept[0] == executed + 2 * measured
-        assert pid.bind(box())(later)[0, 0] == pytest.approx(executed, abs=1e-6)
+        assert step(pid, seen(measured, kept, now=NOW + 1))[0] == pytest.approx(executed, abs=1e-6)
 
     @pytest.mark.parametrize("sign", [1.0, -1.0])
     def test_what_it_followed_far_out_does_not_wind_it_up(self, sign: float) -> None:
@@ -525,7 +518,7 @@ class TestPidInTheService:
         (_, *rest) = run(
             pid,
             [sign * one for one in (40.0, -5.0, -5.0, 1.0, 2.0)],
-            memory=np.array([[*after(pid, sign * 40.0, sign * 7.0)]]),
+            memory=after(pid, sign * 40.0, sign * 7.0),
         )
 
         assert after(pid, sign * 40.0, sign * 7.0)[0] == sign * 87
@@ -539,13 +532,12 @@ class TestPidInTheService:
     ) -> None:
         """And is back within the limits as soon as the part in proportion is."""
         pid = valve(kp=2.0, ki=1.0)
-        memory = np.array([[*after(pid, first, executed)]])
 
-        steps = run(pid, [first, *measured, 0.0], memory=memory)
+        steps = run(pid, [first, *measured, 0.0], memory=after(pid, first, executed))
 
-        assert all(np.isfinite(step.memory).all() for step in steps)
+        assert all(all(map(math.isfinite, memory)) for _, memory in steps)
         assert all(-10 <= output <= 10 for output in outputs(steps))
-        assert abs(steps[-1].memory[0, 0]) <= 10
+        assert abs(steps[-1][1][0]) <= 10
 
     def test_without_an_integral_gain_it_follows_nothing(self) -> None:
         """It would never come back to what its part in proportion says."""
@@ -589,12 +581,13 @@ class TestPidInTheService:
         """A queue that needs 15 workers gets them, though its error alone asks for less than one more."""
         pid = Pid(of="load", target=0.6, kp=-5.0, ki=-0.05, effect={"up": 1, "down": -1, "hold": 0})
         propose, remember = pid.bind(SCHEMA), pid.remembers(SCHEMA)
-        workers, kept = 10, None
+        workers, kept = 10, Memory()
         for second in range(400):
-            context = context_of([[9 / workers, 0, 0]], now=[NOW + second], histories=[history_of(kept)])
-            action = propose(context)
-            (kept,) = remember(context, action, np.array([True]))
-            workers += {0: 0, 1: 1, 2: -1}[int(action[0])]
+            row = seen(9 / workers, kept, now=NOW + second)
+            action = propose(row)
+            assert isinstance(action, int)
+            kept = remember(row, action, True)
+            workers += {0: 0, 1: 1, 2: -1}[action]
 
         assert workers == 15
 
@@ -618,26 +611,12 @@ class TestPidInTheService:
         """What was remembered before stays."""
         pid = Pid(of="budget", target=0, kp=1, ki=1, low=-10, high=10)
         schema = Schema(observation=OBSERVATION, action=box().action, facts=("budget", "price"))
-        context = context_of([[0, 0, 0]] * 3, histories=[history_of(None), history_of((1, 2, NOW - 1)), history_of(())])
+        remember, told = pid.remembers(schema), (1, 2, NOW - 1)
+        kept = [remember(seen(0, memory), (5.0,), own) for memory, own in (((), False), (told, False), ((), True))]
 
-        kept = pid.remembers(schema)(context, np.full((3, 1), 5.0), np.array([False, False, True]))
-
-        assert list(kept) == [(), (1, 2, NOW - 1), ()]
-
-    def test_rows_are_remembered_alike_in_any_batch(self) -> None:
-        """Each session by itself."""
-        pid, rng = valve(target=0.3, kp=1.1, ki=0.7, kd=0.2), np.random.default_rng(5)
-        histories = [history_of(None if i % 3 == 0 else (i / 7, rng.normal(), NOW - i / 3)) for i in range(20)]
-        context = context_of(rng.normal(size=(20, 3)).tolist(), histories=histories)
-        actions, own = rng.normal(size=(20, 1)), rng.random(20) < 0.5
-
-        together = pid.remembers(box())(context, actions, own)
-
-        for i in range(20):
-            alone = pid.remembers(box())(context.rows(np.array([i])), actions[[i]], own[[i]])
-            assert list(alone) == [together[i]]
+        assert kept == [(), told, ()]
 
 
-def history_of(kept: tuple[float, ...] | None) -> History:
-    """A history in which the controller left this."""
-    return History(known=True, since=NOW, kept={} if kept is None else {KEPT: kept})
+def history_of(kept: Memory) -> History:
+    """A history in which the controller left this, if it is anything."""
+    return History(known=True, since=NOW, kept={KEPT: kept} if kept else {})

@@ -9,11 +9,11 @@ from pydantic import ValidationError
 
 from guards.baselines.baseline import Propose
 from guards.baselines.lookup import Axis, Hold, Lookup, Policy
-from guards.batched import Context
 from guards.errors import GuardMisconfigured
-from guards.records import NO_ACTION, Action, History, Schema
+from guards.records import Action, History, Row, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
+from tests.guards.batched import Context
 
 FRESH = History(known=True, since=NOW)
 STRANGE = History(known=False, since=NOW)
@@ -26,7 +26,8 @@ def after(action: Action, history: History = FRESH) -> History:
 
 def names(propose: Propose, context: Context) -> list[str | None]:
     """What is proposed in each row, by name."""
-    return [None if action == NO_ACTION else SCHEMA.actions[action] for action in propose(context).tolist()]
+    proposed = map(propose, context.each)
+    return [SCHEMA.actions[action] if isinstance(action, int) else None for action in proposed]
 
 
 class TestHold:
@@ -42,18 +43,16 @@ class TestHold:
     @pytest.mark.parametrize(
         ("space", "first", "before", "expected"),
         [
-            (SWITCHES, ("on", "half", 0), (0, 2, 3), [[1, 1, 0], [0, 2, 3]]),
-            (ARM, (1, 0, 0), (0.5, 1.25, -3.0), [[1, 0, 0], [0.5, 1.25, -3]]),
+            (SWITCHES, ("on", "half", 0), (0, 2, 3), [(1, 1, 0), (0, 2, 3)]),
+            (ARM, (1, 0, 0), (0.5, 1.25, -3.0), [(1, 0, 0), (0.5, 1.25, -3)]),
         ],
     )
     def test_it_repeats_whole_actions(self, space: Any, first: Any, before: Any, expected: Any) -> None:
-        """Of every kind of space, one row of the batch or all of them."""
+        """Of every kind of space."""
         propose = Hold(first=first).bind(Schema(observation=OBSERVATION, action=space))
         context = context_of([[0, 0, 0]] * 2, histories=[FRESH, after(before)])
 
-        assert propose(context).tolist() == expected
-        assert propose(context.rows(np.array([1]))).tolist() == expected[1:]
-        assert propose(context.rows(np.array([], dtype=np.int64))).shape == (0, len(first))
+        assert list(map(propose, context.each)) == expected
 
     def test_a_first_action_that_does_not_exist_is_refused(self) -> None:
         """Before the first request, by the name of the setting."""
@@ -98,10 +97,7 @@ class TestLookup:
         propose = Lookup(axes=(Axis(of="budget", edges=(0,)),), actions=(low, high)).bind(schema)
         context = replace(context_of([[0, 0, 0]] * 3), facts=np.array([[-1.0], [1.0], [np.nan]]))
 
-        proposed = propose(context)
-
-        assert proposed[:2].tolist() == [list(low), list(high)]
-        np.testing.assert_array_equal(proposed[2], [np.nan] * 3 if space is ARM else [NO_ACTION] * 3)
+        assert list(map(propose, context.each)) == [low, high, None]
 
     @pytest.mark.parametrize(
         ("changes", "problem"),
@@ -119,43 +115,45 @@ class TestLookup:
             TABLE.model_copy(update=changes).bind(SCHEMA)
 
 
+def asked(schema: Schema, heads: list[list[float]]) -> list[Action | None]:
+    """What is proposed where a policy says each of these."""
+    said = iter(np.array(heads))
+
+    def head(_: Row) -> np.ndarray:
+        return next(said)
+
+    propose = Policy(path="older.onnx").bind(schema, head)
+    return [propose(row) for row in context_of([[0, 0, 0]] * len(heads)).each]
+
+
 class TestPolicy:
     """What an older policy thinks best."""
 
     def test_the_greatest_number_is_proposed(self) -> None:
         """Nothing where the numbers are not all finite: an arg-max would pick the NaN."""
-        heads = np.array([[0, 1, 5, 2, 3, 4], [1, 0, 0, 0, 0, 0], [0, 9, np.nan, 0, 0, 0], [np.inf, 0, 0, 0, 0, 0]])
+        heads = [[0, 1, 5, 2, 3, 4], [1, 0, 0, 0, 0, 0], [0, 9, np.nan, 0, 0, 0], [np.inf, 0, 0, 0, 0, 0]]
 
-        propose = Policy(path="older.onnx").bind(SCHEMA, lambda _: heads)
+        assert asked(SCHEMA, heads) == [SCHEMA.actions.index("down"), SCHEMA.actions.index("hold"), None, None]
 
-        assert names(propose, context_of([[0, 0, 0]] * 4)) == ["down", "hold", None, None]
+    def test_it_is_asked_about_the_row(self) -> None:
+        """By its observation as it came."""
+        propose = Policy(path="older.onnx").bind(SCHEMA, lambda row: np.asarray(row.raw) @ np.eye(3, 6))
 
-    def test_it_is_asked_about_the_context(self) -> None:
-        """About the rows that fall back, and no others."""
-        propose = Policy(path="older.onnx").bind(SCHEMA, lambda context: context.observation @ np.eye(3, 6))
-        context = context_of([[1, 0, 0], [0, 1, 0], [0, 0, 1]])
-
-        assert names(propose, context.rows(np.array([2, 1]))) == ["down", "up"]
+        assert names(propose, context_of([[0, 0, 1], [0, 1, 0]])) == ["down", "up"]
 
     def test_of_several_choices_each_has_its_greatest(self) -> None:
         """The factors' numbers stand one after another."""
         schema = Schema(observation=OBSERVATION, action=SWITCHES)
-        heads = np.array([[0, 1, 5, 2, 3, 9, 8, 7, 10.0], [1, 0, 0, 0, 1, 0, 0, np.nan, 0]])
+        heads = [[0, 1, 5, 2, 3, 9, 8, 7, 10.0], [1, 0, 0, 0, 1, 0, 0, np.nan, 0]]
 
-        propose = Policy(path="older.onnx").bind(schema, lambda _: heads)
-
-        assert propose(context_of([[0, 0, 0]] * 2)).tolist() == [[1, 0, 3], [NO_ACTION] * 3]
+        assert asked(schema, heads) == [(1, 0, 3), None]
 
     def test_of_numbers_the_means_are_kept_within_bounds(self) -> None:
         """Where they are numbers."""
         schema = Schema(observation=OBSERVATION, action=ARM)
-        heads = np.array([[9, -1, 1e6], [0.5, 1, 0], [0, np.inf, 0]])
+        heads = [[9, -1, 1e6], [0.5, 1, 0], [0, np.inf, 0]]
 
-        propose = Policy(path="older.onnx").bind(schema, lambda _: heads)
-
-        np.testing.assert_array_equal(
-            propose(context_of([[0, 0, 0]] * 3)), [[2, 0, 1e6], [0.5, 1, 0], [np.nan, np.nan, np.nan]]
-        )
+        assert asked(schema, heads) == [(2, 0, 1e6), (0.5, 1, 0), None]
 
     def test_without_the_artefact_it_is_refused(self) -> None:
         """Nobody serves a baseline that is not there."""

@@ -13,14 +13,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from export.spec import Box, Fields
 from export.spec import Field as Column
-from guards.baselines import AnyBaseline, Baseline, Constant, Policy, Propose, Rules
-from guards.baselines.controllers import Pid
+from guards.baselines import KEPT, AnyBaseline, Baseline, Constant, Policy, Propose, Rules
 from guards.baselines.simple import When
-from guards.batched import Context
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.records import NO_ACTION, Schema
+from guards.records import History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of, schema_of
+from tests.guards.batched import Context
 from tests.guards.strategies import contexts
 
 parsed = TypeAdapter[Baseline](AnyBaseline).validate_python
@@ -82,14 +81,14 @@ def bound(baseline: Baseline) -> Propose:
     """A baseline under the schema; an older policy likes the first three actions for what is high, the others for what
     is low."""
     if isinstance(baseline, Policy):
-        return baseline.bind(SCHEMA, lambda context: np.hstack([context.observation, -context.observation]))
+        return baseline.bind(SCHEMA, lambda row: np.array([*row.observation, *(-one for one in row.observation)]))
     return baseline.bind(SCHEMA)
 
 
 def proposals(baseline: Baseline, context: Context) -> list[str | None]:
     """What is proposed in each row, by name."""
-    proposed = baseline.bind(SCHEMA)(context).tolist()
-    return [None if action == NO_ACTION else SCHEMA.actions[action] for action in proposed]
+    proposed = map(baseline.bind(SCHEMA), context.each)
+    return [SCHEMA.actions[action] if isinstance(action, int) else None for action in proposed]
 
 
 class TestEveryKind:
@@ -120,15 +119,15 @@ class TestEveryKind:
 
     @settings(max_examples=100, deadline=None, derandomize=True)
     @given(contexts())
-    def test_it_proposes_one_action_a_row_alike_in_any_batch(self, context: Context) -> None:
-        """What else arrived in the same turn of the loop makes no difference."""
+    def test_it_proposes_an_action_of_the_schema_or_nothing(self, context: Context) -> None:
+        """As a plain number, and the same for the same row."""
         for example in EXAMPLES.values():
             propose = bound(parsed(example))
-            together = propose(context)
-            alone = [propose(context.rows(np.array([row])))[0] for row in range(len(context))]
+            proposed = list(map(propose, context.each))
 
-            assert together.dtype == np.int64
-            assert together.tolist() == alone
+            assert all(action is None or type(action) is int for action in proposed)
+            assert {action for action in proposed if action is not None} <= set(range(len(SCHEMA.actions)))
+            assert proposed == list(map(propose, context.each))
 
 
 class TestConstant:
@@ -208,8 +207,8 @@ class TestOtherSpaces:
     @pytest.mark.parametrize(
         ("space", "written", "other", "actions"),
         [
-            (SWITCHES, ("on", "half", 0), (0, 0, "storm"), [[1, 1, 0], [0, 0, 3], [-1, -1, -1]]),
-            (ARM, (0.5, 1.0, -3.0), (0, 0, 0), [[0.5, 1.0, -3.0], [0.0, 0.0, 0.0], [np.nan] * 3]),
+            (SWITCHES, ("on", "half", 0), (0, 0, "storm"), [(1, 1, 0), (0, 0, 3), None]),
+            (ARM, (0.5, 1.0, -3.0), (0, 0, 0), [(0.5, 1.0, -3.0), (0.0, 0.0, 0.0), None]),
         ],
     )
     def test_rules_propose_whole_actions(self, space: Any, written: Any, other: Any, actions: Any) -> None:
@@ -219,18 +218,16 @@ class TestOtherSpaces:
         told = [[1.0], [3.0], [np.nan]]
         context = replace(context_of([[2, 0, 0]] * 3), facts=np.array(told))
 
-        np.testing.assert_array_equal(rules.bind(schema)(context), actions)
-        last = rules.last(schema)
-        assert last is not None
-        np.testing.assert_array_equal(last, actions[1])
+        assert list(map(rules.bind(schema), context.each)) == actions
+        assert rules.last(schema) == actions[1]
 
     def test_a_constant_proposes_the_same_whole_action(self) -> None:
         """In every row."""
         schema = Schema(observation=OBSERVATION, action=SWITCHES)
 
-        proposed = Constant(action=("on", 0, 0)).bind(schema)(context_of([[0, 0, 0]] * 2))
+        proposed = map(Constant(action=("on", 0, 0)).bind(schema), context_of([[0, 0, 0]] * 2).each)
 
-        assert proposed.tolist() == [[1, 0, 0], [1, 0, 0]]
+        assert list(proposed) == [(1, 0, 0), (1, 0, 0)]
 
     def test_what_was_done_before_has_no_name(self) -> None:
         """So rules cannot ask for it, and are told what they can ask for."""
@@ -306,18 +303,22 @@ class TestDocument:
         self, kind: str, example: int, observed: list[float], action: str | None
     ) -> None:
         """With the numbers in the text."""
-        proposed = documented(kind, example=example).bind(AUTOSCALER)(context_of([observed])).tolist()
+        (row,) = context_of([observed]).each
 
-        assert proposed == [NO_ACTION if action is None else AUTOSCALER.actions.index(action)]
+        proposed = documented(kind, example=example).bind(AUTOSCALER)(row)
+
+        assert proposed == (None if action is None else AUTOSCALER.actions.index(action))
 
     def test_its_heater_does_what_it_says(self) -> None:
         """Step by step."""
         pid = documented("pid")
-        assert isinstance(pid, Pid)
-        step = pid.remembering(HEATER)
+        propose, remember = pid.bind(HEATER), pid.remembers(HEATER)
+        assert remember is not None
 
-        first = step(context_of([[20.0]], now=[NOW]), np.full((1, 3), np.nan))
-        second = step(context_of([[20.5]], now=[NOW + 10]), first.memory)
+        (row,) = context_of([[20.0]], now=[NOW]).each
+        first = propose(row)
+        kept = {KEPT: remember(row, (38.0,), True)}
+        (row,) = context_of([[20.5]], now=[NOW + 10], histories=[History(known=True, since=NOW, kept=kept)]).each
 
-        assert first.proposed.tolist() == [[38.0]]
-        np.testing.assert_allclose(second.proposed, [[33.25]])
+        assert first == (38.0,)
+        assert propose(row) == (pytest.approx(33.25),)

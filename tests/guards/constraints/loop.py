@@ -7,12 +7,12 @@ from pydantic import TypeAdapter
 
 from export.spec import MultiDiscrete
 from guards.abstention import AnyConstraint
-from guards.batched import Context, Shield
 from guards.constraints import Budget, Constraint, MaxSwitches, RateLimit
 from guards.records import Action, History, Schema
 from tests.acting import OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA
 from tests.guards.asked import binding
+from tests.guards.batched import Context, Shield
 
 FACTORED = Schema(observation=OBSERVATION, action=SWITCHES)
 HOLD, UP, DOWN, JUMP, REST, DROP = SCHEMA.actions

@@ -2,10 +2,10 @@
 
 import pytest
 
-from guards.batched import Shield
 from guards.constraints import Budget
 from guards.errors import ExpressionInvalid
 from tests.fakes import NOW, SCHEMA
+from tests.guards.batched import Shield
 from tests.guards.constraints.loop import DOWN, DROP, FACTORED, HOLD, JUMP, REST, SPENDS, STRANGE, UP, Loop
 
 

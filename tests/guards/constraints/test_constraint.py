@@ -11,10 +11,10 @@ from pydantic import ValidationError
 
 from guards.abstention import AnyConstraint
 from guards.actions import Choices
-from guards.batched import Context
 from guards.constraints import Constraint
 from tests.fakes import SCHEMA
 from tests.guards.asked import binding
+from tests.guards.batched import Context
 from tests.guards.constraints.loop import parsed
 from tests.guards.strategies import constraints, contexts
 

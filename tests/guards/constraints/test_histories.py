@@ -9,10 +9,10 @@ from msgspec.structs import replace
 from pydantic import ValidationError
 
 from export.spec import Box, Field
-from guards.batched import BoxRuling, Shield
 from guards.constraints import Budget, Constraint, MaxSwitches, RateLimit
 from guards.records import History, Schema
 from tests.fakes import NOW, SCHEMA, context_of
+from tests.guards.batched import BoxRuling, Shield
 from tests.guards.constraints.loop import (
     DOWN,
     DROP,

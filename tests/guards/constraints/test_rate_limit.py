@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from guards.batched import Shield
 from guards.constraints import RateLimit
 from guards.errors import GuardMisconfigured
 from tests.fakes import NOW, SCHEMA, schema_of
+from tests.guards.batched import Shield
 from tests.guards.constraints.loop import DOWN, DROP, EFFECT, FACTORED, HOLD, JUMP, LEVELS, REST, STRANGE, UP, Loop
 
 

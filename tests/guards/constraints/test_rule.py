@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from guards.batched import Shield
 from guards.constraints import Mode, Rule
 from guards.errors import ExpressionInvalid
 from tests.fakes import SCHEMA, context_of
 from tests.guards.asked import Compiled
+from tests.guards.batched import Shield
 from tests.guards.constraints.loop import forbidden
 
 

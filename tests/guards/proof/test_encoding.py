@@ -9,7 +9,6 @@ import z3
 
 from export.spec import Factor, MultiDiscrete
 from guards.abstention import Fresh
-from guards.batched import Domain, Shield
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, OverActions, RateLimit, Rule
 from guards.errors import GuardMisconfigured
 from guards.language.terms import Term
@@ -19,6 +18,7 @@ from guards.proof.symbols import Symbols
 from guards.records import Schema
 from tests.fakes import Fickle
 from tests.guards.asked import binding
+from tests.guards.batched import Domain, Shield
 from tests.guards.language.test_walk import every_action
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, situation, together
 from tests.guards.proof.test_smt import bindings

@@ -8,13 +8,13 @@ import pytest
 
 from export.spec import Box, Field
 from guards.abstention import Fresh
-from guards.batched import Shield
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import GuardMisconfigured
 from guards.proof.explanation import Explanation, explain
 from guards.proof.scenario import Past, Scenario
 from guards.records import Schema
 from tests.fakes import SCHEMA, Fickle
+from tests.guards.batched import Shield
 from tests.guards.holes import PLANT, rules
 from tests.guards.pairs import DYADIC, condition, situation, together
 

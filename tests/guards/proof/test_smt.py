@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import z3
 
-from guards.batched import Domain
 from guards.errors import Untranslatable
 from guards.language.syntax import term_of
 from guards.language.terms import Term
@@ -15,6 +14,7 @@ from guards.proof.scenario import Past, Scenario
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols, exact
 from guards.records import NEVER, Schema
+from tests.guards.batched import Domain
 from tests.guards.holes import PLANT
 from tests.guards.language.test_walk import every_action, interpreted
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation

@@ -9,10 +9,9 @@ from msgspec import structs
 
 from guards.baselines import Constant, Rules
 from guards.baselines.simple import When
-from guards.batched import Context
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
-from guards.records import Actions
+from guards.records import Action, Row
 from service.decision.batch import Batch, Behaviour
 from service.decision.fallback_probe import EVERY, FallbackProbe
 from service.log.ids import Key
@@ -160,8 +159,8 @@ def test_a_fault_in_one_rung_harms_nobody(caplog: pytest.LogCaptureFixture) -> N
 
     class Broken(Constant):
         def bind(self, schema: Any) -> Any:  # noqa: ARG002 - it is broken
-            def propose(context: Context) -> Actions:
-                raise ZeroDivisionError(len(context))
+            def propose(row: Row) -> Action:
+                raise ZeroDivisionError(row)
 
             return propose
 

@@ -14,7 +14,6 @@ from export.spec import Factor, MultiDiscrete
 from guards.abstention import AnyConstraint
 from guards.actions import JOINT_LIMIT
 from guards.baselines import Constant
-from guards.batched import Shield
 from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import GuardMisconfigured
 from guards.records import Action, History, Schema
@@ -28,6 +27,7 @@ from service.log.records import Decision, Refused, decode_record, encode_record,
 from tests.acting import OBSERVATION, SWITCHES, factors
 from tests.fakes import KEY, NOW, asked, batch_of, behaviour_of, context_of, manifest_of, recorded
 from tests.guards.asked import spread
+from tests.guards.batched import Shield
 from tests.in_process import serving
 from tests.judge import Judge, Session
 from tests.service.decision.test_recompute import Replay

@@ -11,14 +11,13 @@ import pytest
 from export.spec import Discrete, Factor, MultiDiscrete
 from guards.abstention import Confidence, Doubts, Fresh, Quorum
 from guards.baselines import Constant
-from guards.batched import Context, Domain
 from guards.constraints import Rule
 from guards.errors import GuardMisconfigured, InvalidOutput
 from guards.records import Action, Schema
 from guards.shield import Violation
 from service.config import Config, ConfigInvalid
 from service.decision.batch import Batch, Behaviour
-from service.decision.decide import context_of, row_of
+from service.decision.decide import row_of
 from service.decision.explore.acting import acting_of
 from service.decision.explore.choice import Explorer
 from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
@@ -78,13 +77,8 @@ def decided(behaviour: Behaviour, action: Action, count: int = N, **changes: Any
 def one_row(behaviour: Behaviour, mask: list[bool] | None = None) -> Batch:
     """A batch of one row, as the guards see it."""
     batch = batch_of([asked(mask=mask)])
-    batch.rows = [row_of(behaviour, batch.requests[0], batch.observation[0].tolist())]
+    batch.rows = [row_of(behaviour, batch.requests[0], batch.observation[0].tolist(), batch.observation[0])]
     return batch
-
-
-def context_for(behaviour: Behaviour, mask: list[bool] | None = None) -> Context:
-    """What the guards see of one row."""
-    return context_of(one_row(behaviour, mask), 0)
 
 
 def mask_without(schema: Schema, *forbidden: int) -> list[bool]:
@@ -121,7 +115,7 @@ class TestForbidden:
 
         for record in decided(behaviour, chosen_in(schema), 200, mask=mask):
             assert (record.source, record.reason) == ("baseline", "NoSafeAction")
-            assert record.action == Domain(schema.action).told(behaviour.baseline(context_for(behaviour)))[0]
+            assert record.action == behaviour.baseline(one_row(behaviour).rows[0])
             assert (record.propensity, record.measure, record.explored) == (1.0, "mass", False)
             assert (record.propensity_ok, record.why_not_ok) == (True, None)
             assert Violation(name, "prevented", "deny") in record.violations

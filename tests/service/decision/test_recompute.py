@@ -21,10 +21,9 @@ from export.spec.statistics import statistics
 from guards.abstention import Answer, AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.simple import When
-from guards.batched import AnyRuling, BoxRuling, Context, Shield
 from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
-from guards.records import NO_ACTION, Action, Floats, History, Schema
+from guards.records import NO_ACTION, Action, Floats, History, Row, Schema
 from guards.shield import Shield as RowShield
 from guards.shield import Violation
 from service.config import Config
@@ -40,6 +39,7 @@ from service.versions.router import Assignment
 from tests import artefacts, ports
 from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
 from tests.fakes import NOW, WRITER, asked, batch_of, manifest_of, recorded, schema_of
+from tests.guards.batched import AnyRuling, BoxRuling, Context, Shield
 from tests.in_process import asking, serving
 from tests.service.decision.explore.drawing import bits_of
 
@@ -367,7 +367,7 @@ class Replay:
         schema: Schema,
         manifest: Manifest,
         keyring: Keyring = KEYRING,
-        advise: Callable[[Context], Floats] | None = None,
+        advise: Callable[[Row], Floats] | None = None,
     ) -> None:
         """``advise`` gives the numbers of the trusted policy that is the baseline, where one is."""
         self.keyring = keyring
@@ -410,17 +410,15 @@ class Replay:
 
     def fallen_back(self, context: Context, ruling: AnyRuling) -> tuple[Chosen, str]:
         """What the baseline, or the last resort behind it, gives."""
-        domain, proposal = self.shield.domain, self.baseline(context)
-        moved = ruling.nearest(proposal, proposal)
-        (proposed,), (action,) = domain.told(proposal), domain.told(moved)
-        if (
-            action is not None
-            and ruling.permits(np.array([0]), domain.columns(moved))[0]
-            and self.passes(context, action)
-        ):
-            return (proposed, action, 1.0, False, "mass"), "baseline"
+        domain, proposed = self.shield.domain, self.baseline(context.each[0])
+        if proposed is not None:
+            moved = ruling.nearest(np.array([proposed]), np.array([proposed]))
+            (action,) = domain.told(moved)
+            permitted = action is not None and ruling.permits(np.array([0]), domain.columns(moved))[0]
+            if permitted and self.passes(context, action):
+                return (proposed, action, 1.0, False, "mass"), "baseline"
         assert self.last_resort is not None
-        return (proposed, domain.told(self.last_resort[None])[0], 1.0, False, "mass"), "last_resort"
+        return (proposed, self.last_resort, 1.0, False, "mass"), "last_resort"
 
     def passes(self, context: Context, action: Action | None) -> bool:
         """Whether an action in a Box passes the check, which asks more than its ruling can move it to."""
@@ -469,11 +467,8 @@ class Replay:
         age, took = np.nan, decision.durations
         if decision.observed_at is not None:
             age = decision.at - decision.observed_at + (took["wait_us"] + took["infer_us"]) / 1e6
-        spread = None if decision.spread is None else np.array([decision.spread])
-        head = decision.head.array()[None].astype(np.float64)
-        nothing = np.array([np.nan])
-        answer = Answer(self.context(decision), head, nothing if spread is None else spread, np.array([age]))
-        return [doubt for doubt, hits in self.doubts.about(answer) if hits[0]]
+        (row,) = self.context(decision).each
+        return self.doubts.about(Answer(row, decision.head.array().astype(np.float64), decision.spread, age))
 
     def violations(self, ruling: AnyRuling, proposed: Action | None, action: Action | None) -> list[Violation]:
         """What the constraints had to say."""
@@ -496,8 +491,7 @@ class Replay:
         history = self.shield.advanced(decision.state, decision.action, at, weights[0])
         if self.remember is None:
             return history
-        own = np.array([decision.source == "baseline"])
-        (kept,) = self.remember(self.context(decision), np.array([decision.action]), own)
+        kept = self.remember(self.context(decision).each[0], decision.action, decision.source == "baseline")
         return structs.replace(history, kept={**history.kept, KEPT: kept} if kept else history.kept)
 
     def holds(self, decision: Decision) -> None:

@@ -14,16 +14,11 @@ from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from guards import shield
 from guards.actions import Written, holder_of, read
 from guards.constraints.constraint import Constraint, Mode
-from guards.language.python import Source
-from guards.language.syntax import amount_of
-from guards.language.terms import Term
 from guards.projection import Region, every, scale_of, some
 from guards.records import NO_ACTION, Action, Actions, Allowed, Booleans, Floats, History, Integers, Row, Schema
 from guards.shield import MASK
 
 Forbids = Callable[[Row, Action], bool]
-# Numbers[N] worked out of a context, NaN where they could not be.
-Numbers = Callable[["Context"], Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +60,15 @@ class Context:
             if self.mask is not None:
                 packed = np.packbits(self.mask, axis=1, bitorder="little")
                 masks = [int.from_bytes(one.tobytes(), "little") for one in packed]
-            told = zip(observation, self.facts.tolist(), masks, self.now.tolist(), self.histories, strict=True)
+            told = zip(
+                observation,
+                self.facts.tolist(),
+                masks,
+                self.now.tolist(),
+                self.histories,
+                self.observation,
+                strict=True,
+            )
             self._rows.extend(Row(*one) for one in told)
         return self._rows
 
@@ -285,20 +288,3 @@ class Shield:
 
     def __repr__(self) -> str:
         return repr(self.one)
-
-
-def numbers_of(name: str, written: str | float, schema: Schema) -> Numbers:
-    """The expression, or the number, in a setting; raises GuardMisconfigured."""
-    evaluate = evaluated(amount_of(name, written, schema), schema)
-    return lambda context: np.array(
-        [np.nan if one is None else one for one in map(evaluate, context.each)], dtype=float
-    )
-
-
-def evaluated(term: Term, schema: Schema) -> Callable[[Row], float | bool | None]:
-    """A term that is about no action, for a row; None where it has no value."""
-    source = Source(schema.action)
-    text = f"    return {source.text(term)}"
-    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
-    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
-    return made
