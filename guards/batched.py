@@ -318,6 +318,4 @@ def evaluated(term: Term, schema: Schema) -> Callable[[Row], float | bool | None
     """A term that is about no action, for a row; None where it has no value."""
     source = Source(schema.action)
     text = f"    return {source.text(term)}"
-    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
-    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
-    return made
+    return source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])

@@ -36,8 +36,7 @@ class Listing(NamedTuple):
     def alone(self, term: terms.Term) -> dict[terms.Term, int]:
         """What a term that is about the action alone comes to, each with the bits of those for which it does."""
         source = Source(self.space)
-        source.function("known", "row, a", [f"return {source.text(term)}"])
-        known, found = source.made()["known"], dict[Any, int]()
+        known, found = source.value(term), dict[Any, int]()
         for action, bit in zip(self.actions, self.bits, strict=True):
             try:
                 one = known(_NOWHERE, action)

@@ -40,11 +40,10 @@ def fails(evaluate: Callable[[], object]) -> bool:
 
 
 class Source:
-    """The text of some functions, and the constants that they name."""
+    """Functions of a row that are made of terms, and the constants that they name."""
 
     def __init__(self, space: ActionSpace) -> None:
         self.space = space
-        self._lines: list[str] = []
         self._names: dict[object, str] = {}
         self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf}
         self._known |= {"left": bisect_left, "right": bisect_right}
@@ -58,24 +57,24 @@ class Source:
             self._known[self._names[key]] = constant
         return self._names[key]
 
-    def function(self, name: str, arguments: str, body: Iterable[str]) -> None:
-        """Add a function of a row; ``body`` is made of terms' texts, whose common parts are worked out before it."""
+    def function(self, name: str, arguments: str, body: Iterable[str]) -> Callable[..., Any]:
+        """A function of a row; ``body`` is made of terms' texts, whose common parts are worked out before it."""
         lines = list(body)
-        self._lines += [f"def {name}({arguments}):", *(f"    {line}" for line in _ROW)]
-        self._lines += [f"    {local} = {text}" for text, local in self._hoisted.items()]
-        self._lines += [f"    {line}" for line in lines]
+        lines = [*_ROW, *(f"{local} = {text}" for text, local in self._hoisted.items()), *lines]
         self._hoisted = {}
+        text = "\n    ".join([f"def {name}({arguments}):", *lines])
+        exec(compile(text, "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
+        made: Callable[..., Any] = self._known.pop(name)
+        return made
 
-    def truth(self, name: str, term: terms.Term, arguments: str = "row, a") -> None:
-        """Add a function that is a term's value, true where that fails."""
-        self.function(
-            name, arguments, ["try:", f"    return {self.text(term)}", "except ArithmeticError:", "    return True"]
-        )
+    def value(self, *some: terms.Term, arguments: str = "row, a") -> Callable[..., Any]:
+        """The value of a term, or those of several; raises ArithmeticError where one fails."""
+        return self.function("value", arguments, [f"return {', '.join(map(self.text, some))}"])
 
-    def made(self) -> dict[str, Callable[..., Any]]:
-        """The functions."""
-        exec(compile("\n".join(self._lines), "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
-        return self._known
+    def truth(self, term: terms.Term) -> Callable[..., bool]:
+        """The value of a condition on a row and an action, true where it fails."""
+        text = f"    return {self.text(term)}"
+        return self.function("forbids", "row, a", ["try:", text, "except ArithmeticError:", "    return True"])
 
     def text(self, term: terms.Term, previous: str = "h.action") -> str:
         """A term as an expression; ``previous`` names the action that is taken to have been executed last."""

@@ -11,7 +11,6 @@ from itertools import product
 from typing import NamedTuple
 
 from export.spec import Box
-from guards.actions import sizes_of
 from guards.constraints import Constraint
 from guards.language.terms import Constant, Fact, Observed, Operation, Part, Past, Term
 from guards.proof.scenario import ranges
@@ -40,7 +39,7 @@ def may_overflow(constraint: Constraint, schema: Schema) -> bool:
 def _known(schema: Schema) -> dict[str | int, Interval]:
     """What each name, and each part of the action, may be."""
     known: dict[str | int, Interval] = dict.fromkeys(schema.facts, Interval(-_MOST, _MOST))
-    known |= {i: Interval(0, size - 1, whole=True) for i, size in enumerate(sizes_of(schema.action))}
+    known |= {i: Interval(0, size - 1, whole=True) for i, size in enumerate(schema.action.sizes)}
     parts = dict(enumerate(schema.action.fields)) if isinstance(schema.action, Box) else {}
     fields = {i: (field, "float64") for i, field in parts.items()} | ranges(schema)
     for name, (field, dtype) in fields.items():

@@ -38,10 +38,8 @@ def walked(term: Term, row: Row, action: Action) -> object:
 def asking(term: Term, schema: Schema) -> Callable[[Row, Action], object]:
     """A term as Python, FAILED where it has no value; what it says is what the walk says."""
     source = Source(schema.action)
-    source.function(
-        "asked", "row, a", ["try:", f"    return {source.text(term)}", "except ArithmeticError:", "    return None"]
-    )
-    made = source.made()["asked"]
+    text = f"    return {source.text(term)}"
+    made = source.function("asked", "row, a", ["try:", text, "except ArithmeticError:", "    return None"])
 
     def asked(row: Row, action: Action) -> object:
         found = made(row, action)

@@ -176,8 +176,7 @@ def judged(term: Term, row: Row, listing: Listing = SIX) -> int:
     """The bits that a term forbids."""
     block, source = Block(), Source(SCHEMA.action)
     block.add(term, listing, listing.every)
-    source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])
-    found: int = source.made()["judge"](row)
+    found: int = source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])(row)
     return found
 
 
