@@ -92,14 +92,14 @@ def holder_of(space: ActionSpace) -> Callable[[Action], bool]:
     """Tells whether something is an action of a space."""
     if isinstance(space, Discrete):
         return lambda action: isinstance(action, int) and 0 <= action < space.n
-    kinds, limits = (int,), [(0.0, size - 1.0) for size in space.sizes]
-    if isinstance(space, Box):
-        kinds, limits = (int, float), list(zip(space.low, space.high, strict=True))
+    box = isinstance(space, Box)
+    limits = list(zip(space.low, space.high, strict=True)) if box else [(0, size - 1) for size in space.sizes]
 
     def holds(action: Action) -> bool:
         if not isinstance(action, tuple) or len(action) != len(limits):
             return False
         told = zip(action, limits, strict=True)
+        kinds = int | float if box else int
         return all(isinstance(one, kinds) and isfinite(one) and low <= one <= high for one, (low, high) in told)
 
     return holds

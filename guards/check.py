@@ -100,7 +100,7 @@ class Check:
             mode = "warn" if mode == "deny" else mode
             yield Bound(name, mode, excused, _factor(excused), self._source.truth(excused))
         if keeper is not None:
-            self._keepers[name] = keeper, keeper.weigh and self._source.value(keeper.weigh)
+            self._keepers[name] = keeper, None if keeper.weigh is None else self._source.value(keeper.weigh)
 
     def asking(self) -> list[tuple[str, Mode, Forbids]]:
         """All constraints, each with the function that says whether it forbids an action; the unlisted are the last."""

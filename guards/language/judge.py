@@ -5,7 +5,10 @@ the rest conditions on the row, each with the bits that it forbids. Where constr
 share it, and conditions that compare one number of the row with many constants become a search in a sorted list.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import reduce
 from itertools import accumulate
 from operator import or_
 from typing import Any, NamedTuple
@@ -22,6 +25,8 @@ _FEW = 4
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 # What an action comes to for which something fails that is about it alone.
 FAILS = terms.operation("/", terms.number(1), terms.number(0))
+# Constants, each with the bits of the actions that it is the limit, or the level, of.
+_Limits = defaultdict[terms.Constant, int]
 _NOWHERE = Row((), (), None, 0.0, History(known=True, since=0.0))
 
 
@@ -35,14 +40,12 @@ class Listing(NamedTuple):
 
     def alone(self, term: terms.Term) -> dict[terms.Term, int]:
         """What a term that is about the action alone comes to, each with the bits of those for which it does."""
-        source = Source(self.space)
-        known, found = source.value(term), dict[Any, int]()
+        known, found = Source(self.space).value(term), defaultdict[Any, int](int)
         for action, bit in zip(self.actions, self.bits, strict=True):
             try:
-                one = known(_NOWHERE, action)
+                found[known(_NOWHERE, action)] |= bit
             except ArithmeticError:
-                one = FAILS
-            found[one] = found.get(one, 0) | bit
+                found[FAILS] |= bit
         return {one if one is FAILS else terms.Constant(one): bits for one, bits in found.items()}
 
 
@@ -52,14 +55,13 @@ def split(term: terms.Term, listing: Listing) -> dict[terms.Term, int]:
         return {term: listing.every}
     if not terms.about_row(term):
         return listing.alone(term)
-    found: dict[terms.Term, int] = {}
+    found = defaultdict[terms.Term, int](int)
     ways: list[tuple[tuple[terms.Term, ...], int]] = [((), listing.every)]
     for part in term.parts:
         each = split(part, listing).items()
         ways = [((*parts, one), bits & own) for parts, bits in ways for one, own in each if bits & own]
     for parts, bits in ways:
-        one = folded(terms.changed(term, *parts))
-        found[one] = found.get(one, 0) | bits
+        found[folded(replace(term, parts=parts))] |= bits
     return found
 
 
@@ -93,9 +95,10 @@ class Block:
 
     def __init__(self) -> None:
         self.always = 0
-        self.conditions: dict[terms.Term, int] = {}
-        self.compared: dict[tuple[str, terms.Term], dict[terms.Constant, int]] = {}
-        self.moved: dict[tuple[terms.Term, terms.Term], dict[terms.Constant, int]] = {}
+        self.conditions = defaultdict[terms.Term, int](int)
+        # Limits on a number of the row, and levels that are moved to from one by no more than another.
+        self.compared = defaultdict[tuple[str, terms.Term], _Limits](lambda: defaultdict(int))
+        self.moved = defaultdict[tuple[terms.Term, terms.Term], _Limits](lambda: defaultdict(int))
         self.under: dict[terms.Term, tuple[Block, int]] = {}
         self.for_each: Block | None = None
 
@@ -109,11 +112,11 @@ class Block:
             for part in term.parts:
                 self.deny(part, bits)
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[1], terms.Constant):
-            self._limit(term.ops[0], term.parts[0], term.parts[1], bits)
+            self.compared[term.ops[0], term.parts[0]][term.parts[1]] |= bits
         elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[0], terms.Constant):
             self.deny(terms.Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
         else:
-            self.conditions[term] = self.conditions.get(term, 0) | bits
+            self.conditions[term] |= bits
 
     def where(self, test: terms.Term, within: int) -> "Block":
         """The block of what is forbidden where a test is true; where it fails, all within is."""
@@ -183,13 +186,8 @@ class Block:
             if not isinstance(one, terms.Constant):
                 self.always |= bits & within
             elif bits & within:
-                self._limit(_TURNED[op], right, one, bits & within)
+                self.compared[_TURNED[op], right][one] |= bits & within
         return True
-
-    def _limit(self, op: str, side: terms.Term, limit: terms.Constant, bits: int) -> None:
-        """Forbid where a number of the row compares with a constant, or fails."""
-        own = self.compared.setdefault((op, side), {})
-        own[limit] = own.get(limit, 0) | bits
 
     def _moves(self, size: terms.Term, most: terms.Term, listing: Listing, within: int) -> bool:
         """Forbid moves from a number of the row that are too long; false where a term says something else."""
@@ -198,10 +196,9 @@ class Block:
         move = size.parts[0]
         if move.op != "-" or move.checked or terms.about_row(move.parts[0]) or terms.about_action(move.parts[1]):
             return False
-        own = self.moved.setdefault((move.parts[1], most), {})
         for one, bits in split(move.parts[0], listing).items():
             assert isinstance(one, terms.Constant)  # noqa: S101 - it is about the action alone, and does not fail
-            own[one] = own.get(one, 0) | (bits & within)
+            self.moved[move.parts[1], most][one] |= bits & within
         return True
 
     def lines(self, source: Source, previous: str = "h.action") -> Iterator[str]:
@@ -221,12 +218,9 @@ class Block:
             yield "for p in (h.action,) if h.other is None else (h.action, h.other):"
             yield from (f"    {line}" for line in list(self.for_each.lines(source, "p")) or ["pass"])
 
-    def _comparison(
-        self, source: Source, op: str, side: terms.Term, limits: dict[terms.Constant, int], previous: str
-    ) -> Iterator[str]:
+    def _comparison(self, source: Source, op: str, side: terms.Term, limits: _Limits, previous: str) -> Iterator[str]:
         """One number of the row beside constants."""
-        every = accumulate(limits.values(), or_)
-        *_, all_bits = every
+        all_bits = reduce(or_, limits.values())
         if op in ("==", "!="):
             same = {limit.value: bits for limit, bits in limits.items()}
             found, otherwise = (same, 0) if op == "==" else (_others(same), all_bits)
@@ -282,7 +276,7 @@ def _others(same: dict[Action | float, int]) -> dict[Action | float, int]:
     return {one: before[i] | after[i + 1] for i, one in enumerate(same)}
 
 
-def _moves(source: Source, before: str, most: str, levels: dict[terms.Constant, int]) -> Iterator[str]:
+def _moves(source: Source, before: str, most: str, levels: _Limits) -> Iterator[str]:
     """Levels that are farther than ``most`` from the one before: the lowest and the highest, as a difference of doubles
     grows with what it is taken from."""
     ordered = sorted(levels.items(), key=lambda one: one[0].value)

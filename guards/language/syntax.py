@@ -25,21 +25,8 @@ MAX_PARTS = 400
 MAX_DEPTH = 32
 
 _ARITHMETIC: dict[type[ast.AST], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
-_COMPARE: dict[type[ast.AST], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
-_NOUNS: dict[Kind, str] = {
-    "number": "a number",
-    "truth": "a condition",
-    "action": "an action",
-    "choice": "a choice",
-    "text": "a string",
-}
+_COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+_NOUNS = {"number": "a number", "truth": "a condition", "action": "an action", "choice": "a choice", "text": "a string"}
 
 
 @dataclass(frozen=True, slots=True)

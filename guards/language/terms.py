@@ -5,7 +5,7 @@ failure counts only where Python's own order of evaluation meets it: ``y != 0 an
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from guards.records import Action, History
@@ -200,8 +200,3 @@ def can_fail(term: Term) -> bool:
         return True
     arithmetic = isinstance(term, Operation) and term.checked and term.op in ("+", "-", "*", "/", "%")
     return isinstance(term, Fact) or (arithmetic and len(term.parts) > 1) or any(map(can_fail, term.parts))
-
-
-def changed(term: Term, *parts: Term) -> Term:
-    """A term of the same kind, made of other parts."""
-    return replace(term, parts=parts)

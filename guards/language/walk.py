@@ -4,14 +4,14 @@ import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
-from typing import Any
 
 from guards.errors import EvaluationFailed
 from guards.language import terms
 from guards.records import NO_ACTION, Action, Row
 
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -91,10 +91,7 @@ def part_of(action: Action, index: int) -> float:
 
 def left_to_right(amounts: Sequence[float]) -> float:
     """The sum in the order of the factors."""
-    total = amounts[0]
-    for amount in amounts[1:]:
-        total += amount
-    return total
+    return reduce(operator.add, amounts)
 
 
 def within(slopes: Sequence[float], point: Sequence[float], most: float, tolerance: float) -> bool:
@@ -105,12 +102,6 @@ def within(slopes: Sequence[float], point: Sequence[float], most: float, toleran
     scale = left_to_right([abs(slope) * max(abs(here), 1.0) for slope, here in zip(slopes, point, strict=True)])
     scale = max(abs(most), scale)
     return total - most <= tolerance * scale and math.isfinite(scale) and math.isfinite(most)
-
-
-def possible(row: Row) -> tuple[Action, ...]:
-    """What may have been executed last: what the caller goes on from, and what was decided after that."""
-    history = row.history
-    return (history.action,) if history.other is None else (history.action, history.other)
 
 
 def _past(term: terms.Past, row: Row) -> terms.Value:
@@ -155,7 +146,7 @@ def _operation(term: terms.Operation, scene: Scene) -> terms.Value:
                 return True
             return False
         case "some":
-            return any(value(term.parts[0], replace(scene, previous=action)) for action in possible(scene.row))
+            return any(value(term.parts[0], replace(scene, previous=action)) for action in scene.row.history.last)
     numbers = [number(part, scene) for part in term.parts]
     try:
         result = ARITHMETIC[term.op](*numbers)

@@ -25,7 +25,7 @@ states there is an action, so the solver is asked for a state in which for all a
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,19 +34,16 @@ import numpy as np
 from export.spec import Box
 from guards.actions import Written, read
 from guards.constraints import Constraint
-from guards.proof.overflow import may_overflow
 from guards.proof.scenario import WHOLE, ranges, shown, written
-from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
+from guards.proof.verdict import Answer, Closed, Counterexample, Verdict
 from guards.proof.witness import Witness
-from guards.records import Actions, Schema
+from guards.records import Schema
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
     from guards.proof.solving import Formula, Model, Solving
 
 _LEFT = "for every observation within the declared ranges, at least one action is allowed"
 _KNOWN = " wherever the session's history is known"
-# A situation that people can read is worth this share of a question's time.
-_PATIENCE = 0.1
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a double has an answer here
@@ -76,19 +73,13 @@ def prove(
         schema, constraints, last.ravel().tolist(), seconds=seconds, clock=clock, known_history=known_history
     )
     left = _answer(solving, witness, _LEFT + _KNOWN * known_history)
-    found = [*_where_known(solving, left), *_not_covered(solving, left), *findings(solving)] if notes else []
+    found = tuple(findings(solving, witness, left, last_resort, last)) if notes else ()
     if last_resort is None:
-        return Verdict(left=left, findings=tuple(found))
-    if notes and left.outcome == "proved":
-        found += _where_forbidden(solving, witness, last, written(last_resort))
-    return Verdict(left=left, last_resort=_last_resort(left, written(last_resort)), findings=tuple(found))
-
-
-def _last_resort(left: Answer, last_resort: str) -> Answer:
-    """Wherever nothing else is allowed the last resort is, exactly if something always is."""
-    claim = f"the last resort {last_resort} is allowed wherever nothing else is"
+        return Verdict(left=left, findings=found)
+    # Wherever nothing else is allowed the last resort is, exactly if something always is.
     why = {"proved": "", "counterexample": "not there either", "undecided": "for the same reason"}[left.outcome]
-    return Answer(claim, left.outcome, why)
+    claim = f"the last resort {written(last_resort)} is allowed wherever nothing else is"
+    return Verdict(left=left, last_resort=Answer(claim, left.outcome, why), findings=found)
 
 
 def _answer(solving: "Solving", witness: Witness, claim: str) -> Answer:
@@ -121,7 +112,7 @@ def _confirmed(
     solving: "Solving", witness: Witness, formula: "Formula", model: "Model", until: float
 ) -> Counterexample | None:
     """The best situation for people in which the real shield leaves nothing."""
-    for one in _models(solving, formula, model, until):
+    for one in solving.models(formula, model, until):
         found = witness.closing(solving.situation(one))
         if found is not None and found.tried:
             found = _searched(solving, witness, found, until)
@@ -137,54 +128,3 @@ def _searched(solving: "Solving", witness: Witness, found: Counterexample, until
         return None
     every = "every action" if isinstance(solving.schema.action, Box) else "every whole action"
     return replace(found, closed=(Closed(every, solving.causes(found.situation, until)),))
-
-
-def _models(solving: "Solving", formula: "Formula", model: "Model", until: float) -> Iterator["Model"]:
-    """States in which a formula holds, the best for people first."""
-    for wish in solving.wishes():
-        wished = solving.ask(solving.both(formula, wish), min(until, solving.until(_PATIENCE))).model
-        if wished is not None:
-            yield wished
-    yield model
-
-
-def _where_known(solving: "Solving", left: Answer) -> list[Finding]:
-    """Whether it is only after a restart that nothing is left."""
-    if left.counterexample is None or left.counterexample.situation.past.known:
-        return []
-    formula = solving.both(solving.nothing_allowed(), solving.symbols.known)
-    if not solving.ask(formula, solving.until()).impossible:
-        return []
-    text = "where the session's history is known, at least one action is always allowed (proved)"
-    return [Finding("history", (), text)]
-
-
-def _not_covered(solving: "Solving", left: Answer) -> list[Finding]:
-    """Which constraints may speak where exact numbers do not: what is too large for a double is an error."""
-    denying = [one for one in solving.constraints if one.mode == "deny"]
-    large = tuple(one.name for one in denying if may_overflow(one, solving.schema))
-    if left.outcome != "proved" or not large:
-        return []
-    text = (
-        f"numbers so large, or divisors so small, that an expression overflows are not covered: the ranges allow them "
-        f"in {' and '.join(map(repr, large))}"
-    )
-    return [Finding("overflow", large, text)]
-
-
-def _where_forbidden(solving: "Solving", witness: Witness, last: Actions, told: str) -> list[Finding]:
-    """Where the last resort is itself forbidden, although something else is allowed."""
-    formula, until = solving.at(solving.denied(), solving.last), solving.until()
-    reply = solving.ask(formula, until)
-    if reply.model is None:
-        return []
-    for model in _models(solving, formula, reply.model, until):
-        situation = solving.situation(model)
-        by = witness.against(situation, last)
-        if by:
-            text = (
-                f"the last resort {told} is itself forbidden in some situations, and where the baseline's proposal is "
-                f"too it leaves as an executed violation: by {' and '.join(map(repr, by))} with "
-            )
-            return [Finding("last_resort", by, text + "; ".join(situation.lines()))]
-    return []

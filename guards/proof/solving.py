@@ -20,6 +20,8 @@ _NARROW, _PART = 8, 64
 # A half-space that is exceeded by so much is exceeded in doubles, where numbers are not large.
 _CLEAR = 2**-10
 _RECENT = 3600
+# A situation that people can read is worth this share of a question's time.
+_PATIENCE = 0.1
 
 Formula: TypeAlias = z3.BoolRef
 Model: TypeAlias = z3.ModelRef
@@ -85,20 +87,21 @@ class Solving:
 
     def conditions(self) -> list[tuple[Constraint, Formula, Formula]]:
         """Constraints that are a condition, whether it is true (not only without a value), and what they forbid."""
-        found = []
-        for one, forbids in zip(self.constraints, self.forbids, strict=True):
-            condition = one.condition(self.schema)
-            if condition is not None:
-                found.append((one, truth(condition, self.symbols), forbids))
-        return found
+        both = zip(self.constraints, self.forbids, strict=True)
+        each = [(one, one.condition(self.schema), forbids) for one, forbids in both]
+        return [(one, truth(term, self.symbols), forbids) for one, term, forbids in each if term is not None]
+
+    def models(self, formula: Formula, model: Model, until: float) -> Iterator[Model]:
+        """States in which a formula holds, of which one is known, the best for people first."""
+        for wish in self.wishes():
+            wished = self.ask(formula & wish, min(until, self.until(_PATIENCE))).model
+            if wished is not None:
+                yield wished
+        yield model
 
     def until(self, questions: float = 1) -> float:
         """When a question that is asked now has had its time, or so many of them one after another."""
         return self._clock() + self._seconds * questions
-
-    def both(self, formula: Formula, wish: Formula) -> Formula:
-        """Two formulas at once."""
-        return z3.And(formula, wish)
 
     def ask(self, formula: Formula, until: float) -> Reply:
         """Look for a state within the domain in which a formula holds."""
@@ -183,22 +186,17 @@ class Solving:
 
     def situation(self, model: Model) -> Scenario:
         """The state of a model, its numbers the nearest doubles."""
-        symbols = self.symbols
-        facts = {
-            name: _number(model, value) if z3.is_true(model.eval(given, model_completion=True)) else None
-            for name, (value, given) in symbols.facts.items()
-        }
+        told = {name: z3.is_true(model.eval(given, True)) for name, (_, given) in self.symbols.facts.items()}
         return Scenario(
-            observation={name: _number(model, value) for name, value in symbols.fields.items()},
-            facts=facts,
+            observation={name: _number(model, value) for name, value in self.symbols.fields.items()},
+            facts={n: _number(model, value) if told[n] else None for n, (value, _) in self.symbols.facts.items()},
             past=self._past(model),
         )
 
     def _past(self, model: Model) -> Past:
         symbols = self.symbols
-        known = z3.is_true(model.eval(symbols.known, model_completion=True))
-        ago = _number(model, symbols.since_change)
-        step = int(_number(model, symbols.step))
+        known = z3.is_true(model.eval(symbols.known, True))
+        ago, step = _number(model, symbols.since_change), int(_number(model, symbols.step))
         happened = step > 0 or not known
         used = executed_just_now(self.constraints, self.schema) if happened else []
         return Past(
