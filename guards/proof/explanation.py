@@ -64,23 +64,16 @@ def explain(schema: Schema, constraints: Sequence[Constraint], situation: Scenar
     shield = Shield(constraints, schema)
     # What a rule lets pass although it cannot be evaluated stands after what it forbids.
     forbids = {name: forbids for name, _, forbids in reversed(shield.asking())}
-    denied, explained = shield.judge(row), list[Explained]()
-    for i, action in enumerate(schema.actions):
-        said = [
-            # A doubt forbids nothing.
-            Said(
-                one.name,
-                _kind(one),
-                one.mode,
-                one.name in forbids and forbids[one.name](row, i),
-                one.why(Scene(row, i), schema),
-            )
-            for one in constraints
-        ]
-        explained.append(Explained(action, not denied >> i & 1, tuple(said)))
+    denied = shield.judge(row)
+
+    def said(one: Constraint, action: int) -> Said:
+        # A doubt forbids nothing.
+        no = one.name in forbids and forbids[one.name](row, action)
+        kind = str(type(one).model_fields["kind"].default)
+        return Said(one.name, kind, one.mode, no, one.why(Scene(row, action), schema))
+
+    explained = [
+        Explained(name, not denied >> i & 1, tuple(said(one, i) for one in constraints))
+        for i, name in enumerate(schema.actions)
+    ]
     return Explanation(situation, tuple(explained))
-
-
-def _kind(constraint: Constraint) -> str:
-    """What its kind is called in the file."""
-    return str(type(constraint).model_fields["kind"].default)

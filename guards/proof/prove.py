@@ -1,26 +1,10 @@
 """The proof that a shield's configuration always leaves something to do, or a situation in which it does not.
 
-What is proved: for every observation whose named numbers are within the ranges that the artefact declares (unbounded
-where it declares none; whole where they are integers), for every choice of facts given and not given, and for every
-state that the session's history can be in, known or not, at least one action is denied by no constraint; and so the
-last resort is allowed wherever nothing else is.
-
-How it is proved: the expressions are translated to exact real arithmetic and an SMT solver (z3) finds that no such
-state exists in which every action is denied.
-
-* Exact reals are not doubles. A double's sum may be rounded across a limit, and a product too large for a double is an
-  evaluation error (which denies) that has no counterpart among the reals: neither is covered. Constants are the very
-  doubles that the shield compares with.
-* The request's own mask is taken to allow everything.
-* A constraint with a history is taken at its worst: it may forbid all that it can, at any time after something was
-  executed. A proof holds whatever the history is; a counterexample may have one that is hard to reach.
-* What cannot be translated (``%`` of numbers that need not be whole, a kind of constraint unknown here) may have any
-  value: what is proved is true all the same.
-* A counterexample is one only after the real shield, in doubles, was seen to leave nothing in it.
-* Only constraints that ``deny`` close anything; a doubt about the policy's answer closes nothing.
-
-"At least one action" is one action of a list, one whole action of several factors, or one point of a Box: for all
-states there is an action, so the solver is asked for a state in which for all actions something denies.
+What is proved, and what is not, stands in ``docs/proof.md``. The expressions are translated to exact real arithmetic,
+and an SMT solver (z3) is asked for a state in which for all actions something denies: one action of a list, one whole
+action of several factors, or one point of a Box. What cannot be translated (``%`` of numbers that need not be whole, a
+kind of constraint unknown here) may have any value, so what is proved is true all the same. A counterexample is one
+only after the real shield, in doubles, was seen to leave nothing in it.
 """
 
 import math
