@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, product
 from math import isfinite, prod
+from types import UnionType
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from export.spec.nearest import DOZEN, one_of
@@ -92,14 +93,15 @@ def holder_of(space: ActionSpace) -> Callable[[Action], bool]:
     """Tells whether something is an action of a space."""
     if isinstance(space, Discrete):
         return lambda action: isinstance(action, int) and 0 <= action < space.n
-    box = isinstance(space, Box)
-    limits = list(zip(space.low, space.high, strict=True)) if box else [(0, size - 1) for size in space.sizes]
+    kinds: type | UnionType = int
+    limits = [(0.0, size - 1.0) for size in space.sizes]
+    if isinstance(space, Box):
+        kinds, limits = int | float, list(zip(space.low, space.high, strict=True))
 
     def holds(action: Action) -> bool:
         if not isinstance(action, tuple) or len(action) != len(limits):
             return False
         told = zip(action, limits, strict=True)
-        kinds = int | float if box else int
         return all(isinstance(one, kinds) and isfinite(one) and low <= one <= high for one, (low, high) in told)
 
     return holds

@@ -16,12 +16,13 @@ from export.spec import Box
 from guards.actions import Written
 from guards.constraints import Constraint
 from guards.language.terms import Constant, Fact, Observed, Operation, Part, Past, Term
+from guards.language.walk import ARITHMETIC
 from guards.proof.scenario import ranges, written
 from guards.proof.solving import Formula, Model, Solving
 from guards.proof.symbols import z3
 from guards.proof.verdict import Answer, Finding
 from guards.proof.witness import Witness
-from guards.records import Actions, Schema
+from guards.records import Action, Schema
 
 # All questions about rules together may take as long as so many questions of the proof.
 _SHARE = 5
@@ -51,7 +52,7 @@ class _Claims:
 
 
 def findings(
-    solving: Solving, witness: Witness, left: Answer, last_resort: Written | None, last: Actions
+    solving: Solving, witness: Witness, left: Answer, last_resort: Written | None, last: Action
 ) -> Iterator[Finding]:
     """What is to be said beside an answer."""
     if left.counterexample is not None and not left.counterexample.situation.past.known:
@@ -81,7 +82,7 @@ def _not_covered(solving: Solving) -> Iterator[Finding]:
         yield Finding("overflow", large, text)
 
 
-def _where_forbidden(solving: Solving, witness: Witness, last: Actions, told: str) -> Iterator[Finding]:
+def _where_forbidden(solving: Solving, witness: Witness, last: Action, told: str) -> Iterator[Finding]:
     """Where the last resort is itself forbidden, although something else is allowed."""
     formula, until = solving.at(solving.denied(), solving.last), solving.until()
     reply = solving.ask(formula, until)
@@ -157,8 +158,8 @@ def _known(schema: Schema) -> dict[str | int, Interval]:
     """What each name, and each part of the action, may be."""
     known: dict[str | int, Interval] = dict.fromkeys(schema.facts, Interval(-_MOST, _MOST))
     known |= {i: Interval(0, size - 1, whole=True) for i, size in enumerate(schema.action.sizes)}
-    parts = dict(enumerate(schema.action.fields)) if isinstance(schema.action, Box) else {}
-    fields = {i: (field, "float64") for i, field in parts.items()} | ranges(schema)
+    parts = schema.action.fields if isinstance(schema.action, Box) else ()
+    fields = {i: (field, "float64") for i, field in enumerate(parts)} | ranges(schema)
     for name, (field, dtype) in fields.items():
         low, high = (-_MOST if field.low is None else field.low), (_MOST if field.high is None else field.high)
         known[name] = Interval(low, high, whole=dtype in ("int64", "uint8"))
@@ -184,19 +185,15 @@ def _interval(term: Term, known: Mapping[str | int, Interval]) -> Interval:
         case Operation(op="if"):
             numbers = parts[1:]
             low, high = min(part.low for part in numbers), max(part.high for part in numbers)
-        case Operation(op="abs" | "min" | "max"):
-            low, high = _called(term.op, parts)
+        case Operation(op="abs"):
+            low, high = max(parts[0].low, -parts[0].high, 0.0), max(-parts[0].low, parts[0].high)
+        case Operation(op="min" | "max"):
+            low, high = (
+                ARITHMETIC[term.op](*ends) for ends in ([one.low for one in parts], [one.high for one in parts])
+            )
         case _:
             return Interval(0, 0, over=over)
     return Interval(low, high, all(part.whole for part in numbers), over)
-
-
-def _called(name: str, args: list[Interval]) -> tuple[float, float]:
-    if name == "abs":
-        (one,) = args
-        return max(one.low, -one.high, 0.0), max(-one.low, one.high)
-    best = min if name == "min" else max
-    return best(one.low for one in args), best(one.high for one in args)
 
 
 def _arithmetic(op: str, a: Interval, b: Interval) -> Interval:

@@ -48,14 +48,12 @@ def prove(
     ProofUnavailable where z3 is not installed, or cannot be loaded.
     """
     witness = Witness(schema, constraints)
-    last = np.empty(0) if last_resort is None else np.array(read(last_resort, schema.action))
+    last = () if last_resort is None else read(last_resort, schema.action)
     # Needs z3.
     from guards.proof.findings import findings  # noqa: PLC0415
     from guards.proof.solving import Solving  # noqa: PLC0415
 
-    solving = Solving(
-        schema, constraints, last.ravel().tolist(), seconds=seconds, clock=clock, known_history=known_history
-    )
+    solving = Solving(schema, constraints, last, seconds=seconds, clock=clock, known_history=known_history)
     left = _answer(solving, witness, _LEFT + _KNOWN * known_history)
     found = tuple(findings(solving, witness, left, last_resort, last)) if notes else ()
     if last_resort is None:

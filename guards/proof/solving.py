@@ -12,7 +12,7 @@ from guards.language.terms import Within, every
 from guards.proof.encoding import may_forbid, truth
 from guards.proof.scenario import Past, Scenario, ranges
 from guards.proof.symbols import Symbols, exact, z3
-from guards.records import NEVER, NO_ACTION, Schema
+from guards.records import NEVER, NO_ACTION, Action, Schema
 
 _LARGEST = Fraction(np.finfo(np.float64).max)
 # Numbers that people can read and doubles can hold: whole ones, or in a range narrower than this a part of one.
@@ -45,7 +45,7 @@ class Solving:
         self,
         schema: Schema,
         constraints: Sequence[Constraint],
-        last_resort: Sequence[float],
+        last_resort: Action,
         *,
         seconds: float,
         clock: Callable[[], float],
@@ -54,7 +54,7 @@ class Solving:
         self.schema = schema
         self.symbols = Symbols(schema)
         # The parts of it; none where there is none.
-        self.last = tuple(last_resort)
+        self.last = last_resort if isinstance(last_resort, tuple) else (last_resort,)
         if isinstance(schema.action, Discrete):
             self.symbols.mentioned.update(map(int, self.last))
         self.constraints = list(constraints)
@@ -144,14 +144,15 @@ class Solving:
             yield from (z3.And(one, symbols.slack == exact(_CLEAR)) for one in some)
         yield from some
 
-    def way_out(self, situation: Scenario, until: float) -> tuple[float, ...] | None:
+    def way_out(self, situation: Scenario, until: float) -> Action | None:
         """An action that no constraint may forbid in a situation, its numbers the nearest doubles."""
         model = self.ask(z3.And(*self._given(situation), z3.Not(self.denied())), until).model
         if model is None:
             return None
         parts, action = [_number(model, part) for part in self.symbols.acted], self.schema.action
         # A number that no constraint names may be anything in the Box, of which the solver was told nothing.
-        return tuple(np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else parts)
+        whole = np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else map(int, parts)
+        return tuple(whole)
 
     def causes(self, situation: Scenario, until: float) -> tuple[str, ...]:
         """Constraints that together leave nothing in a situation, and would without any one of them."""
