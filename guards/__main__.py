@@ -24,8 +24,8 @@ from guards.actions import Choices, Written
 from guards.baselines import AnyBaseline, Policy
 from guards.constraints import Constraint
 from guards.errors import GuardMisconfigured, ProofUnavailable
-from guards.proof.explanation import explain
 from guards.proof.scenario import Past, Scenario
+from guards.proof.verdict import explain
 from guards.records import Schema
 from guards.shield import Shield
 

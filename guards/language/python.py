@@ -21,6 +21,7 @@ _PAST = {
     "begins": "(h.action == -1)",
     "happened": "(not h.known or h.step > 0)",
 }
+_WRITTEN = {"not": "(not {0})", "if": "({1} if {0} else {2})", "fails": "fails(lambda: {0})", "neg": "(-{0})"}
 # What every function knows of a row.
 _ROW = ("o = row.observation", "k = row.facts", "h = row.history", "t = row.now")
 
@@ -116,14 +117,8 @@ class Source:
         match term.op:
             case "and" | "or":
                 return f"({f' {term.op} '.join(parts)})"
-            case "not":
-                return f"(not {parts[0]})"
-            case "if":
-                return f"({parts[1]} if {parts[0]} else {parts[2]})"
-            case "fails":
-                return f"fails(lambda: {parts[0]})"
-            case "neg":
-                return f"(-{parts[0]})"
+            case "not" | "if" | "fails" | "neg":
+                return _WRITTEN[term.op].format(*parts)
             case "abs" | "min" | "max":
                 return f"{term.op}({', '.join(parts)})"
         plain = f"{parts[0]} {term.op} {parts[1]}"

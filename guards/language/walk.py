@@ -2,7 +2,7 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
@@ -68,7 +68,9 @@ def value(term: terms.Term, scene: Scene) -> terms.Value:
             action = scene.acted(term.of)
             return left_to_right([column[int(part_of(action, i))] for i, column in term.columns])
         case terms.Compare():
-            return all(_links(term, scene))
+            # One after another: the first that is false ends it.
+            sides = pairwise(value(part, scene) for part in term.parts)
+            return all(COMPARE[op](left, right) for op, (left, right) in zip(term.ops, sides, strict=False))
         case terms.Within():
             *slopes, most = (number(part, scene) for part in term.parts)
             point = [float(part_of(scene.action, i)) for i in term.numbers]
@@ -119,13 +121,6 @@ def _past(term: terms.Past, row: Row) -> terms.Value:
         "happened": not history.known or history.step > 0,
     }
     return told[term.what]
-
-
-def _links(term: terms.Compare, scene: Scene) -> Iterator[bool]:
-    """A chain of comparisons, one after another: the first that is false ends it."""
-    sides = (value(part, scene) for part in term.parts)
-    for op, (left, right) in zip(term.ops, pairwise(sides), strict=False):
-        yield COMPARE[op](left, right)
 
 
 def _operation(term: terms.Operation, scene: Scene) -> terms.Value:
