@@ -66,7 +66,7 @@ class Choices:
 
     def summed(self, amounts: Mapping[str, float]) -> Callable[[Action], float]:
         """The same sum, of one action."""
-        columns = list(self.columns(amounts).items())
+        columns = self.columns(amounts).items()
         return lambda action: left_to_right([column[int(part_of(action, i))] for i, column in columns])
 
     def missing(self, amounts: Mapping[str, float]) -> list[str]:

@@ -1,6 +1,8 @@
 """The shield: what all constraints together leave of what may be chosen, beside the check of what was."""
 
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import or_
 
 from export.spec import Box, Discrete
 from guards.actions import whole_actions
@@ -13,7 +15,7 @@ from guards.check import violation as violation
 from guards.constraints.constraint import Constraint
 from guards.language.judge import Block, Listing
 from guards.language.python import Source
-from guards.records import Action, Row, Schema
+from guards.records import Row, Schema
 
 
 class Shield(Check):
@@ -30,7 +32,6 @@ class Shield(Check):
             self.judge: Callable[[Row], int] = self._judge(source)
 
     def _judge(self, source: Source) -> Callable[[Row], int]:
-        """The judge, and beside it what it needs to tell what a request's mask forbids."""
         space, block = self.schema.action, Block()
         one = self.joins or isinstance(space, Discrete)
         listings = [self._listing(i) for i in ([None] if one else range(len(space.sizes)))]
@@ -38,36 +39,31 @@ class Shield(Check):
             if bound.mode == "deny":
                 listing = listings[0 if one else bound.factor or 0]
                 block.add(bound.term, listing, listing.every)
-        self._made_of = [1 << choice for choice in range(sum(space.sizes))]
+        masked = f"~row.mask & {(1 << sum(space.sizes)) - 1:#x}"
         if self.joins:
-            self._made_of = [0] * len(self._made_of)
+            # For each choice the bits of all whole actions that are made of it.
+            self._made_of = [0] * sum(space.sizes)
             for action, bit in zip(listings[0].actions, listings[0].bits, strict=True):
                 for choice in self.chosen(action):
                     self._made_of[choice] |= bit
-        masked = source.name(self.masked, "masked")
-        answer = f"return deny if row.mask is None else deny | {masked}(row.mask)"
+            masked = f"{source.name(self.masked, 'masked')}(row.mask)"
+        answer = f"return deny if row.mask is None else deny | {masked}"
         return source.function("judge", "row", ["deny = 0", *block.lines(source), answer])
 
     def _listing(self, factor: int | None) -> Listing:
         """All actions; or the choices of a factor, each with its bit among all choices."""
         space, start = self.schema.action, 0
-        actions: Sequence[Action] = whole_actions(space) if factor is None else ()
-        if factor is not None:
-            sizes = space.sizes
-            start, zeros = sum(sizes[:factor]), (0,) * len(sizes)
-            actions = [(*zeros[:factor], choice, *zeros[factor + 1 :]) for choice in range(sizes[factor])]
+        if factor is None:
+            actions = whole_actions(space)
+        else:
+            start, zeros = sum(space.sizes[:factor]), (0,) * len(space.sizes)
+            actions = [(*zeros[:factor], choice, *zeros[factor + 1 :]) for choice in range(space.sizes[factor])]
         bits = [1 << (start + i) for i in range(len(actions))]
-        return Listing(space, actions, bits, ((1 << len(actions)) - 1) << start)
+        return Listing(space, actions, bits, sum(bits))
 
     def masked(self, mask: int) -> int:
-        """The bits that a request's own mask forbids."""
-        forbidden, bits = ~mask & ((1 << len(self._made_of)) - 1), 0
-        if not self.joins:
-            return forbidden
-        for choice, own in enumerate(self._made_of):
-            if forbidden >> choice & 1:
-                bits |= own
-        return bits
+        """The bits of the whole actions that a request's own mask forbids."""
+        return reduce(or_, (own for choice, own in enumerate(self._made_of) if not mask >> choice & 1), 0)
 
     def confines(self, row: Row) -> Confines:
         """What constraints leave of a Box."""

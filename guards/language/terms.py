@@ -179,17 +179,14 @@ def every(term: Term) -> Iterator[Term]:
 
 def about_action(term: Term) -> bool:
     """Whether a term can differ between actions of one row."""
-    if isinstance(term, Among | Within):
-        return True
-    of = term.of if isinstance(term, Part | Whole | Table) else "previous"
-    return of == "action" or any(map(about_action, term.parts))
+    own = isinstance(term, Among | Within) or (isinstance(term, Part | Whole | Table) and term.of == "action")
+    return own or any(map(about_action, term.parts))
 
 
 def about_row(term: Term) -> bool:
     """Whether a term can differ between rows."""
-    here = isinstance(term, Observed | Fact | Past | Recall)
     previous = isinstance(term, Part | Whole | Table) and term.of == "previous"
-    return here or previous or any(map(about_row, term.parts))
+    return previous or isinstance(term, Observed | Fact | Past | Recall) or any(map(about_row, term.parts))
 
 
 def can_fail(term: Term) -> bool:

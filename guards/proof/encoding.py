@@ -205,7 +205,8 @@ def _chosen(test: Encoded, body: Encoded, otherwise: Encoded) -> Encoded:
     """``body if test else otherwise``: only the branch taken can fail."""
     no, (a, b) = z3.Not(test.value), (body.value, otherwise.value)
     failed = _either(test.failed, _where(test.value, body.failed), _where(no, otherwise.failed))
-    if not (isinstance(a, Cases) and isinstance(b, Cases)) and not _infinite(a, b):
+    known = [one.known for one in (a, b) if isinstance(one, Cases)]
+    if len(known) < 2 and not any(math.isinf(number) for one in known for number in one):
         return Encoded(z3.If(test.value, *_alike(_symbol(a), _symbol(b))), failed)
     sides = ((a, test.value), (b, no))
     ways = ((value, _all([taken, when])) for side, taken in sides for value, when in _cases(side).each())
@@ -215,10 +216,6 @@ def _chosen(test: Encoded, body: Encoded, otherwise: Encoded) -> Encoded:
 def _cases(value: Any) -> Cases:
     """A number by cases, of which there may be one."""
     return value if isinstance(value, Cases) else Cases({}, ((value, _TRUE),))
-
-
-def _infinite(*values: object) -> bool:
-    return any(isinstance(one, Cases) and any(map(math.isinf, one.known)) for one in values)
 
 
 def _compared(op: str, left: Encoded, right: Encoded) -> Encoded:
