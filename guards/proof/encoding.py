@@ -147,7 +147,7 @@ def _operation(term: terms.Operation, symbols: Symbols) -> Encoded:
     ):
         cases = [_cases(one.symbol()) for one in cases]
     ways = [zip(*way, strict=True) for way in product(*(one.each() for one in cases))]
-    found = Cases.of((_worked_out(term.op, numbers), _all(when)) for numbers, when in ways)
+    found = Cases.of((_worked_out(term.op, numbers), _all(*when)) for numbers, when in ways)
     return Encoded(found if found.known or len(found.others) > 1 else found.others[0][0], failed)
 
 
@@ -196,7 +196,7 @@ def _joined(parts: Sequence[Encoded], *, stop: bool) -> Encoded:
     value, failed = parts[0]
     for part in parts[1:]:
         reached = z3.Not(value) if stop else value
-        failed = _either(failed, _where(reached, part.failed))
+        failed = _either(failed, _all(reached, part.failed))
         value = z3.Or(value, part.value) if stop else z3.And(value, part.value)
     return Encoded(value, failed)
 
@@ -204,12 +204,12 @@ def _joined(parts: Sequence[Encoded], *, stop: bool) -> Encoded:
 def _chosen(test: Encoded, body: Encoded, otherwise: Encoded) -> Encoded:
     """``body if test else otherwise``: only the branch taken can fail."""
     no, (a, b) = z3.Not(test.value), (body.value, otherwise.value)
-    failed = _either(test.failed, _where(test.value, body.failed), _where(no, otherwise.failed))
+    failed = _either(test.failed, _all(test.value, body.failed), _all(no, otherwise.failed))
     known = [one.known for one in (a, b) if isinstance(one, Cases)]
     if len(known) < 2 and not any(math.isinf(number) for one in known for number in one):
         return Encoded(z3.If(test.value, *_alike(_symbol(a), _symbol(b))), failed)
     sides = ((a, test.value), (b, no))
-    ways = ((value, _all([taken, when])) for side, taken in sides for value, when in _cases(side).each())
+    ways = ((value, _all(taken, when)) for side, taken in sides for value, when in _cases(side).each())
     return Encoded(Cases.of(ways), failed)
 
 
@@ -222,18 +222,16 @@ def _compared(op: str, left: Encoded, right: Encoded) -> Encoded:
     """A comparison, of each case with each."""
     failed = _either(left.failed, right.failed)
     both = product(_cases(left.value).each(), _cases(right.value).each())
-    ways = [_all([a_when, b_when, _link(op, a, b)]) for (a, a_when), (b, b_when) in both]
+    ways = [_all(a_when, b_when, _link(op, a, b)) for (a, a_when), (b, b_when) in both]
     ways = [way for way in ways if not z3.is_false(way)]
     return Encoded(ways[0] if len(ways) == 1 else z3.Or(ways), failed)
 
 
 def _link(op: str, a: Any, b: Any) -> z3.BoolRef:
     """Two numbers compared; all symbols stand for finite ones."""
-    if isinstance(a, float) and isinstance(b, float):
-        return z3.BoolVal(COMPARE[op](a, b))
-    for one, (x, y) in ((a, (a, 0.0)), (b, (0.0, b))):
-        if isinstance(one, float) and math.isinf(one):
-            return z3.BoolVal(COMPARE[op](x, y))
+    floats = [one for one in (a, b) if isinstance(one, float)]
+    if len(floats) == 2 or any(map(math.isinf, floats)):
+        return z3.BoolVal(COMPARE[op](*[one if isinstance(one, float) else 0.0 for one in (a, b)]))
     compared: z3.BoolRef = COMPARE[op](*_alike(_symbol(a), _symbol(b)))
     return compared
 
@@ -244,7 +242,7 @@ def _symbol(value: Any) -> z3.ArithRef:
     return exact(value) if isinstance(value, float) else value
 
 
-def _all(conditions: Sequence[z3.BoolRef]) -> z3.BoolRef:
+def _all(*conditions: z3.BoolRef) -> z3.BoolRef:
     """Whether all of these hold; kept small."""
     if any(map(z3.is_false, conditions)):
         return z3.BoolVal(False)
@@ -256,11 +254,6 @@ def _either(*failures: z3.BoolRef) -> z3.BoolRef:
     """Whether any of these fails; left out where it never does, to keep terms small."""
     some = [failed for failed in failures if not z3.is_false(failed)]
     return z3.Or(some) if some else NEVER_FAILS
-
-
-def _where(condition: z3.BoolRef, failed: z3.BoolRef) -> z3.BoolRef:
-    """A failure that counts only where a condition holds."""
-    return failed if z3.is_false(failed) else z3.And(condition, failed)
 
 
 def _alike(a: z3.ExprRef, b: z3.ExprRef) -> tuple[Any, Any]:

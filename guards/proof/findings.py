@@ -201,11 +201,8 @@ def _arithmetic(op: str, a: Interval, b: Interval) -> Interval:
     if op == "%":
         # Its sign is the divisor's.
         return Interval(min(b.low, 0.0), max(b.high, 0.0), whole)
-    if op in ("+", "-"):
-        high, low = (b.high, b.low) if op == "+" else (-b.low, -b.high)
-        return _within([a.low + low, a.high + high], whole)
-    if op == "*":
-        return _within([x * y for x, y in product(a[:2], b[:2])], whole)
+    if op != "/":
+        return _within([ARITHMETIC[op](x, y) for x, y in product(a[:2], b[:2])], whole)
     # A division by zero is an error that the proof knows; by what is nearly zero it overflows.
     least = 1.0 if b.whole else sys.float_info.min * sys.float_info.epsilon
     sides = [side for side in (b.low, b.high, -least, least) if b.low <= side <= b.high and side]

@@ -58,8 +58,8 @@ class Solving:
         if isinstance(schema.action, Discrete):
             self.symbols.mentioned.update(map(int, self.last))
         self.constraints = list(constraints)
-        # In the constraints' order: whether each may forbid the action asked about.
-        self.forbids = [may_forbid(constraint, self.symbols) for constraint in constraints]
+        # Whether each may forbid the action asked about.
+        self._forbids = [(constraint, may_forbid(constraint, self.symbols)) for constraint in constraints]
         self._domain = [*self.symbols.domain(), self.symbols.whole()]
         if known_history:
             self._domain.append(self.symbols.known)
@@ -70,8 +70,7 @@ class Solving:
 
     def denied(self) -> Formula:
         """Whether any constraint that denies may forbid the action asked about."""
-        pairs = zip(self.constraints, self.forbids, strict=True)
-        return z3.Or([forbids for constraint, forbids in pairs if constraint.mode == "deny"])
+        return z3.Or([forbids for constraint, forbids in self._forbids if constraint.mode == "deny"])
 
     def at(self, formula: Formula, action: Sequence[float]) -> Formula:
         """A formula about one certain action."""
@@ -87,8 +86,7 @@ class Solving:
 
     def conditions(self) -> list[tuple[Constraint, Formula, Formula]]:
         """Constraints that are a condition, whether it is true (not only without a value), and what they forbid."""
-        both = zip(self.constraints, self.forbids, strict=True)
-        each = [(one, one.condition(self.schema), forbids) for one, forbids in both]
+        each = [(one, one.condition(self.schema), forbids) for one, forbids in self._forbids]
         return [(one, truth(term, self.symbols), forbids) for one, term, forbids in each if term is not None]
 
     def models(self, formula: Formula, model: Model, until: float) -> Iterator[Model]:
@@ -156,8 +154,8 @@ class Solving:
 
     def causes(self, situation: Scenario, until: float) -> tuple[str, ...]:
         """Constraints that together leave nothing in a situation, and would without any one of them."""
-        pairs = zip(self.constraints, self.forbids, strict=True)
-        left = {one.name: forbids for one, forbids in pairs if one.mode == "deny" and not z3.is_false(forbids)}
+        denying = [(one.name, forbids) for one, forbids in self._forbids if one.mode == "deny"]
+        left = {name: forbids for name, forbids in denying if not z3.is_false(forbids)}
         state = z3.And(self._given(situation))
         for name in tuple(left):
             others = [forbids for other, forbids in left.items() if other != name]
