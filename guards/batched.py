@@ -24,8 +24,6 @@ from guards.shield import MASK
 Forbids = Callable[[Row, Action], bool]
 # Numbers[N] worked out of a context, NaN where they could not be.
 Numbers = Callable[["Context"], Floats]
-# So near to a half-space's edge, as a share of what its numbers may add up to, is on it.
-_EDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,13 +202,13 @@ class Ruling(Asked):
 
 @dataclass(frozen=True, slots=True)
 class BoxRuling(Asked):
-    """What a batch may do in a Box: the region that it is moved into, and the constraints that it is asked about.
+    """What a batch may do in a Box: the regions that rows are moved into, and the constraints that it is asked about.
 
     Beside what ``Ruling`` says: actions are their numbers[N, D], and stand in no mask; ``unlisted`` are the constraints
     that leave no region, and can only refuse.
     """
 
-    region: Region
+    regions: Sequence[Region]
     scale: Floats
     unlisted: Asked | None = None
 
@@ -222,42 +220,24 @@ class BoxRuling(Asked):
     @property
     def leaves(self) -> Allowed:
         """What is left to draw from: the bounds[N, 2, D] of each row, with no regard to half-spaces."""
-        return np.stack([self.region.low, self.region.high], axis=1)
+        return np.array([[one.low, one.high] for one in self.regions])
 
     def rows(self, index: Integers) -> "BoxRuling":
         """The ruling of some rows."""
-        seen = [self.seen[i] for i in index.tolist()]
-        return BoxRuling(seen, self.bound, self.domain, self.region.rows(index), self.scale)
+        at = index.tolist()
+        seen, regions = [self.seen[i] for i in at], [self.regions[i] for i in at]
+        return BoxRuling(seen, self.bound, self.domain, regions, self.scale)
 
     def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - a draw knows no half-spaces
         """The allowed action[N, D] that is nearest to each row's proposal; none where there is none."""
-        return self.region.nearest(proposed, self.scale)
-
-    def moved(self, proposed: Actions, action: Actions) -> tuple[Floats, Booleans]:
-        """How far[N] each proposal was moved, in units of the ranges, and whether that was by more than a clip."""
-        with np.errstate(all="ignore"):  # of what is no action it is NaN
-            far = np.hypot.reduce((action - proposed) / self.scale, axis=1)
-        clipped = every(action == np.clip(proposed, self.region.low, self.region.high))
-        return np.minimum(far, np.finfo(np.float64).max), ~clipped
-
-    def edges(self, numbers: Actions, box: Box) -> Booleans:
-        """Rows[N] whose action lies on the edge of a half-space to which what is beyond it in the Box is moved.
-
-        Nothing in the Box is beyond it there where it leans out of the Box at a bound that the action stands on.
-        """
-        slopes, most = self.region.slopes, self.region.most
-        here = numbers[:, None, :]
-        with np.errstate(all="ignore"):  # of what is no action it is NaN
-            beyond = np.add.reduce(slopes * here, axis=2) - most
-            near = _EDGE * (np.add.reduce(np.abs(slopes) * self.scale, axis=2) + np.abs(most))
-            tight = (np.abs(beyond) <= near) & (slopes != 0).any(axis=2)
-        out = ((slopes > 0) & (here == np.array(box.high))) | ((slopes < 0) & (here == np.array(box.low)))
-        # Where several meet, they may move what one of them would not.
-        return np.asarray(some(tight & ~out.any(axis=2)) | (np.count_nonzero(tight, axis=1) > 1))
+        both = zip(self.regions, proposed.tolist(), strict=True)
+        found = [region.nearest(point, self.scale) for region, point in both]
+        return np.array([self.domain.nothing if one is None else one for one in found])
 
     def permits(self, rows: Integers, numbers: Actions) -> Booleans:
         """Whether some rows[M] may do these actions[M, D]."""
-        return self.region.rows(rows).holds(numbers)
+        both = zip(rows.tolist(), numbers.tolist(), strict=True)
+        return np.array([self.regions[i].holds(one) for i, one in both], dtype=np.bool_)
 
 
 AnyRuling = Ruling | BoxRuling
@@ -282,8 +262,9 @@ class Shield:
             unlisted = Asked(seen, self._unlisted, self.domain)
         bound = self._bound
         if self._box is not None:
-            region = Region.of([self.one.confines(row) for row in seen], len(self.domain.nothing))
-            return BoxRuling(seen, bound, self.domain, region, scale_of(self._box), unlisted)
+            return BoxRuling(
+                seen, bound, self.domain, list(map(self.one.confines, seen)), scale_of(self._box), unlisted
+            )
         width = prod(self.domain.shape)
         size = -(-width // 8)
         forbidden = b"".join([self.one.judge(row).to_bytes(size, "little") for row in seen])

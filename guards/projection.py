@@ -1,173 +1,181 @@
-"""Projection: the nearest point of a region {low <= a <= high, slopes a <= most}, for each row of a batch.
+"""Projection: what constraints leave of a Box in a row, a region, and its point that is nearest to a proposal.
 
 Near is Euclid's distance with every number in units of its ``scale``. With bounds alone it is a clip. With half-spaces
 it is Hildreth's method, here with all bounds in one step of each sweep: a quadratic program's dual, one constraint
 after another (C. Hildreth, A quadratic programming procedure, 1957; A. N. Iusem and A. R. De Pierro, On the convergence
 properties of Hildreth's quadratic programming algorithm, 1990). Now and then the point is polished: moved onto the face
 that the multipliers speak of, and taken where it is inside and weak duality proves that nothing there is nearer. The
-method can stand still for long; what is left after some sweeps is worked out by an active set. Whatever comes out was
-found to be inside. A row is worked out alike in any batch.
+method can stand still for long; what is not found after some sweeps is worked out by an active set. Whatever comes out
+was found to be inside.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from math import inf, isfinite
+from typing import NamedTuple
 
 import numpy as np
 
 from export.spec import Box
-from guards.boxes import EXACT as EXACT
-from guards.boxes import Confines
-from guards.records import Booleans, Floats, Integers
+from guards.boxes import EXACT
+from guards.language.terms import Within
+from guards.records import Booleans, Floats, Row
 
 # Beyond this a declared range says nothing of what is near.
 WIDEST = 1e6
 # How much nearer another point may be, as a part of half the square of the distance: the distance is good to 5e-9.
 _GAP = 1e-8
-# Sweeps before each polish; rows that are still left then are worked out one by one, in so many steps at most.
+# Sweeps before each polish; what is not found then takes so many steps at most.
 _SWEEPS = (2, 6, 16)
 _STEPS = 300
 _ROUNDING = 1e-13
+# Works out the coefficients of a side and its limit for a row; raises ArithmeticError.
+Amounts = Callable[[Row], Sequence[float]]
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
-    """``low[N, D]``, ``high[N, D]``, ``slopes[N, M, D]`` and ``most[N, M]``; empty where a low is above a high."""
+class Region(NamedTuple):
+    """``{low[D] <= a <= high[D], slopes[M][D] a <= most[M]}``; empty where a low is above a high."""
 
-    low: Floats
-    high: Floats
-    slopes: Floats
-    most: Floats
+    low: Sequence[float]
+    high: Sequence[float]
+    slopes: Sequence[Sequence[float]] = ()
+    most: Sequence[float] = ()
 
-    @classmethod
-    def within(cls, low: Floats, high: Floats) -> "Region":
-        """Of bounds alone."""
-        return cls(low, high, np.empty((len(low), 0, low.shape[1])), np.empty((len(low), 0)))
+    @property
+    def bounded(self) -> bool:
+        """Whether the bounds alone leave something."""
+        return all(low <= high for low, high in zip(self.low, self.high, strict=True))
 
-    @classmethod
-    def of(cls, left: Sequence[Confines], width: int) -> "Region":
-        """What is left of each row of a Box of so many numbers."""
-        count = len(left[0].most) if left else 0
-        return cls(
-            np.array([one.low for one in left], dtype=np.float64).reshape(-1, width),
-            np.array([one.high for one in left], dtype=np.float64).reshape(-1, width),
-            np.array([one.slopes for one in left], dtype=np.float64).reshape(len(left), count, width),
-            np.array([one.most for one in left], dtype=np.float64).reshape(len(left), count),
-        )
+    def holds(self, point: Sequence[float]) -> bool:
+        """Whether a point[D] is inside: exactly of bounds, to EXACT of half-spaces."""
+        for low, x, high in zip(self.low, point, self.high, strict=True):
+            if not low <= x <= high:
+                return False
+        return all(_keeps(slope, most, point) for slope, most in zip(self.slopes, self.most, strict=True))
 
-    def rows(self, index: Integers | Booleans | list[int]) -> "Region":
-        """Of some of the rows."""
-        return Region(self.low[index], self.high[index], self.slopes[index], self.most[index])
-
-    def holds(self, points: Floats) -> Booleans:
-        """Whether each row's point[N, D] is inside: exactly of bounds, to EXACT of half-spaces."""
-        inside = every((points >= self.low) & (points <= self.high))
-        if self.most.shape[1]:
-            inside &= self._kept(points)
-        return inside
-
-    def nearest(self, points: Floats, scale: Floats) -> Floats:
-        """The nearest point of each row[N, D] to a finite one; NaN where there is none to be found."""
-        there = every((self.low <= self.high) & np.isfinite(points))
-        nearest = np.where(there[:, None], np.clip(points, self.low, self.high), np.nan)
-        if self.most.shape[1]:
-            far = np.flatnonzero(there & ~self._kept(nearest))
-            if len(far):
-                nearest[far] = _projected(self.rows(far), points[far], scale)
-        return nearest
-
-    def _kept(self, points: Floats) -> Booleans:
-        with np.errstate(all="ignore"):  # what is not finite is not kept
-            sizes = np.abs(self.slopes) * np.maximum(np.abs(points), 1.0)[:, None, :]
-            size = np.maximum(np.abs(self.most), np.add.reduce(sizes, axis=2))
-            excess = np.add.reduce(self.slopes * points[:, None, :], axis=2) - self.most
-            return every((excess <= EXACT * size) & np.isfinite(size))
+    def nearest(self, point: Sequence[float], scale: Floats) -> tuple[float, ...] | None:
+        """The nearest point to a finite one[D], by a scale[D]; None where there is none to be found."""
+        if not (self.bounded and all(map(isfinite, point))):
+            return None
+        # The order of arguments says which zero it is, as in NumPy's clip.
+        clipped = tuple(min(high, max(low, x)) for low, x, high in zip(self.low, point, self.high, strict=True))
+        return clipped if self.holds(clipped) else _projected(self, np.array(point), scale)
 
 
-def _projected(region: Region, points: Floats, scale: Floats) -> Floats:
-    """The nearest points in units of the scale, for rows whose clip is not inside."""
-    nearest = np.full(points.shape, np.nan)
+def _keeps(slope: Sequence[float], most: float, point: Sequence[float]) -> bool:
+    """Whether a point is in a half-space; what is not finite is not."""
+    total = size = 0.0
+    for s, x in zip(slope, point, strict=True):
+        total += s * x
+        size += abs(s) * max(abs(x), 1.0)
+    size = max(abs(most), size)
+    return isfinite(size) and total - most <= EXACT * size
+
+
+def confined(box: Box, constraints: Sequence[Sequence[tuple[Within, Amounts]]], row: Row) -> Region:
+    """What is left of a Box by constraints that each have some sides; nothing where one cannot be worked out."""
+    low, high = list(box.low), list(box.high)
+    slopes: list[list[float]] = []
+    most: list[float] = []
+    for sides in constraints:
+        for side, amounts in sides:
+            *slope, limit = _worked_out(amounts, row) or (*[0.0] * len(side.numbers), -inf)
+            if not side.tolerance:
+                (at,) = side.numbers
+                if slope[0] < 0 or limit == -inf:
+                    low[at] = max(low[at], -limit)
+                if slope[0] > 0 or limit == -inf:
+                    high[at] = min(high[at], limit)
+                continue
+            known = isfinite(limit) and all(map(isfinite, slope))
+            whole = [0.0] * len(low)
+            for at, one in zip(side.numbers, slope, strict=True):
+                whole[at] = one if known else 0.0
+            slopes.append(whole)
+            most.append(limit if known else 0.0)
+            if not known:
+                low, high = [inf] * len(low), [-inf] * len(low)
+    return Region(low, high, slopes, most)
+
+
+def _worked_out(amounts: Amounts, row: Row) -> Sequence[float] | None:
+    try:
+        found = amounts(row)
+    except ArithmeticError:
+        return None
+    return None if any(one != one for one in found) else found
+
+
+def _projected(region: Region, point: Floats, scale: Floats) -> tuple[float, ...] | None:
+    """The nearest point where the clip is not inside."""
     with np.errstate(all="ignore"):  # of what is not finite nothing comes
-        slopes = region.slopes * scale
+        low, high, most = np.array(region.low), np.array(region.high), np.array(region.most)
+        slopes = np.array(region.slopes) * scale
         norm = np.sqrt(_squared(slopes))
         norm = np.where(norm > 0, norm, 1.0)
-        unit = Region(region.low / scale, region.high / scale, slopes / norm[:, :, None], region.most / norm)
-        start = points / scale
-        left = np.flatnonzero(every(np.isfinite(norm)) & every(np.isfinite(unit.most)) & every(np.isfinite(start)))
-        sweep = _Sweeps(unit.rows(left), start[left])
+        sweep = _Sweeps(low / scale, high / scale, slopes / norm[:, None], most / norm, point / scale)
+        if not (np.isfinite(norm).all() and np.isfinite(sweep.most).all() and np.isfinite(sweep.start).all()):
+            return None
         for count in _SWEEPS:
             for _ in range(count):
                 sweep.once()
             at, proved = sweep.polished()
-            at = np.clip(at * scale, region.low[left], region.high[left])
-            done = proved & region.rows(left).holds(at)
-            nearest[left[done]] = at[done]
-            left, sweep = left[~done], sweep.rows(~done)
-            if not len(left):
-                return nearest
-        for i in left.tolist():
-            at = np.clip(_exact(unit.rows([i]), start[i]) * scale, region.low[i], region.high[i])
-            if region.rows([i]).holds(at[None])[0]:
-                nearest[i] = at
-    return nearest
+            found: tuple[float, ...] = tuple(np.clip(at * scale, low, high).tolist())
+            if proved and region.holds(found):
+                return found
+        found = tuple(np.clip(_exact(sweep) * scale, low, high).tolist())
+    return found if region.holds(found) else None
 
 
 class _Sweeps:
-    """The state of Hildreth's method: a point[K, D], a multiplier of each half-space[K, M], and those of the bounds."""
+    """The state of Hildreth's method: a ``point[D]``, ``multipliers[M]`` of the half-spaces, and ``bounds[D]``, those
+    of the bounds; all in units of the scale, slopes of length one."""
 
-    def __init__(self, region: Region, start: Floats) -> None:
-        self.region, self.start = region, start
-        self.point = np.clip(start, region.low, region.high)
+    def __init__(self, low: Floats, high: Floats, slopes: Floats, most: Floats, start: Floats) -> None:
+        self.low, self.high, self.slopes, self.most, self.start = low, high, slopes, most, start
+        self.point = np.clip(start, low, high)
         self.bounds = start - self.point
-        self.multipliers = np.zeros_like(region.most)
-
-    def rows(self, index: Booleans) -> "_Sweeps":
-        """Of some of the rows."""
-        left = _Sweeps(self.region.rows(index), self.start[index])
-        left.point, left.bounds, left.multipliers = self.point[index], self.bounds[index], self.multipliers[index]
-        return left
+        self.multipliers = np.zeros_like(most)
 
     def once(self) -> None:
         """Step onto each half-space that is exceeded, or back from it as far as was stepped before; then clip."""
-        region, point = self.region, self.point
-        for j in range(region.most.shape[1]):
-            slope, multiplier = region.slopes[:, j], self.multipliers[:, j]
-            step = np.maximum(np.add.reduce(slope * point, axis=1) - region.most[:, j], -multiplier)
-            multiplier += step
-            point = point - step[:, None] * slope
+        point = self.point
+        for j, slope in enumerate(self.slopes):
+            step = np.maximum(np.add.reduce(slope * point) - self.most[j], -self.multipliers[j])
+            self.multipliers[j] += step
+            point = point - step * slope
         point = point + self.bounds
-        self.point = np.clip(point, region.low, region.high)
+        self.point = np.clip(point, self.low, self.high)
         self.bounds = point - self.point
 
-    def polished(self) -> tuple[Floats, Booleans]:
-        """The nearest point[K, D] of the face that the multipliers are of, and whether none nearer is inside."""
-        region = self.region
+    def polished(self) -> tuple[Floats, bool]:
+        """The nearest point[D] of the face that the multipliers are of, and whether none nearer is inside."""
         free, tight = self.bounds == 0, self.multipliers > 0
-        inverse = np.linalg.pinv(np.where(tight[:, :, None] & free[:, None, :], region.slopes, 0.0))
+        inverse = np.linalg.pinv(np.where(tight[:, None] & free, self.slopes, 0.0))
         at = np.where(free, self.start, self.point)
         for _ in range(2):  # the second time takes away what the first has lost to rounding
-            at = at - _dot(inverse, np.where(tight, _dot(region.slopes, at) - region.most, 0.0))
-        forces = _dot(inverse.transpose(0, 2, 1), np.where(free, self.start - at, 0.0))
-        at = np.clip(at, region.low, region.high)
+            at = at - _dot(inverse, np.where(tight, _dot(self.slopes, at) - self.most, 0.0))
+        forces = _dot(inverse.T, np.where(free, self.start - at, 0.0))
+        at = np.clip(at, self.low, self.high)
         half = 0.5 * _squared(self.start - at)
         least = np.fmax(self._least(self.multipliers), self._least(np.maximum(forces, 0.0)))
-        return at, np.asarray(half - least <= _GAP * half)
+        return at, bool(half - least <= _GAP * half)
 
     def _least(self, multipliers: Floats) -> Floats:
-        """Half the square of the distance[K] that nothing inside is nearer than: weak duality."""
-        slopes = self.region.slopes
-        point = np.clip(self.start - _dot(slopes.transpose(0, 2, 1), multipliers), self.region.low, self.region.high)
-        beyond = _dot(slopes, point) - self.region.most
-        return np.asarray(0.5 * _squared(point - self.start) + np.add.reduce(multipliers * beyond, axis=1))
+        """Half the square of the distance that nothing inside is nearer than: weak duality."""
+        point = np.clip(self.start - _dot(self.slopes.T, multipliers), self.low, self.high)
+        beyond = _dot(self.slopes, point) - self.most
+        return np.asarray(0.5 * _squared(point - self.start) + np.add.reduce(multipliers * beyond))
 
 
-def _exact(region: Region, start: Floats) -> Floats:
-    """The nearest point[D] of one row, or what is nearly one: the dual method of Goldfarb and Idnani (1983).
+def _exact(sweep: _Sweeps) -> Floats:
+    """The nearest point[D], or what is nearly one: the dual method of Goldfarb and Idnani (1983).
 
     Bounds are half-spaces too. Where there is no way on, nothing is inside, or the rest is rounding.
     """
+    start = sweep.start
     one = np.eye(len(start))
-    slopes = np.concatenate([region.slopes[0], one, -one])
-    most = np.concatenate([region.most[0], region.high[0], -region.low[0]])
+    slopes = np.concatenate([sweep.slopes, one, -one])
+    most = np.concatenate([sweep.most, sweep.high, -sweep.low])
     slopes, most = slopes[np.isfinite(most)], most[np.isfinite(most)]
     point, tight, forces, force, worst = start, list[int](), np.zeros(0), 0.0, -1
     for _ in range(_STEPS):
@@ -199,9 +207,9 @@ def _exact(region: Region, start: Floats) -> Floats:
     return np.asarray(point - np.linalg.pinv(slopes[tight]) @ (slopes[tight] @ point - most[tight]))
 
 
-def _dot(matrices: Floats, vectors: Floats) -> Floats:
-    """Matrices[K, I, J] times vectors[K, J], each row alike in any batch."""
-    product: Floats = np.add.reduce(matrices * vectors[:, None, :], axis=2)
+def _dot(matrix: Floats, vector: Floats) -> Floats:
+    """A matrix[I, J] times a vector[J], summed as a row alone is: BLAS sums as its processor likes."""
+    product: Floats = np.add.reduce(matrix * vector, axis=1)
     return product
 
 

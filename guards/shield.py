@@ -6,7 +6,7 @@ from operator import or_
 
 from export.spec import Box, Discrete
 from guards.actions import whole_actions
-from guards.boxes import Confines, confined, sides_of
+from guards.boxes import sides_of
 from guards.check import MASK as MASK
 from guards.check import Check
 from guards.check import Verdict as Verdict
@@ -15,6 +15,7 @@ from guards.check import violation as violation
 from guards.constraints.constraint import Constraint
 from guards.language.judge import Block, Listing
 from guards.language.python import Source
+from guards.projection import Region, confined
 from guards.records import Row, Schema
 
 
@@ -65,7 +66,7 @@ class Shield(Check):
         """The bits of the whole actions that a request's own mask forbids."""
         return reduce(or_, (own for choice, own in enumerate(self._made_of) if not mask >> choice & 1), 0)
 
-    def confines(self, row: Row) -> Confines:
+    def confines(self, row: Row) -> Region:
         """What constraints leave of a Box."""
         assert isinstance(self.schema.action, Box)  # noqa: S101 - only a Box has regions
         return confined(self.schema.action, self._confines, row)

@@ -16,7 +16,7 @@ from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
 from guards.batched import Context
-from guards.errors import GuardMisconfigured, InferenceFailed, ProofUnavailable
+from guards.errors import GuardMisconfigured, InferenceFailed, InvalidOutput, ProofUnavailable
 from guards.proof.prove import prove
 from guards.proof.verdict import Answer
 from guards.records import Actions, Floats, History, Schema
@@ -24,8 +24,9 @@ from guards.shield import Shield
 from service.config import Config, ConfigInvalid, Signatures
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.decide import decide
-from service.decision.explore.acting import Acting
+from service.decision.explore.acting import acting_of
 from service.decision.explore.explorers import GREEDY
+from service.decision.explore.gaussian import Gaussian
 from service.decision.sessions import SessionState
 from service.log.ids import Keyring
 from service.log.records import encode_record
@@ -74,17 +75,23 @@ def advising(engine: Engine) -> Callable[[Context], Floats]:
     are not all finite, nothing is said (NaN).
     """
     space = engine.manifest.action
-    executed = GREEDY.bind(space, engine.manifest.squash) if isinstance(space, Box) else None
+    executed = Gaussian(space, engine.manifest.squash).executed if isinstance(space, Box) else None
     nothing = np.full(2 * space.width if executed else space.width, np.nan)
     # Of a chosen action that is none, the greatest number would be the first.
-    sound = np.isfinite if executed else Acting.of(GREEDY, space, "none", scores=engine.manifest.scores).sound
+    acting = acting_of(GREEDY, space, "none", scores=engine.manifest.scores)
 
     def alone(inputs: Inputs, row: int) -> Floats:
         try:
             head = engine.run({name: array[row : row + 1] for name, array in inputs.items()}, None).head[0]
         except InferenceFailed:
             return nothing
-        return head.astype(np.float64) if sound(head[None]).all() else nothing
+        try:
+            if executed is None:
+                acting.read(head)
+        except InvalidOutput:
+            return nothing
+        numbers: Floats = head.astype(np.float64)
+        return numbers
 
     def advise(context: Context) -> Floats:
         mask = None
@@ -94,7 +101,7 @@ def advising(engine: Engine) -> Callable[[Context], Floats]:
         heads = np.array([alone(inputs, row) for row in range(len(context))]).reshape(-1, len(nothing))
         if executed is None:
             return heads
-        means: Floats = executed(heads, np.empty((len(heads), 0)), np.empty((len(heads), 0))).proposed
+        means: Floats = executed(heads[:, : space.width])
         return means
 
     return advise
@@ -196,7 +203,7 @@ def bound(
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"constraints.{error}") from error
     try:
-        acting = Acting.of(config.explore, schema.action, manifest.squash, joint=shield.joins, scores=manifest.scores)
+        acting = acting_of(config.explore, schema.action, manifest.squash, joint=shield.joins, scores=manifest.scores)
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"explore.{error}") from error
     if config.mask == "required" and isinstance(schema.action, Box):
@@ -206,7 +213,6 @@ def bound(
     return Behaviour(
         schema=schema,
         shield=shield,
-        explorer=config.explore,
         acting=acting,
         baseline=propose,
         last_resort=last_resort,

@@ -9,7 +9,7 @@ from export.spec import Box, Factor, Field, Fields, MultiDiscrete, Squash
 from guards.baselines import Baseline, Constant
 from guards.records import Schema
 from service.decision.batch import Behaviour
-from service.decision.explore.explorers import Explorer
+from service.decision.explore.choice import Explorer
 from tests.artefacts import ACTIONS, BIAS, FIELDS, WEIGHTS
 from tests.fakes import behaviour_of
 from tests.ports import sealed

@@ -17,8 +17,9 @@ from guards.records import History, Schema
 from guards.shield import Shield
 from service.decision.batch import Batch, Behaviour, Outcome, Request
 from service.decision.decide import decide
-from service.decision.explore.acting import Acting
-from service.decision.explore.explorers import Explorer, Greedy
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import Greedy
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision, Refused
@@ -147,8 +148,7 @@ def behaviour_of(
     return Behaviour(
         schema=schema,
         shield=shield,
-        explorer=explorer or Greedy(),
-        acting=Acting.of(explorer or Greedy(), schema.action, squash, joint=shield.joins, scores=scores),
+        acting=acting_of(explorer or Greedy(), schema.action, squash, joint=shield.joins, scores=scores),
         baseline=proposer.bind(schema),
         last_resort=proposer.last(schema),
         key=key,

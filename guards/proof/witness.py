@@ -9,7 +9,7 @@ import numpy as np
 
 from export.spec import Box, Discrete, MultiDiscrete
 from guards.constraints import Constraint
-from guards.projection import Region, scale_of
+from guards.projection import scale_of
 from guards.proof.scenario import Scenario
 from guards.proof.verdict import Closed, Counterexample
 from guards.records import Action, Actions, Booleans, Floats, Row, Schema
@@ -80,11 +80,10 @@ class Witness:
     def _points(self, box: Box, row: Row) -> Tried:
         """Where proposals all over the Box are moved to."""
         left, scale, proposed = self.shield.confines(row), scale_of(box), _proposals(box, row)
-        region = Region.of([left], len(box.low))
 
         def moved_to(points: Floats) -> Floats:
-            nearest = region.rows(np.zeros(len(points), dtype=np.int64)).nearest(points, scale)
-            return nearest[np.isfinite(nearest).all(axis=1)]
+            found = [left.nearest(point, scale) for point in points.tolist()]
+            return np.array([one for one in found if one is not None]).reshape(-1, len(scale))
 
         # What has no nearest point to some has none to any: to find that out takes its time.
         moved = moved_to(proposed) if len(moved_to(proposed[:_FEW])) else proposed[:0]

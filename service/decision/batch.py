@@ -1,20 +1,21 @@
 """A batch: requests that one version decides together, what they are decided by, what is chosen, what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 import msgspec
 import numpy as np
 from msgspec import Struct
 
+from export.spec import Box
 from guards.abstention import Doubts
 from guards.baselines import Propose, Remember
+from guards.batched import Domain
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Action, Actions, Row, Schema
 from guards.shield import Shield
-from service.decision.explore.acting import Acting
-from service.decision.explore.explorers import Explorer
+from service.decision.explore.choice import AnyActing
 from service.decision.sessions import Report, SessionState
 from service.errors import RequestRefused
 from service.log.ids import Key, body_prefix
@@ -86,8 +87,7 @@ class Behaviour:
 
     schema: Schema
     shield: Shield
-    explorer: Explorer
-    acting: Acting
+    acting: AnyActing
     baseline: Propose
     last_resort: Actions | None
     key: Key
@@ -97,12 +97,16 @@ class Behaviour:
     mask_required: bool = False
     doubts: Doubts = field(default_factory=Doubts)
     remember: Remember | None = None
-    # The last resort as it is recorded, and what all ids of this writer begin with.
+    # What is left of a row, the last resort as it is recorded, and what all ids of this writer begin with.
+    judge: Callable[[Row], Any] = field(init=False)
     resort: Action | None = field(init=False)
     prefix: bytes = field(init=False)
 
     def __post_init__(self) -> None:
-        resort = None if self.last_resort is None else self.acting.domain.told(self.last_resort[None])[0]
+        shield = self.shield
+        object.__setattr__(self, "judge", shield.confines if isinstance(self.schema.action, Box) else shield.judge)
+        domain = Domain(self.schema.action)
+        resort = None if self.last_resort is None else domain.told(self.last_resort[None])[0]
         object.__setattr__(self, "resort", resort)
         object.__setattr__(self, "prefix", body_prefix(self.key, self.writer))
 

@@ -11,35 +11,33 @@ Read this page first. It has no I/O: ``batcher.py`` infers before it and ``commi
 A row is plain numbers; arrays are for what is wide: the head of a large action space, the numbers of a Box.
 """
 
-from math import isfinite
+from typing import Any
 
 import numpy as np
 
 from guards.abstention import Answer
-from guards.batched import Context
+from guards.batched import Context, Domain
 from guards.check import violation
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
 from guards.records import Action, Row
 from service.decision.batch import Batch, Behaviour, Request
-from service.decision.explore.acting import Left
-from service.decision.explore.draws import Choice
-from service.decision.explore.explorers import GREEDY
-from service.decision.record import NOT_LISTED, Recorder
+from service.decision.explore.choice import NOT_LISTED, Choice
+from service.decision.record import Recorder
 from service.log.ids import body_of
 from service.versions.engine import ModelOutput
 
 
 def decide(behaviour: Behaviour, batch: Batch) -> None:
     """Decide a batch, from the head[N, H] that the network gave it, or why there is none: one record a row."""
-    output, acting, shield = batch.output, behaviour.acting, behaviour.shield
-    if isinstance(output, ModelOutput) and output.head.shape != (len(batch.requests), acting.width):
+    output = batch.output
+    if isinstance(output, ModelOutput) and output.head.shape != (len(batch.requests), behaviour.acting.width):
         output = InvalidOutput()
     recorder = Recorder(behaviour, batch, output)
     batch.rows = []
     for i, request in enumerate(batch.requests):
         row = row_of(behaviour, request, recorder.seen[i])
         batch.rows.append(row)
-        left = shield.judge(row) if acting.plain else acting.left(shield, row)
+        left = behaviour.judge(row)
         body = body_of(behaviour.prefix, batch.ms, batch.seq + i, batch.assignment.track, unlogged=batch.unlogged)
         choice = Choice()
         try:
@@ -65,50 +63,41 @@ def row_of(behaviour: Behaviour, request: Request, observation: list[float]) -> 
 
 
 def _explore(
-    behaviour: Behaviour, batch: Batch, i: int, left: Left, body: bytes, failed: Choice, head: np.ndarray
+    behaviour: Behaviour, batch: Batch, i: int, left: Any, body: bytes, failed: Choice, numbers: np.ndarray
 ) -> Choice:
     """Draw inside what is left, then check what was drawn; raises PolicyUnavailable, with what is to be said of the
     answer in ``failed``."""
-    acting, shield, row, request = behaviour.acting, behaviour.shield, batch.rows[i], batch.requests[i]
+    acting, shield, row = behaviour.acting, behaviour.shield, batch.rows[i]
     if behaviour.mask_required and row.mask is None:
         raise MaskMissing
-    # Finite first: an arg-max over numbers with a NaN among them picks the NaN.
-    numbers: list[float] = head.tolist()
-    if not all(map(isfinite, numbers)) or not ((acting.plain and acting.scores) or acting.is_sound(head)):
-        raise InvalidOutput
-    if not (left != acting.parts[0] if acting.plain else acting.choosable(left)):
+    head = acting.read(numbers)
+    if not acting.choosable(left):
         raise NoSafeAction
     if not acting.ranks:
-        _overrule(behaviour, row, failed, acting.best(head, left))
+        _overrule(behaviour, row, failed, acting.choose(head, left, b"", explores=False).proposed)
     if behaviour.doubts.bound:
-        _doubt(behaviour, batch, i, head, failed)
-    explores = batch.may_explore and request.explore
-    digest = behaviour.key.draw(body, acting.blocks)
-    if acting.plain and isinstance(left, int):
-        choice = (acting.explorer if explores else GREEDY).choose(numbers, left, digest)
-    else:
-        choice = acting.choose(head, left, digest, explores=explores)
-    if failed.doubted:
-        choice.doubted = failed.doubted
-    passes = choice.action is not None and shield.check(row, choice.action)
-    if passes and not shield.refuses:
-        return choice
-    if not passes and choice.action is None and choice.proposed is not None:
-        raise NoSafeAction
-    if shield.refuses and choice.action is not None:
+        _doubt(behaviour, batch, i, numbers, failed)
+    explores = batch.may_explore and batch.requests[i].explore
+    choice = acting.choose(head, left, behaviour.key.draw(body, acting.blocks), explores=explores)
+    choice.doubted = failed.doubted
+    if choice.action is None:
+        raise CheckFailed if choice.proposed is None else NoSafeAction
+    passes = shield.check(row, choice.action)
+    if shield.refuses:
         _refuse(behaviour, batch, i, left, choice, failed)
     if not passes:
         raise CheckFailed
     return choice
 
 
-def _overrule(behaviour: Behaviour, row: Row, failed: Choice, chosen: Action) -> None:
+def _overrule(behaviour: Behaviour, row: Row, failed: Choice, chosen: Action | None) -> None:
     """Refuse a policy without scores whose one chosen action is forbidden: raises NoSafeAction.
 
     There is no second best, and an arg-max over what is left would do the first of all actions. No coin is tossed for
     such a row. That the baseline decides it is a function of what was seen then, and what it does has probability 1,
     whether others explore or not.
     """
+    assert chosen is not None  # noqa: S101 - an arg-max is an action
     against = [name for name, mode in behaviour.shield.forbidding(row, chosen) if mode == "deny"]
     if against:
         failed.doubted = [violation(name, "prevented", "deny") for name in against]
@@ -133,7 +122,7 @@ def _doubt(behaviour: Behaviour, batch: Batch, i: int, head: np.ndarray, failed:
             raise doubt.reason
 
 
-def _refuse(behaviour: Behaviour, batch: Batch, i: int, left: Left, choice: Choice, failed: Choice) -> None:
+def _refuse(behaviour: Behaviour, batch: Batch, i: int, left: Any, choice: Choice, failed: Choice) -> None:
     """Refuse a draw that constraints forbid of which nothing is left before: raises NoSafeAction.
 
     How often a draw is refused nobody works out. So it is not known how probable that is which is done then, whether it
@@ -150,7 +139,7 @@ def _refuse(behaviour: Behaviour, batch: Batch, i: int, left: Left, choice: Choi
         raise NoSafeAction
 
 
-def _fall_back(behaviour: Behaviour, batch: Batch, i: int, left: Left, choice: Choice, why: PolicyUnavailable) -> None:
+def _fall_back(behaviour: Behaviour, batch: Batch, i: int, left: Any, choice: Choice, why: PolicyUnavailable) -> None:
     """Let the baseline propose where the policy could not decide; refused, the last resort leaves, or nothing."""
     choice.why = why
     choice.proposed, action = advised(behaviour, batch, i, left)
@@ -158,13 +147,11 @@ def _fall_back(behaviour: Behaviour, batch: Batch, i: int, left: Left, choice: C
     choice.action = behaviour.resort if action is None else action
 
 
-def advised(behaviour: Behaviour, batch: Batch, i: int, left: Left) -> tuple[Action | None, Action | None]:
+def advised(behaviour: Behaviour, batch: Batch, i: int, left: Any) -> tuple[Action | None, Action | None]:
     """What the baseline proposes for a row, and what comes of that where it passes."""
-    acting = behaviour.acting
-    proposal = behaviour.baseline(context_of(batch, i))
-    moved = acting.nearest(proposal, left)
-    (proposed,), (action,) = acting.domain.told(proposal), acting.domain.told(moved)
-    passes = action is not None and acting.permits(moved, left) and behaviour.shield.check(batch.rows[i], action)
+    (proposed,) = Domain(behaviour.schema.action).told(behaviour.baseline(context_of(batch, i)))
+    action = None if proposed is None else behaviour.acting.placed(proposed, left)
+    passes = action is not None and behaviour.shield.check(batch.rows[i], action)
     return proposed, action if passes else None
 
 

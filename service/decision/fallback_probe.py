@@ -77,7 +77,7 @@ class FallbackProbe:
     def _try(self, batch: Batch, row: int, now: float) -> None:
         """Put one decided row to every rung, each by itself."""
         behaviour = self._behaviour
-        left = behaviour.acting.left(behaviour.shield, batch.rows[row])
+        left = behaviour.judge(batch.rows[row])
 
         def baseline() -> bool:
             return advised(behaviour, batch, row, left)[1] is not None

@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 
-from guards.batched import BoxRuling
 from guards.check import Violation, violation
 from guards.errors import PolicyUnavailable
 from guards.records import Action, Row
 from service.decision.batch import Batch, Behaviour
-from service.decision.explore.acting import Left
-from service.decision.explore.draws import Choice
+from service.decision.explore.choice import NOT_REPRESENTABLE, Choice
 from service.decision.explore.explorers import GREEDY
+from service.decision.explore.gaussian import BoxActing
 from service.log.ids import public_id_of_body
 from service.log.records import (
     HEAD_LIMIT,
@@ -27,13 +26,6 @@ from service.log.records import (
     listed_rows,
 )
 from service.versions.engine import ModelOutput
-
-# Why a propensity is not ok where the policy decided: it is smaller or larger than any number there is.
-NOT_REPRESENTABLE = "not_representable"
-# Or a half-space moved the action of whoever decided: then nobody knows how probable it is.
-PROJECTED = "Projected"
-# Or it may come from a draw that was refused, and how often draws are refused takes a list of all whole actions.
-NOT_LISTED = "NotListed"
 
 
 class Recorder:
@@ -70,7 +62,7 @@ class Recorder:
         if isinstance(output, ModelOutput) and output.head.shape[1] <= HEAD_LIMIT:
             self._heads = packed_rows(output.head)
 
-    def add(self, i: int, row: Row, left: Left, body: bytes, choice: Choice) -> None:
+    def add(self, i: int, row: Row, left: Any, body: bytes, choice: Choice) -> None:
         """Write down a row."""
         behaviour, why, said = self._behaviour, choice.why, choice.doubted
         if why is not None or choice.proposed != choice.action or behaviour.shield.reports:
@@ -78,15 +70,15 @@ class Recorder:
         if choice.action is None:
             self._refuse(i, choice, said)
             return
-        if isinstance(left, BoxRuling):
-            _measure(behaviour, left, choice)
+        if isinstance(behaviour.acting, BoxActing):
+            behaviour.acting.measure(choice, left)
         lost = NOT_REPRESENTABLE if choice.beyond else choice.lost
         if why is not None:
             lost = choice.lost if why.identified else why.reason
         self._decide(i, left, body, choice, choice.action, lost, said)
 
     def _decide(
-        self, i: int, left: Left, body: bytes, choice: Choice, action: Action, lost: str | None, said: list[Violation]
+        self, i: int, left: Any, body: bytes, choice: Choice, action: Action, lost: str | None, said: list[Violation]
     ) -> None:
         """Write down a row that has an action; ``lost`` is why nobody knows how probable it is."""
         batch, behaviour, request = self._batch, self._behaviour, self._batch.requests[i]
@@ -112,7 +104,7 @@ class Recorder:
                 memory=None if batch.memory is None else batch.memory[i],
                 allowed=behaviour.acting.allowed(left),
                 state=before.history,
-                explorer=behaviour.explorer.kind if explores else GREEDY.kind,
+                explorer=behaviour.acting.explorer.kind if explores else GREEDY.kind,
                 proposed=choice.proposed,
                 action=action,
                 propensity=choice.propensity,
@@ -151,23 +143,6 @@ def _bits(mask: list[bool]) -> Bits:
     """A request's mask, in a record."""
     told: Bits = listed(np.array(mask))  # type: ignore[assignment]  # truths as numbers are
     return told
-
-
-def _measure(behaviour: Behaviour, left: BoxRuling, choice: Choice) -> None:
-    """How far the action of a row's source was moved in a Box, and whether a half-space moved it."""
-    if choice.source == "last_resort":
-        return
-    proposed = behaviour.acting.domain.nothing if choice.proposed is None else np.array(choice.proposed)
-    action, box = np.array([choice.action]), behaviour.schema.action
-    (far,), (projected,) = left.moved(proposed[None], action)
-    # A distance may be too small for a double; of what is no action it is NaN.
-    moved = bool(np.isfinite(far)) and choice.proposed != choice.action
-    # What was drawn on an edge by chance is also where draws from beyond it end.
-    lost = moved and bool(projected)
-    if left.region.most.size and not (choice.propensity == 1 and choice.measure == "mass"):
-        lost = lost or bool(left.edges(action, box)[0])  # type: ignore[arg-type]  # it is a Box
-    choice.moved = float(far) if moved else None
-    choice.lost = PROJECTED if lost else choice.lost
 
 
 def _violations(behaviour: Behaviour, row: Row, choice: Choice) -> list[Violation]:

@@ -119,11 +119,11 @@ def binding(constraint: Constraint, schema: Schema) -> Callable[[Context, Intege
 
 
 def confined(constraint: Constraint, schema: Schema) -> Callable[[Context], Region]:
-    """What a constraint leaves of a Box, with no regard to the Box's own bounds."""
+    """What a constraint leaves a row of a Box, with no regard to the Box's own bounds."""
     assert isinstance(schema.action, Box)
     fields = tuple(field.model_copy(update={"low": None, "high": None}) for field in schema.action.fields)
     shield = Shield([constraint], replace(schema, action=Box(fields=fields)))
-    return lambda context: Region.of([shield.confines(row) for row in context.each], len(fields))
+    return lambda context: shield.confines(context.each[0])
 
 
 def spread(shield: Shield, masks: Booleans) -> Booleans:

@@ -25,7 +25,7 @@ class Polytope:
 
     @property
     def region(self) -> Region:
-        return Region(self.low[None], self.high[None], self.slopes[None], self.most[None])
+        return Region(*(numbers.tolist() for numbers in (self.low, self.high, self.slopes, self.most)))
 
     def rows(self, scale: Floats) -> tuple[Floats, Floats]:
         """All half-spaces, bounds too, in units of a scale, with normals of length one: those that say something."""

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 
 from export.spec import Box, Field
 from guards.abstention import AnyConstraint
-from guards.batched import BoxRuling, Context, Domain, Shield
+from guards.batched import BoxRuling, Context, Shield
 from guards.boxes import sides_of
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
@@ -75,7 +75,7 @@ class TestBounds:
         assert np.isnan(moved(bounds, context, [0, 0, 0])).all()
         assert not Shield(bounds, SPACE).check(context, np.zeros((1, 3)))[0]
         assert not Shield(bounds, SPACE).domain.choosable(ruling(bounds, context).leaves)[0]
-        assert (left(bounds[0], context).low > left(bounds[0], context).high).any()
+        assert not left(bounds[0], context).bounded
 
     def test_one_side_is_enough(self) -> None:
         """The other is the Box's own."""
@@ -96,7 +96,7 @@ class TestRateLimit:
         """The least and the most that is left."""
         limit = self.LIMIT.model_copy(update=told)
         region = left(limit, context_of([[0, 0, 0]], histories=[history]))
-        return [region.low[0, 0].item(), region.high[0, 0].item()]
+        return [region.low[0], region.high[0]]
 
     def test_it_may_change_as_far_as_the_time_allows(self) -> None:
         """From the value that was executed last."""
@@ -254,26 +254,6 @@ class TestRuling:
 
         assert told.reported(np.array([[2.0, 9.0, 0.0]])).tolist() == [False]
 
-    def test_it_says_how_far_and_by_what_an_action_was_moved(self) -> None:
-        """In ranges; a clip is not a projection."""
-        told = ruling(list(self.CONSTRAINTS), context_of([[0, 0, 0]] * 4))
-        proposed = np.array([[2.0, 0.0, 0.0], [0.0, 1.0, 1.0], [0.0, 0.5, 0.5], [NAN, 0.0, 0.0]])
-        action = told.nearest(proposed, proposed)
-
-        far, projected = told.moved(proposed, action)
-
-        assert far[:3] == pytest.approx([0.25, math.sqrt(0.5), 0.0])
-        assert math.isnan(far[3])
-        assert projected[:3].tolist() == [False, True, False]
-
-    def test_a_distance_is_a_number_whatever_it_is(self) -> None:
-        """The largest there is where no double can hold it."""
-        told = ruling([], context_of([[0, 0, 0]]))
-
-        far, _ = told.moved(np.array([[0.0, 0.0, -1.7e308]]), np.array([[0.0, 0.0, 1.7e308]]))
-
-        assert far.tolist() == [np.finfo(np.float64).max]
-
     def test_there_is_nothing_to_choose_from(self) -> None:
         """Bounds are what is left to draw from."""
         told = ruling([], context_of([[0, 0, 0]] * 2))
@@ -367,45 +347,3 @@ def test_kinds_that_cannot_move_leave_that_to_the_check() -> None:
     with pytest.raises(GuardMisconfigured, match="a box action has none"):
         MaxSwitches(name="m", at_most=1, seconds=1).term(SPACE)
     assert Shield([], Schema(OBSERVATION, SWITCHES)).domain.width == SWITCHES.width
-
-
-@pytest.mark.parametrize(
-    ("sides", "action", "moved_to"),
-    [
-        # What is beyond x + y = 4 there lies in the Box, which the bound x <= 4 has narrowed.
-        ([(1.0, 1.0, 4.0)], (4.0, 0.0), True),
-        ([(1.0, 1.0, 4.0)], (2.0, 2.0), True),
-        ([(1.0, 1.0, 4.0)], (2.0, 1.0), False),
-        ([(1.0, 1.0, 4.0)], (2.0, 2.0 - 1e-12), True),
-        ([(1.0, 1.0, 4.0)], (2.0, 2.0 - 1e-6), False),
-        # At a bound of the Box itself it leans out of the Box: nothing that is in it is beyond.
-        ([(1.0, 1.0, 8.0)], (8.0, 0.0), False),
-        ([(-1.0, 1.0, 0.0)], (0.0, 0.0), False),
-        ([(1.0, -1.0, 0.0)], (0.0, 0.0), False),
-        ([(1.0, -1.0, 0.0)], (8.0, 8.0), False),
-        # It leans inwards.
-        ([(-1.0, 1.0, -8.0)], (8.0, 0.0), True),
-        # How near is near goes by what its numbers may add up to.
-        ([(-1.0, -1.0, -4.0)], (2.0, 2.0 + 1.5e-8), True),
-        ([(-1.0, -1.0, -4.0)], (2.0, 2.0 + 2.5e-8), False),
-        # At a bound along which it runs it does not lean out.
-        ([(1.0, 0.0, 4.0)], (4.0, 0.0), True),
-        ([(1.0, 0.0, 4.0)], (4.0, 8.0), True),
-        ([(1.0, 0.5, 4.0)], (4.0, 0.0), True),
-        # Several that meet, one that is far away, and one that says nothing.
-        ([(1.0, 1.0, 4.0), (1.0, 1.0, 99.0)], (4.0, 0.0), True),
-        ([(1.0, 1.0, 8.0), (1.0, -1.0, 8.0)], (8.0, 0.0), True),
-        ([(0.0, 0.0, 0.0)], (4.0, 4.0), False),
-        ([(0.0, 0.0, 0.0), (1.0, 1.0, 8.0)], (8.0, 0.0), False),
-    ],
-)
-def test_an_edge_is_where_what_is_beyond_it_is_moved_to(
-    sides: list[tuple[float, float, float]], action: tuple[float, float], moved_to: bool
-) -> None:
-    """A draw there is as probable as itself and whatever is moved to it."""
-    box = Box(fields=(Field(name="x", low=0, high=8), Field(name="y", low=0, high=8)))
-    low, high = np.zeros((2, 2)), np.array([[4.0, 8.0], [8.0, 8.0]])
-    slopes, most = np.array([[side[:2] for side in sides]] * 2), np.array([[side[2] for side in sides]] * 2)
-    ruling = BoxRuling((), (), Domain(box), Region(low, high, slopes, most), scale_of(box))
-
-    assert ruling.edges(np.array([action, (np.nan, np.nan)]), box).tolist() == [moved_to, False]

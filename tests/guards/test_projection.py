@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from guards.projection import EXACT, Region
+from guards.boxes import EXACT
+from guards.projection import Region
 from guards.records import Floats
 from tests.guards.polytopes import SHAPES, Polytope, polytope
 
@@ -18,41 +19,37 @@ LEAST_SWEPT = 0.69
 
 
 def region(low: Any, high: Any, slopes: Any = (), most: Any = ()) -> Region:
-    """A region of one row."""
-    width = len(low)
-    sides = np.array(slopes, dtype=np.float64).reshape(1, -1, width)
-    return Region(np.array([low], float), np.array([high], float), sides, np.array([most], float).reshape(1, -1))
+    """A region."""
+    return Region(*(np.array(numbers, dtype=np.float64).tolist() for numbers in (low, high, slopes, most)))
 
 
-def nearest(where: Region, point: Any, scale: Any = 1.0) -> list[float]:
-    """The nearest point of a region of one row."""
-    point = np.array([point], dtype=np.float64)
-    told: list[float] = where.nearest(point, np.broadcast_to(np.array(scale, float), point.shape[1:]))[0].tolist()
-    return told
+def nearest(where: Region, point: Any, scale: Any = 1.0) -> list[float] | None:
+    """The nearest point of a region; None where there is none."""
+    told = where.nearest(np.array(point, float).tolist(), np.broadcast_to(np.array(scale, float), (len(point),)))
+    return None if told is None else list(told)
 
 
 class TestBounds:
     """Where only bounds are there."""
 
     def test_it_is_a_clip(self) -> None:
-        """Exactly, number by number."""
+        """Exactly, number by number, and zero by zero."""
         rng = np.random.default_rng(0)
-        low = rng.normal(size=(500, 4))
-        high, points = low + rng.random((500, 4)), rng.normal(size=(500, 4)) * 9
+        for _ in range(500):
+            low = rng.normal(size=4).round()
+            high, point = low + rng.random(4).round(1), (rng.normal(size=4) * 9).round()
 
-        told = Region.within(low, high).nearest(points, np.ones(4))
+            told = region(low, high).nearest(point.tolist(), np.ones(4))
 
-        assert np.array_equal(told, np.clip(points, low, high))
-        assert Region.within(low, high).holds(told).all()
+            assert told is not None
+            assert np.array(told).tobytes() == np.clip(point, low, high).tobytes()
+            assert region(low, high).holds(told)
 
     def test_where_a_low_is_above_a_high_there_is_nothing(self) -> None:
-        """The row beside it has its own."""
-        where = Region.within(np.array([[0.0, 2.0], [0.0, 0.0]]), np.array([[1.0, 1.0], [1.0, 1.0]]))
-
-        told = where.nearest(np.full((2, 2), 5.0), np.ones(2))
-
-        assert np.isnan(told[0]).all()
-        assert told[1].tolist() == [1.0, 1.0]
+        """There is no room."""
+        assert nearest(region([0, 2], [1, 1]), [5, 5]) is None
+        assert not region([0, 2], [1, 1]).bounded
+        assert nearest(region([0, 0], [1, 1]), [5, 5]) == [1.0, 1.0]
 
     def test_where_a_low_is_a_high_that_is_it(self) -> None:
         """One number is room enough."""
@@ -62,9 +59,9 @@ class TestBounds:
     @pytest.mark.parametrize("bad", [math.nan, INF, -INF])
     def test_what_is_not_finite_has_nothing_near(self, bad: float) -> None:
         """Not even with bounds to clip to: nobody meant it."""
-        assert np.isnan(nearest(region([0, 0], [1, 1]), [0.5, bad])).all()
-        assert np.isnan(nearest(region([0, 0], [1, 1], [[1, 1]], [1]), [0.5, bad])).all()
-        assert not region([-INF, 0], [INF, 1], [[1, 1]], [1]).holds(np.array([[bad, 0.5]]))[0]
+        assert nearest(region([0, 0], [1, 1]), [0.5, bad]) is None
+        assert nearest(region([0, 0], [1, 1], [[1, 1]], [1]), [0.5, bad]) is None
+        assert not region([-INF, 0], [INF, 1], [[1, 1]], [1]).holds([bad, 0.5])
 
 
 class TestHalfSpaces:
@@ -87,15 +84,13 @@ class TestHalfSpaces:
         assert nearest(where, point) == pytest.approx(expected, abs=1e-12)
 
     def test_what_is_inside_stays_as_it_is(self) -> None:
-        """Bit for bit, beside rows that are moved."""
+        """Bit for bit, and what is not inside is moved."""
         rng = np.random.default_rng(5)
-        points = rng.normal(size=(200, 3))
-        most = np.add.reduce(points, axis=1)[:, None] + np.where(np.arange(200) % 2, 1e-3, -1e-3)[:, None]
-        where = Region(np.full((200, 3), -9.0), np.full((200, 3), 9.0), np.ones((200, 1, 3)), most)
+        for i, point in enumerate(rng.normal(size=(200, 3)).tolist()):
+            room = 1e-3 if i % 2 else -1e-3
+            where = region([-9] * 3, [9] * 3, [[1] * 3], [sum(point) + room])
 
-        told = where.nearest(points, np.array([0.3, 7.0, 1.1]))
-
-        assert (told == points).all(axis=1).tolist() == [False, True] * 100
+            assert (nearest(where, point, [0.3, 7.0, 1.1]) == point) == (room > 0)
 
     @pytest.mark.parametrize(
         ("slopes", "most", "point", "kept"),
@@ -119,7 +114,7 @@ class TestHalfSpaces:
         """Of the sum of its parts, each number counting as one at least."""
         width = len(slopes)
 
-        assert region([-9] * width, [9] * width, [slopes], [most]).holds(np.array([point]))[0] == kept
+        assert region([-9] * width, [9] * width, [slopes], [most]).holds(point) == kept
 
     def test_near_is_in_units_of_the_scale(self) -> None:
         """Half of a range of ten is as far as half of a range of one."""
@@ -139,29 +134,15 @@ class TestHalfSpaces:
     )
     def test_where_nothing_is_inside_there_is_nothing(self, where: Region) -> None:
         """Nor where the numbers are too large to be sure."""
-        assert np.isnan(nearest(where, [1, 1])).all()
+        assert nearest(where, [1, 1]) is None
 
     def test_what_cannot_be_added_up_is_not_kept(self) -> None:
         """Infinity is not less than a part of infinity."""
-        assert not region([0, 0], [9, 9], [[1e308, 1e308]], [1]).holds(np.array([[9.0, 9.0]]))[0]
-
-    def test_a_row_is_projected_alike_in_any_batch(self) -> None:
-        """Bit for bit: or a decision could not be recomputed alone afterwards."""
-        rng = np.random.default_rng(1)
-        for d, m in ((1, 1), (2, 3), (3, 5), (7, 2), (8, 10)):
-            low = np.full((40, d), -1.0)
-            many = Region(low, -low, rng.normal(size=(40, m, d)), rng.random((40, m)))
-            points, scale = rng.normal(size=(40, d)) * 3, rng.random(d) + 0.5
-
-            together = many.nearest(points, scale)
-
-            for i in range(40):
-                alone = many.rows([i]).nearest(points[i : i + 1].copy(), scale)
-                assert np.array_equal(alone[0], together[i], equal_nan=True)
+        assert not region([0, 0], [9, 9], [[1e308, 1e308]], [1]).holds([9.0, 9.0])
 
 
 def several(count: int, rng: np.random.Generator, **most: int) -> list[tuple[Polytope, Floats, Floats]]:
-    """Polytopes with the scale of each and what comes of it: those of one size are one batch."""
+    """Polytopes with the scale of each and what comes of it, NaN where nothing does: those of one size share theirs."""
     sizes = defaultdict(list)
     for _ in range(count):
         one = polytope(rng, **most)
@@ -169,10 +150,14 @@ def several(count: int, rng: np.random.Generator, **most: int) -> list[tuple[Pol
     told = []
     for (_, d), some in sizes.items():
         scale = 10.0 ** rng.uniform(-1, 1, size=d)
-        parts = [np.stack([getattr(one, part) for one in some]) for part in ("low", "high", "slopes", "most", "point")]
-        points = Region(*parts[:4]).nearest(parts[4], scale)
-        told += [(one, scale, point) for one, point in zip(some, points, strict=True)]
+        told += [(one, scale, moved(one, one.point, scale)) for one in some]
     return told
+
+
+def moved(one: Polytope, point: Floats, scale: Floats) -> Floats:
+    """What is nearest to a point, NaN where nothing is."""
+    found = one.region.nearest(point.tolist(), scale)
+    return np.full(len(point), np.nan) if found is None else np.array(found)
 
 
 def is_nearest(one: Polytope, scale: Floats, point: Floats) -> bool:
@@ -212,7 +197,7 @@ class TestOracle:
             if not np.isnan(point).any():
                 between = point + part * (one.point - point)
 
-                told = one.region.nearest(between[None], scale)[0]
+                told = moved(one, between, scale)
 
                 assert np.linalg.norm((told - point) / scale) <= 1e-4 * np.linalg.norm((between - point) / scale) + 1e-7
 
@@ -226,17 +211,17 @@ class TestOracle:
     def test_sweeps_alone_find_most(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of small polytopes, also where half-spaces meet or are doubled: the rest costs a step of Python each."""
         known = several(1_000, np.random.default_rng(7), dimensions=3, sides=3)
-        monkeypatch.setattr("guards.projection._exact", lambda _, start: np.full(len(start), np.nan))
+        monkeypatch.setattr("guards.projection._exact", lambda sweep: np.full(len(sweep.start), np.nan))
 
         swept = several(1_000, np.random.default_rng(7), dimensions=3, sides=3)
 
-        moved = [
+        away = [
             (one, scale, point)
             for (one, _, before), (_, scale, point) in zip(known, swept, strict=True)
             if not np.isnan(before).any() and not np.array_equal(before, np.clip(one.point, one.low, one.high))
         ]
-        found = [(one, scale, point) for one, scale, point in moved if not np.isnan(point).any()]
-        assert len(found) > LEAST_SWEPT * len(moved)
+        found = [(one, scale, point) for one, scale, point in away if not np.isnan(point).any()]
+        assert len(found) > LEAST_SWEPT * len(away)
         assert all(is_nearest(*each) for each in found)
 
     def test_it_is_what_a_solver_finds(self) -> None:
@@ -270,7 +255,7 @@ class TestOracle:
 
         monkeypatch.setattr("guards.projection._STEPS", 0)
         monkeypatch.setattr("guards.projection._SWEEPS", (1,))
-        points = [one.region.nearest(one.point[None], np.ones(len(one.low)))[0] for one in polytopes]
+        points = [moved(one, one.point, np.ones(len(one.low))) for one in polytopes]
 
         lost = [np.isnan(point).any() for point in points]
         assert 0 < sum(lost) < len(lost)

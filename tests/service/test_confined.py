@@ -14,7 +14,8 @@ from guards.batched import Shield
 from guards.constraints import Bounds, Linear, RateLimit, Rule
 from guards.records import Floats, History
 from guards.shield import Violation
-from service.decision.explore.explorers import Explorer, Greedy, Normal
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import Greedy, Normal
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision, Refused

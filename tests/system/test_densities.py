@@ -6,14 +6,16 @@ import numpy as np
 import torch
 
 from export.spec import Box, Field, Squash
-from service.decision.explore.draws import Draw
+from guards.projection import Region
 from service.decision.explore.gaussian import Gaussian
 from tests.acting import BOUNDED
+from tests.service.decision.explore.drawing import Drawn
 
 
-def drawn(space: Box, head: Any, uniform: Any, *, squash: Squash = "none") -> Draw:
+def drawn(space: Box, head: Any, uniform: Any, *, squash: Squash = "none") -> Drawn:
     """Draw from heads[N, 2D]."""
-    return Gaussian(space, squash).draw(head, np.empty((len(head), 0), dtype=np.bool_), uniform)
+    gaussian, region = Gaussian(space, squash), Region(space.low, space.high)
+    return Drawn([gaussian.draw(*one) for one in zip(head, [region] * len(head), uniform.tolist(), strict=True)])
 
 
 def of(low: float | None, high: float | None, count: int = 1) -> Box:

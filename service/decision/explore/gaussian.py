@@ -19,15 +19,19 @@ from statistics import NormalDist
 import numpy as np
 
 from export.spec import Box, Squash
-from guards.errors import GuardMisconfigured
-from guards.projection import some
-from guards.records import Allowed, Booleans, Floats
-from service.decision.explore.draws import LEAST, MOST, Draw
+from guards.boxes import EXACT
+from guards.errors import GuardMisconfigured, InvalidOutput
+from guards.projection import Region, scale_of
+from guards.records import Action, Booleans, Floats
+from service.decision.explore.choice import LEAST, MOST, PROJECTED, Acting, Choice, parts_of
+from service.decision.explore.explorers import Greedy, Normal, uniforms
 from service.log.records import Measure
 
 _LOG_LEAST, _LOG_MOST = math.log(LEAST), math.log(MOST)
 _HALF_LOG_TAU = 0.5 * math.log(2 * math.pi)
 _LOG_2 = math.log(2)
+# So near to a half-space's edge, as a share of what its numbers may add up to, is on it.
+_EDGE = 1e-9
 _quantile = NormalDist().inv_cdf
 
 
@@ -36,28 +40,27 @@ class Gaussian:
 
     def __init__(self, space: Box, squash: Squash, *, scale: float = 1.0, noise: float = 0.0) -> None:
         """``scale`` multiplies the policy's std; ``noise`` is the std of more, as a share of each range."""
-        self.count = self.uniforms = space.width
+        self._width = space.width
         self._low, self._high = np.array(space.low), np.array(space.high)
         # Halved first: the whole range may be more than a double can hold.
         with np.errstate(invalid="ignore"):  # of what has no bounds, only clips are asked for
             self._middle, self._half = self._low / 2 + self._high / 2, self._high / 2 - self._low / 2
         self._squashed = squash == "tanh"
         self._scale = scale
-        self._noise = np.zeros(self.count) if noise == 0 else self._shares(noise)
+        self._noise = np.zeros(self._width) if noise == 0 else self._shares(noise)
 
-    def greedy(self, head: Floats, allowed: Allowed, uniform: Floats) -> Draw:  # noqa: ARG002 - nothing is random
-        """What the policy means, with certainty."""
-        proposed = self._executed(head[:, : self.count])
-        action = np.clip(proposed, *self._bounds(allowed))
-        return Draw(proposed, action, np.ones(len(head)), np.zeros(len(head), dtype=np.bool_))
+    def greedy(self, head: Floats) -> Choice:
+        """What the policy means by a head[2D], with certainty."""
+        proposed = tuple(self.executed(head[: self._width]).tolist())
+        return Choice(proposed, proposed)
 
-    def draw(self, head: Floats, allowed: Allowed, uniform: Floats) -> Draw:
-        """Normal numbers around what the policy means."""
-        low, high = self._bounds(allowed)
-        mean, std = head[:, : self.count], self._spread(head[:, self.count :])
+    def draw(self, head: Floats, left: Region, uniform: list[float]) -> Choice:
+        """Normal numbers around what the policy means, clipped to the bounds of what is left."""
+        low, high = np.array(left.low), np.array(left.high)
+        mean, std = head[: self._width], self._spread(head[self._width :])
         with np.errstate(all="ignore"):  # what is not finite is told by `beyond`, or refused by the shield
-            sample = mean + std * normals(uniform[:, : self.count])
-            proposed = self._executed(sample)
+            sample = mean + std * normals(uniform[: self._width])
+            proposed = self.executed(sample)
             logs = self._slopes(sample, mean, std) if self._squashed else _log_density(sample, mean, std)
             atoms = (std == 0) | (low >= high)
             logs[atoms] = 0.0
@@ -65,14 +68,18 @@ class Gaussian:
                 ends = beyond & ~atoms
                 logs[ends] = [_log_mass(x) for x in (distance / std)[ends].tolist()]
                 atoms |= ends
-            propensity, unsaid = _held(np.add.reduce(logs, axis=1))
+            propensity, unsaid = _held(float(np.add.reduce(logs)))
         action = np.clip(proposed, low, high)
-        explored = some(action != np.clip(self._executed(mean), low, high))
-        return Draw(proposed, action, propensity, explored, _measures(atoms), unsaid)
+        explored = bool((action != np.clip(self.executed(mean), low, high)).any())
+        drawn, done = tuple(proposed.tolist()), tuple(action.tolist())
+        return Choice(drawn, done, propensity, explored, _measure(atoms), unsaid)
 
-    def _bounds(self, allowed: Allowed) -> tuple[Floats, Floats]:
-        """The bounds of the Box, or each row's own where constraints leave it others."""
-        return (allowed[:, 0], allowed[:, 1]) if allowed.ndim > 2 else (self._low, self._high)
+    def executed(self, sample: Floats) -> Floats:
+        """The numbers[..., D] to execute, within their bounds whatever the rounding."""
+        if self._squashed:
+            sample = self._middle + self._half * np.tanh(sample)
+        executed: Floats = np.clip(sample, self._low, self._high)
+        return executed
 
     def _shares(self, noise: float) -> Floats:
         if self._squashed:
@@ -90,15 +97,8 @@ class Gaussian:
             spread = np.hypot(std * self._scale, self._noise)
         return np.where(self._low < self._high, spread, 0.0)
 
-    def _executed(self, sample: Floats) -> Floats:
-        """The numbers to execute, within their bounds whatever the rounding."""
-        if self._squashed:
-            sample = self._middle + self._half * np.tanh(sample)
-        executed: Floats = np.clip(sample, self._low, self._high)
-        return executed
-
     def _ends(self, proposed: Floats, mean: Floats, low: Floats, high: Floats) -> tuple[tuple[Booleans, Floats], ...]:
-        """For each end, which numbers[N, D] are on it or beyond, and how far beyond it the mean is."""
+        """For each end, which numbers[D] are on it or beyond, and how far beyond it the mean is."""
         if not self._squashed:
             return (proposed <= low, low - mean), (proposed >= high, mean - high)
         # Nothing is squashed onto the bounds of the Box itself: there only rounding ends.
@@ -110,21 +110,90 @@ class Gaussian:
         return 0.5 * np.log((number / 2 - self._low / 2) / (self._high / 2 - number / 2))
 
     def _slopes(self, sample: Floats, mean: Floats, std: Floats) -> Floats:
-        """Logarithms[N, D] of squashed numbers' densities."""
+        """Logarithms[D] of squashed numbers' densities."""
         # 1 - tanh(u)^2 cancels where tanh is nearly 1; this form of its logarithm does not.
         slope = 2 * (_LOG_2 - sample - np.logaddexp(0.0, -2 * sample)) + np.log(self._half)
         density: Floats = _log_density(sample, mean, std) - slope
         return density
 
 
-def normals(uniform: Floats) -> Floats:
+class BoxActing(Acting[Floats, Region]):
+    """Numbers, moved to what is left."""
+
+    def __init__(self, explorer: Greedy | Normal, space: Box, squash: Squash) -> None:
+        super().__init__(explorer, 2 * space.width, space.width)
+        self.squash = squash
+        self.allowed = lambda _: []
+        self._normal = isinstance(explorer, Normal)
+        told = {"scale": explorer.scale, "noise": explorer.noise} if isinstance(explorer, Normal) else {}
+        self._gaussian = Gaussian(space, squash, **told)
+        self._box, self._scale = space, scale_of(space)
+
+    def read(self, head: np.ndarray) -> Floats:
+        """Finite numbers, and no std below zero."""
+        if not np.isfinite(head).all() or (head[self._box.width :] < 0).any():
+            raise InvalidOutput
+        return head.astype(np.float64)
+
+    def choosable(self, left: Region) -> bool:
+        return left.bounded
+
+    def choose(self, head: Floats, left: Region, digest: bytes, *, explores: bool) -> Choice:
+        draws = explores and self._normal
+        choice = self._gaussian.draw(head, left, uniforms(digest)) if draws else self._gaussian.greedy(head)
+        if not all(map(math.isfinite, parts_of(choice.proposed))):
+            return Choice()
+        choice.action = self.placed(choice.proposed, left)
+        if draws and left.most and choice.action is not None:
+            # Of half-spaces a draw knows nothing: they may move it and the best to one point, or apart, so whether it
+            # explores is seen after both were moved.
+            best = self.placed(self._gaussian.greedy(head).proposed, left)
+            far = np.abs(np.subtract(choice.action, np.nan if best is None else best))
+            choice.explored = bool((far > EXACT * self._scale).any())
+        return choice
+
+    def placed(self, proposal: Action | None, left: Region) -> Action | None:
+        return left.nearest(parts_of(proposal), self._scale)
+
+    def measure(self, choice: Choice, left: Region) -> None:
+        """Say how far the action of a row's source was moved, and whether a half-space moved it."""
+        if choice.source == "last_resort" or choice.proposed is None or choice.action is None:
+            return
+        proposed, action = np.array(choice.proposed), np.array(choice.action)
+        lost = False
+        if choice.proposed != choice.action:
+            with np.errstate(over="ignore"):
+                far = np.hypot.reduce((action - proposed) / self._scale)
+            choice.moved = float(np.minimum(far, MOST))
+            # What was drawn on an edge by chance is also where draws from beyond it end.
+            lost = bool((action != np.clip(proposed, left.low, left.high)).any())
+        if left.most and not (choice.propensity == 1 and choice.measure == "mass"):
+            lost = lost or self._edges(action, left)
+        if lost:
+            choice.lost = PROJECTED
+
+    def _edges(self, action: Floats, left: Region) -> bool:
+        """Whether an action lies on the edge of a half-space to which what is beyond it in the Box is moved.
+
+        Nothing in the Box is beyond it there where it leans out of the Box at a bound that the action stands on.
+        """
+        slopes, most = np.array(left.slopes), np.array(left.most)
+        with np.errstate(all="ignore"):
+            beyond = np.add.reduce(slopes * action, axis=1) - most
+            near = _EDGE * (np.add.reduce(np.abs(slopes) * self._scale, axis=1) + np.abs(most))
+            tight = (np.abs(beyond) <= near) & (slopes != 0).any(axis=1)
+        low, high = np.array(self._box.low), np.array(self._box.high)
+        out = ((slopes > 0) & (action == high)) | ((slopes < 0) & (action == low))
+        # Where several meet, they may move what one of them would not.
+        return bool((tight & ~out.any(axis=1)).any() or np.count_nonzero(tight) > 1)
+
+
+def normals(uniform: list[float]) -> Floats:
     """Standard normal numbers from uniform ones, one for one, each within 8.3 of zero.
 
     The uniform numbers' top 52 bits are moved by half a step: no number is 0 or 1, and they lie evenly around 1/2.
     """
-    between = (np.floor(uniform * 2.0**52) + 0.5) * 2.0**-52
-    # One at a time: a number's value may not depend on how many are worked out together.
-    return np.array([_quantile(p) for p in between.ravel().tolist()], dtype=np.float64).reshape(uniform.shape)
+    return np.array([_quantile((math.floor(one * 2.0**52) + 0.5) * 2.0**-52) for one in uniform])
 
 
 def _log_density(sample: Floats, mean: Floats, std: Floats) -> Floats:
@@ -138,15 +207,14 @@ def _log_mass(x: float) -> float:
     return math.log(max(LEAST, 0.5 * math.erfc(-x / math.sqrt(2))))
 
 
-def _measures(atoms: Booleans) -> list[Measure]:
-    """What each row's probability is of: of points, of a stretch, or of both in different numbers."""
-    counts = np.add.reduce(atoms, axis=1).tolist()
-    width = atoms.shape[1]
-    return ["mass" if count == width else "mixed" if count else "density" for count in counts]
+def _measure(atoms: Booleans) -> Measure:
+    """What the probability is of: of points, of a stretch, or of both in different numbers."""
+    return "mass" if atoms.all() else "mixed" if atoms.any() else "density"
 
 
-def _held(logs: Floats) -> tuple[Floats, Booleans]:
-    """Numbers[N] from their logarithms, and the rows whose number no double can hold."""
+def _held(log: float) -> tuple[float, bool]:
+    """A number from its logarithm, and whether no double can hold it."""
     # A NaN comes of infinities, which no head of float32 can make; it is not held either.
-    held = (logs >= _LOG_LEAST) & (logs <= _LOG_MOST)
-    return np.where(held, np.clip(np.exp(logs), LEAST, MOST), np.where(logs > 0, MOST, LEAST)), ~held
+    if _LOG_LEAST <= log <= _LOG_MOST:
+        return min(max(float(np.exp(log)), LEAST), MOST), False
+    return MOST if log > 0 else LEAST, True

@@ -5,13 +5,13 @@ else within 1e-12 (relative), because exponentials and logarithms are as the pro
 """
 
 import hashlib
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
-from export.spec import Box, Field
-from guards.records import Floats
-from service.decision.explore.draws import chances_of
+from export.spec import Box, Field, Squash
+from guards.projection import Region
+from service.decision.explore.explorers import chances_of
 from service.decision.explore.gaussian import Gaussian
 
 # Counts changes of the arithmetic: 0 was in arrays of a batch, sums pair by pair; in 1 sums are one after another.
@@ -26,18 +26,13 @@ def fingerprint() -> str:
     for width in _WIDTHS:
         scores = [((i * 37 + width) % 29) / 7 - 2 for i in range(width)]
         for temperature in (0.3, 1.0, 7.0):
-            found.update(np.array(chances_of(scores, temperature), dtype="<f8").tobytes())
+            found.update(np.array(chances_of(scores, 0, temperature), dtype="<f8").tobytes())
     space = Box(fields=(Field(name="a", low=-1, high=1), Field(name="b", low=0, high=7)))
-    head, bounds = _column(0.3, -0.7, 0.9, 0.4), np.empty((16, 0))
-    uniform = (np.arange(32).reshape(16, 2) + 0.37) / 33
-    for drawn in (
-        Gaussian(space, "none").draw(head, bounds, uniform),
-        Gaussian(space, "tanh").draw(head, bounds, uniform),
-    ):
-        found.update(drawn.action.astype("<f8").tobytes() + drawn.propensity.astype("<f8").tobytes())
+    head = np.array([0.3, -0.7, 0.9, 0.4])
+    left = Region(space.low, space.high)
+    for squash in get_args(Squash):
+        for at in range(16):
+            drawn = Gaussian(space, squash).draw(head, left, [(2 * at + n + 0.37) / 33 for n in range(2)])
+            numbers = (*drawn.action, drawn.propensity) if isinstance(drawn.action, tuple) else ()
+            found.update(np.array(numbers, dtype="<f8").tobytes())
     return found.hexdigest()
-
-
-def _column(*numbers: float) -> Floats:
-    """The same head for 16 rows."""
-    return np.tile(np.array(numbers), (16, 1))

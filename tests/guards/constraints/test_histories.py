@@ -80,7 +80,7 @@ class TestWhatElseMayHaveBeenDone:
         def left(history: History, at: float) -> list[float]:
             ruling = shield.judge(context_of([[0, 0, 0]], histories=[history], now=[NOW + at]))
             assert isinstance(ruling, BoxRuling)
-            return [float(ruling.region.low[0, 0]), float(ruling.region.high[0, 0])]
+            return [ruling.regions[0].low[0], ruling.regions[0].high[0]]
 
         assert left(history, 2) == [30, 70]
         assert left(either, 2) == [60, 70]

@@ -3,7 +3,6 @@
 from random import Random
 from typing import Any
 
-import numpy as np
 import pytest
 
 from export.spec import ActionSpace, MultiDiscrete
@@ -26,7 +25,6 @@ from guards.language.terms import (
     opposite,
     plain,
 )
-from guards.projection import Region
 from guards.records import NO_ACTION, Action, History, Row, Schema
 from guards.shield import Shield
 from tests.acting import ARM, OBSERVATION, SWITCHES
@@ -347,13 +345,13 @@ def of_a_box(random: Random, name: str) -> Constraint:
 def test_of_a_box_walk_check_and_region_say_the_same() -> None:
     """Of random points: what is in the region, and passes where there is none, is what every term lets pass."""
     random, schema, passed = Random(3), Schema(OBSERVATION, ARM, SCHEMA.facts), 0  # noqa: S311 - it repeats itself
-    points: list[Action] = [(t, g, d) for t in (-2.0, -0.5, 0.0, 1.0) for g in (0.0, 1.0) for d in (-3.0, 0.0, 0.5)]
+    points = [(t, g, d) for t in (-2.0, -0.5, 0.0, 1.0) for g in (0.0, 1.0) for d in (-3.0, 0.0, 0.5)]
     for _ in range(300):
         some = [of_a_box(random, f"c{i}") for i in range(random.randint(0, 3))]
         shield, terms = Shield(some, schema), {one.name: one.term(schema) for one in some}
-        here = row_of(random, schema, points)
+        here = row_of(random, schema, list(points))
         here = Row(here.observation, here.facts, None, here.now, here.history)
-        region = Region.of([shield.confines(here)], 3)
+        region = shield.confines(here)
         for point in points:
             said = {name for name, term in terms.items() if walked(term, here, point) in (True, FAILED)}
             denied = {one.name for one in some if one.mode == "deny"} & said
@@ -361,7 +359,7 @@ def test_of_a_box_walk_check_and_region_say_the_same() -> None:
             assert {name for name, _ in shield.forbidding(here, point)} == said, (some, here, point)
             assert set(shield.refusing(here, point)) == unlisted, (some, here, point)
             assert shield.check(here, point) is not bool(denied), (some, here, point)
-            assert bool(region.holds(np.array([point]))[0]) is not bool(denied - unlisted), (some, here, point)
+            assert region.holds(point) is not bool(denied - unlisted), (some, here, point)
             passed += not denied
 
     assert 1000 < passed < 300 * len(points) - 1000

@@ -64,7 +64,8 @@ class Field:
         kind = Journal if sync is None else DurableJournal
         self.journal = kind(folder, write=self.disk.write, sync=sync)
         self.observed: list[Batch] = []
-        self.behaviour = replace(behaviour_of([Cooldown(name="rest", actions=("up",), seconds=60)]), **settings)
+        rest = Cooldown(name="rest", actions=("up",), seconds=60)
+        self.behaviour = replace(behaviour_of([rest], explorer=settings.pop("explorer", None)), **settings)
         self.committer = Committer(
             self.behaviour,
             self.journal,

@@ -12,7 +12,8 @@ from guards.abstention import AnyConstraint
 from guards.baselines import Constant
 from guards.constraints import Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import History, Schema
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision

@@ -20,7 +20,8 @@ from guards.errors import GuardMisconfigured
 from guards.records import Action, History, Schema
 from guards.shield import Violation
 from service.config import Config
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Softmax
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring
 from service.log.records import Decision, Refused, decode_record, encode_record, unlisted

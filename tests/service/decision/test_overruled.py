@@ -11,16 +11,17 @@ import pytest
 from export.spec import Discrete, Factor, MultiDiscrete
 from guards.abstention import Confidence, Doubts, Fresh, Quorum
 from guards.baselines import Constant
-from guards.batched import Context
+from guards.batched import Context, Domain
 from guards.constraints import Rule
-from guards.errors import GuardMisconfigured
+from guards.errors import GuardMisconfigured, InvalidOutput
 from guards.records import Action, Schema
 from guards.shield import Violation
 from service.config import Config, ConfigInvalid
 from service.decision.batch import Batch, Behaviour
 from service.decision.decide import context_of, row_of
-from service.decision.explore.acting import Acting, sound_choices
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.log.ids import Key, make_keyring
 from service.log.records import Decision, Refused
 from service.startup import bound
@@ -29,6 +30,7 @@ from tests.acting import BOUNDED, OBSERVATION, SWITCHES
 from tests.artefacts import ACTIONS
 from tests.fakes import SCHEMA, asked, batch_of, behaviour_of, manifest_of, recorded
 from tests.in_process import Serving, serving
+from tests.service.decision.explore.test_factors import space_of
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -119,7 +121,7 @@ class TestForbidden:
 
         for record in decided(behaviour, chosen_in(schema), 200, mask=mask):
             assert (record.source, record.reason) == ("baseline", "NoSafeAction")
-            assert record.action == behaviour.acting.domain.told(behaviour.baseline(context_for(behaviour)))[0]
+            assert record.action == Domain(schema.action).told(behaviour.baseline(context_for(behaviour)))[0]
             assert (record.propensity, record.measure, record.explored) == (1.0, "mass", False)
             assert (record.propensity_ok, record.why_not_ok) == (True, None)
             assert Violation(name, "prevented", "deny") in record.violations
@@ -190,9 +192,9 @@ class TestAllowed:
     ) -> None:
         """Of the policy's choice 1 - epsilon and its share of epsilon, of every other allowed action that share."""
         behaviour, chosen = behaviour_over(schema, *rules, explorer=EpsilonGreedy(epsilon=epsilon)), chosen_in(schema)
-        left = behaviour.acting.left(behaviour.shield, one_row(behaviour, mask).rows[0])
+        left = behaviour.judge(one_row(behaviour, mask).rows[0])
         actions: list[Action] = list(range(6)) if schema is SCHEMA else [*WHOLE]
-        allowed = [a for a in actions if behaviour.acting.permits(np.array([a]), left)]
+        allowed = [a for a in actions if behaviour.acting.placed(a, left) is not None]
         expected = {a: epsilon / len(allowed) + (1 - epsilon) * (a == chosen) for a in allowed}
 
         records = decided(behaviour, chosen, mask=mask)
@@ -241,14 +243,14 @@ class TestSound:
         assert (record.reason, record.source, record.action) == ("InvalidOutput", "baseline", 4)
 
     def test_each_factor_has_a_choice(self) -> None:
-        """One that lacks it spoils the row; which factor it is can be seen."""
-        head = np.array([[1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 1]], dtype=np.float32)
+        """One that lacks it, or has two, spoils the row."""
+        factor_acting = acting_of(Greedy(), space_of((2, 3)), "none", scores=False)
+        heads = np.array([[1, 0, 0, 1, 0], [1, 0, 0, 0, 0], [1, 1, 0, 0, 1]], dtype=np.float32)
 
-        assert sound_choices((2, 3), head).tolist() == [
-            [True] * 5,
-            [True, True, False, False, False],
-            [False, False, True, True, True],
-        ]
+        assert factor_acting.read(heads[0]) == [[1, 0], [0, 1, 0]]
+        for head in heads[1:]:
+            with pytest.raises(InvalidOutput):
+                factor_acting.read(head)
 
 
 class TestStart:
@@ -300,8 +302,8 @@ class TestStart:
             behaviour = bound(Config.model_validate({**told, "explore": explore}), SCHEMA, manifest, keyring)
             assert not behaviour.acting.ranks
         assert Doubts.of([Fresh(name="fresh", max_age_seconds=1)], SCHEMA, manifest).bound
-        assert Acting.of(Normal(noise=0.1), BOUNDED, "none", scores=False).ranks
-        assert Acting.of(Softmax(), SCHEMA.action, "none").ranks
+        assert acting_of(Normal(noise=0.1), BOUNDED, "none", scores=False).ranks
+        assert acting_of(Softmax(), SCHEMA.action, "none").ranks
 
     @pytest.mark.parametrize("doubt", [Confidence(name="d", at_least=0.1), Quorum(name="d", at_most=0.1)])
     def test_doubts_say_it_themselves(self, doubt: Confidence | Quorum) -> None:

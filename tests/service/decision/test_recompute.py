@@ -29,8 +29,8 @@ from guards.shield import Shield as RowShield
 from guards.shield import Violation
 from service.config import Config
 from service.decision.batch import Behaviour, Request
-from service.decision.explore.acting import Acting
-from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax, uniforms
+from service.decision.explore.acting import acting_of
+from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Greedy, Normal, Softmax
 from service.decision.sessions import SessionState
 from service.log.ids import Key, Keyring, body_of_token
 from service.log.records import Decision, Refused, Writer, decode_record, encode_record, unlisted
@@ -41,6 +41,7 @@ from tests import artefacts, ports
 from tests.acting import ARM, GRID, SWITCHES, factors, gaussian
 from tests.fakes import NOW, WRITER, asked, batch_of, manifest_of, recorded, schema_of
 from tests.in_process import asking, serving
+from tests.service.decision.explore.drawing import bits_of
 
 LATE_OR_FAILED = ("DeadlineExceeded", "CheckFailed", "InferenceFailed")
 KEYRING = Keyring({3: Key(3, b"recompute" * 4)})
@@ -82,8 +83,7 @@ class World:
         self.behaviour = Behaviour(
             schema=self.schema,
             shield=shield,
-            explorer=self.config.explore,
-            acting=Acting.of(
+            acting=acting_of(
                 self.config.explore,
                 self.schema.action,
                 self.squash,
@@ -190,7 +190,7 @@ class World:
         )
 
     def request(self) -> Request:
-        random, width = self.random, self.behaviour.acting.domain.width
+        random, width = self.random, len(self.schema.choices)
         at = NOW + random.random() * 100
         seen = at - random.random()
         observed_at = seen if self.config.guard_clock == "observed_at" or random.random() < 0.5 else None
@@ -231,7 +231,7 @@ class World:
         return head
 
     def scores(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        scores = rng.normal(size=(n, self.behaviour.acting.domain.width))
+        scores = rng.normal(size=(n, len(self.schema.choices)))
         return np.where(rng.random((n, 1)) < 0.3, scores.round(), scores)
 
     def batches(self) -> list[bytes]:
@@ -401,20 +401,12 @@ class Replay:
         assert decision.head is not None
         key = self.keyring.keys[decision.key]
         explorer = self.config.explore if decision.explorer == self.config.explore.kind else Greedy()
-        acting = Acting.of(explorer, self.schema.action, decision.squash, joint=self.shield.joins)
-        uniform = uniforms(key.draw(body_of_token(decision.id), acting.blocks), acting.blocks)
-        head = decision.head.array().astype(np.float64)[None, :]
-        draw = acting.draw([True], head, ruling.leaves, uniform)
-        domain, (measure,), moved = (
-            self.shield.domain,
-            draw.measure or ["mass"],
-            ruling.nearest(draw.proposed, draw.action),
-        )
-        (proposed,), (action,), explored = domain.told(draw.proposed), domain.told(moved), draw.explored.item()
-        if isinstance(ruling, BoxRuling) and ruling.region.most.size:
-            best = acting.greedy(head, ruling.leaves, uniform)
-            explored = bool((np.abs(moved - ruling.nearest(best.proposed, best.action)) > 1e-9 * ruling.scale).any())
-        return proposed, action, draw.propensity.item(), explored, measure
+        space, joins = self.schema.action, self.shield.joins
+        acting = acting_of(explorer, space, decision.squash, joint=joins, scores=self.scores)
+        left: Any = ruling.regions[0] if isinstance(ruling, BoxRuling) else bits_of(ruling.allowed[0])
+        digest = key.draw(body_of_token(decision.id), acting.blocks)
+        choice = acting.choose(acting.read(decision.head.array()), left, digest, explores=True)
+        return choice.proposed, choice.action, choice.propensity, choice.explored, choice.measure
 
     def fallen_back(self, context: Context, ruling: AnyRuling) -> tuple[Chosen, str]:
         """What the baseline, or the last resort behind it, gives."""

@@ -11,7 +11,8 @@ from guards.baselines import Baseline, Constant
 from guards.baselines.lookup import Hold
 from guards.breaker import Breaker
 from guards.constraints import Bounds, Budget, Linear, Rule
-from service.decision.explore.explorers import Explorer, Greedy, Normal
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import Greedy, Normal
 from service.log.records import Decision, Refused
 from service.versions.breakers import Breakers
 from tests.acting import acting_behaviour

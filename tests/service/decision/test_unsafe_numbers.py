@@ -19,7 +19,8 @@ from guards.constraints import Bounds, Linear, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded
 from guards.records import History, Schema
 from service.decision.batch import Request
-from service.decision.explore.explorers import Explorer, Greedy, Normal
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import Greedy, Normal
 from service.decision.sessions import SessionState
 from service.log.records import Decision, Refused, encode_record
 from tests.acting import OBSERVATION, acting_behaviour

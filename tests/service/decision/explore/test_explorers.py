@@ -5,19 +5,27 @@ from typing import Any, get_args
 
 import numpy as np
 import pytest
-from msgspec import structs
 from pydantic import TypeAdapter, ValidationError
 
-from export.spec import Discrete
 from guards.constraints import Cooldown, Rule
 from guards.records import Booleans, Floats, History
-from service.decision.explore.acting import Acting
-from service.decision.explore.draws import Draws, chances_of, pmf_of
-from service.decision.explore.explorers import AnyExplorer, EpsilonGreedy, Explorer, Greedy, Softmax, uniforms
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import (
+    NARROW,
+    AnyExplorer,
+    Chooser,
+    EpsilonGreedy,
+    Greedy,
+    Softmax,
+    chances_of,
+    uniforms,
+)
 from service.decision.sessions import SessionState
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.fakes import NOW, SCHEMA, asked, batch_of, behaviour_of, recorded
+from tests.service.decision.explore.drawing import digest_of, listed, of_list
 
 parsed = TypeAdapter[Explorer](AnyExplorer).validate_python
 KINDS = get_args(get_args(AnyExplorer)[0])
@@ -38,11 +46,6 @@ CONSTRAINTS = (
     Cooldown(name="after down", actions=("down",), seconds=60),
     Rule(name="told", forbid="action == 'drop'", mode="warn"),
 )
-
-
-def bound(explorer: Explorer) -> Draws:
-    """How an explorer draws one of a list of actions."""
-    return explorer.bind(Discrete(names=("one", "other")), "none")
 
 
 def unmasked(explorer: Explorer, head: Floats) -> Floats:
@@ -181,7 +184,7 @@ class TestEveryKind:
             allowed = rng.random((n, actions)) < 0.5
             allowed[np.arange(n), rng.integers(actions, size=n)] = True
 
-            draw = bound(explorer)(head, allowed, rng.random((n, 4)))
+            draw = of_list(explorer, head, allowed, rng.random((n, 4)))
 
             rows = np.arange(n)
             assert allowed[rows, draw.action].all()
@@ -195,25 +198,6 @@ class TestEveryKind:
                 ]
                 np.testing.assert_allclose(draw.propensity, expected, rtol=1e-12)
 
-    @pytest.mark.parametrize("kind", EXPLORERS)
-    def test_a_row_is_drawn_alike_in_any_batch(self, kind: str) -> None:
-        """Bit for bit: or it could not be recomputed alone afterwards."""
-        rng = np.random.default_rng(2)
-        for actions in (1, 2, 5, 8, 9, 17, 130, 300):
-            head, uniform = rng.normal(size=(33, actions)), rng.random((33, 4))
-            allowed = rng.random((33, actions)) < 0.6
-            allowed[:, 0] = True
-
-            draw = bound(EXPLORERS[kind])
-            together = draw(head, allowed, uniform)
-
-            for row in range(33):
-                one = slice(row, row + 1)
-                alone = draw(head[one].copy(), allowed[one].copy(), uniform[one].copy())
-                assert alone.proposed[0] == together.proposed[row]
-                assert alone.action[0] == together.action[row]
-                assert alone.propensity[0] == together.propensity[row]
-
 
 class TestUniforms:
     """Numbers from digests."""
@@ -222,13 +206,13 @@ class TestUniforms:
         """The smallest is 0, the largest the last double before 1."""
         found = uniforms(bytes(32) + b"\xff" * 32)
 
-        assert found.tolist() == [[0.0] * 4, [1 - 2.0**-53] * 4]
+        assert found == [0.0] * 4 + [1 - 2.0**-53] * 4
 
     def test_they_are_the_top_bits_little_endian(self) -> None:
         """The same on every machine."""
         digest = (1 << 63).to_bytes(8, "little") + (1 << 11).to_bytes(8, "little") + bytes(16)
 
-        assert uniforms(digest).tolist() == [[0.5, 2.0**-53, 0, 0]]
+        assert uniforms(digest) == [0.5, 2.0**-53, 0, 0]
 
 
 class TestGreedy:
@@ -239,7 +223,7 @@ class TestGreedy:
         head = np.array([[1.0, 3.0, 2.0], [1.0, 3.0, 2.0], [2.0, 2.0, 1.0]])
         allowed = np.array([[True, True, True], [True, False, True], [True, True, True]])
 
-        draw = Greedy().draw(head, allowed, np.zeros((3, 4)))
+        draw = of_list(Greedy(), head, allowed, np.zeros((3, 4)))
 
         assert draw.proposed.tolist() == [1, 1, 0]
         assert draw.action.tolist() == [1, 2, 0]
@@ -266,7 +250,7 @@ class TestEpsilonGreedy:
         self, uniform: tuple[float, ...], proposed: int, action: int
     ) -> None:
         """Each number has one use, so that a mask changes nothing but what it masks."""
-        draw = EpsilonGreedy(epsilon=0.2).draw(self.HEAD, self.ALLOWED, np.array([[*uniform, 0.0]]))
+        draw = of_list(EpsilonGreedy(epsilon=0.2), self.HEAD, self.ALLOWED, np.array([[*uniform, 0.0]]))
 
         assert (draw.proposed.tolist(), draw.action.tolist()) == ([proposed], [action])
         assert draw.propensity.tolist() == [pytest.approx(0.1 if action == 0 else 0.9)]
@@ -275,7 +259,7 @@ class TestEpsilonGreedy:
     @pytest.mark.parametrize(("epsilon", "propensity"), [(0.0, 1.0), (1.0, 0.5)])
     def test_its_ends_are_greedy_and_uniform(self, epsilon: float, propensity: float) -> None:
         """No exploration is certain; nothing but exploration is all alike."""
-        draw = EpsilonGreedy(epsilon=epsilon).draw(self.HEAD, self.ALLOWED, np.full((1, 4), 0.6))
+        draw = of_list(EpsilonGreedy(epsilon=epsilon), self.HEAD, self.ALLOWED, np.full((1, 4), 0.6))
 
         assert (draw.action.tolist(), draw.propensity.tolist()) == ([2], [propensity])
 
@@ -294,7 +278,7 @@ class TestSoftmax:
         head = np.log(np.array([[0.25, 0.25, 0.5]] * 4))
         uniform = np.array([[0.9, u, 0.9, 0.9] for u in (0.0, 0.26, 0.51, 1 - 2.0**-53)])
 
-        draw = Softmax().draw(head, np.ones((4, 3), dtype=np.bool_), uniform)
+        draw = of_list(Softmax(), head, np.ones((4, 3), dtype=np.bool_), uniform)
 
         assert draw.proposed.tolist() == draw.action.tolist() == [0, 1, 2, 2]
         np.testing.assert_allclose(draw.propensity, [0.25, 0.25, 0.5, 0.5])
@@ -305,7 +289,7 @@ class TestSoftmax:
         head = np.log(np.array([[0.5, 0.1, 0.4]] * 2))
         allowed = np.array([[False, True, True]] * 2)
 
-        draw = Softmax().draw(head, allowed, np.array([[0, 0.1, 0.19, 0], [0, 0.1, 0.21, 0]]))
+        draw = of_list(Softmax(), head, allowed, np.array([[0, 0.1, 0.19, 0], [0, 0.1, 0.21, 0]]))
 
         assert draw.proposed.tolist() == [0, 0]
         assert draw.action.tolist() == [1, 2]
@@ -316,7 +300,7 @@ class TestSoftmax:
         """Neither first, nor last, nor between, whatever the rounding."""
         head = np.array([[-1e6, 0.0, -1e6, 0.0, -1e6]])
 
-        draw = Softmax().draw(head, np.ones((1, 5), dtype=np.bool_), np.full((1, 4), uniform))
+        draw = of_list(Softmax(), head, np.ones((1, 5), dtype=np.bool_), np.full((1, 4), uniform))
 
         assert draw.propensity.tolist() == [0.5]
 
@@ -324,7 +308,7 @@ class TestSoftmax:
         """The rest is renormalised by itself, so that nothing underflows."""
         head = np.array([[5000.0, 0.0, 0.0]])
 
-        draw = Softmax().draw(head, np.array([[False, True, True]]), np.full((1, 4), 0.9))
+        draw = of_list(Softmax(), head, np.array([[False, True, True]]), np.full((1, 4), 0.9))
 
         assert (draw.proposed.tolist(), draw.action.tolist(), draw.propensity.tolist()) == ([0], [2], [0.5])
 
@@ -332,7 +316,7 @@ class TestSoftmax:
         """No temperature that is allowed makes a probability that is not finite."""
         head = np.array([[3e38, 1e30, 0.0]])
 
-        draw = Softmax(temperature=1e-300).draw(head, np.ones((1, 3), dtype=np.bool_), np.full((1, 4), 0.5))
+        draw = of_list(Softmax(temperature=1e-300), head, np.ones((1, 3), dtype=np.bool_), np.full((1, 4), 0.5))
 
         assert (draw.action.tolist(), draw.propensity.tolist()) == ([0], [1.0])
 
@@ -346,60 +330,50 @@ class TestSoftmax:
 class TestActing:
     """Rows that may explore beside rows that may not."""
 
-    HEAD = np.array([[0.0, 1.0, 2.0]] * 3)
-    ALLOWED = np.array([[True, True, False]] * 3)
-    UNIFORM = np.full((3, 4), 0.1)
-    ANY = EpsilonGreedy(epsilon=1.0)
+    @pytest.mark.parametrize("explores", [True, False])
+    def test_a_row_that_may_not_explore_is_drawn_greedily(self, explores: bool) -> None:
+        """It is certain and explores nothing."""
+        acting = acting_of(EpsilonGreedy(epsilon=1.0), listed(3), "none")
+        head, left = acting.read(np.array([0.0, 1.0, 2.0])), 0b100
 
-    @pytest.mark.parametrize("exploring", [[True] * 3, [False] * 3, [True, False, True]])
-    def test_each_row_is_drawn_by_its_own_explorer(self, exploring: list[bool]) -> None:
-        """Greedy rows are certain and explore nothing; the others are as if alone."""
-        acting = Acting.of(self.ANY, Discrete(names=("a", "b", "c")), "none")
+        choice = acting.choose(head, left, digest_of([0.1] * 4), explores=explores)
 
-        draw = acting.draw(exploring, self.HEAD, self.ALLOWED, self.UNIFORM)
-
-        told: list[Any] = list(
-            zip(
-                draw.proposed.tolist(),
-                draw.action.tolist(),
-                draw.propensity.tolist(),
-                draw.explored.tolist(),
-                strict=True,
-            )
-        )
-        assert told == [(0, 0, 0.5, True) if explores else (2, 1, 1.0, False) for explores in exploring]
+        told = (choice.proposed, choice.action, choice.propensity, choice.explored)
+        assert told == ((0, 0, 0.5, True) if explores else (2, 1, 1.0, False))
 
 
 class TestBothWays:
     """A list of few actions is drawn from in plain numbers, and in arrays it would be the same."""
 
     @pytest.mark.parametrize("explorer", [Greedy(), EpsilonGreedy(epsilon=0.4), Softmax(temperature=0.7)])
-    @pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 33, 64])
-    def test_plain_numbers_and_arrays_draw_alike(self, explorer: Explorer, width: int) -> None:
+    @pytest.mark.parametrize("width", [1, 2, 7, 8, 9, 33, 64, 65, 130, 300])
+    def test_plain_numbers_and_arrays_draw_alike(self, explorer: Chooser, width: int) -> None:
         """Bit for bit, whatever is forbidden, with ties among the scores."""
         rng = np.random.default_rng(width)
-        space = Discrete(names=tuple(f"a{i}" for i in range(width)))
-        plain, arrays = (Acting.of(explorer, space, "none", narrow=narrow) for narrow in (64, 0))
-        for turn in range(60):
-            head = rng.normal(size=width).astype(np.float32).round(int(rng.integers(0, 4)))
+        for _ in range(60):
+            head = rng.normal(size=width).round(int(rng.integers(0, 4)))
             allowed = rng.random(width) < 0.7
             allowed[rng.integers(width)] = True
-            left = sum(1 << i for i, one in enumerate(allowed) if not one)
-            digest, explores = rng.bytes(32), bool(turn % 4)
 
-            one, other = (acting.choose(head, left, digest, explores=explores) for acting in (plain, arrays))
+            draw = of_list(explorer, head[None], allowed[None], rng.random((1, 4)))
 
-            assert plain.plain
-            assert not arrays.plain
-            assert structs.asdict(one) == structs.asdict(other)
-            assert isinstance(one.action, int)
-            assert allowed[one.action]
+            assert allowed[draw.action[0]]
 
+    @pytest.mark.parametrize("width", [NARROW, NARROW + 1])
+    def test_which_way_it_is_goes_by_how_many_there_are(self, width: int) -> None:
+        """And by nothing else."""
+        head = acting_of(Greedy(), listed(width), "none").read(np.zeros(width, dtype=np.float32))
+
+        assert isinstance(head, list) == (width == NARROW)
+
+    @pytest.mark.parametrize("forbidden", [0, 0b10])
     @pytest.mark.parametrize("temperature", [1e-3, 1.0, 1e6])
-    def test_probabilities_are_the_same_to_the_last_bit(self, temperature: float) -> None:
+    def test_probabilities_are_the_same_to_the_last_bit(self, temperature: float, forbidden: int) -> None:
         """Exponentials of one row, and sums taken one after another, also where scores are far apart."""
         rng = np.random.default_rng(1)
-        for width in (1, 3, 8, 16, 64):
+        for width in (3, 8, 16, 64, 500):
             scores = rng.normal(size=width) * 10.0 ** rng.integers(-3, 300)
 
-            assert chances_of(scores.tolist(), temperature) == pmf_of(scores[None], temperature)[0].tolist()
+            plain, arrays = (chances_of(one, forbidden, temperature) for one in (scores.tolist(), scores))
+
+            assert plain == np.asarray(arrays).tolist()

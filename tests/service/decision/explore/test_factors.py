@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 from export.spec import Factor, MultiDiscrete
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
-from service.decision.explore.acting import Acting
-from service.decision.explore.draws import LEAST
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import LEAST, Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import SWITCHES, acting_behaviour
 from tests.fakes import asked, batch_of, recorded
+from tests.service.decision.explore.drawing import drawn, of_list
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -84,23 +85,23 @@ def test_frequencies_are_propensities(kind: str) -> None:
 def test_random_draws_are_allowed_and_of_the_said_probability(kind: str) -> None:
     """Over random heads with ties and huge gaps, and random masks; a proposal that is allowed is kept."""
     rng, explorer = np.random.default_rng(4), EXPLORERS[kind]
-    draw = explorer.bind(SWITCHES, "none")
+    acting = acting_of(explorer, SWITCHES, "none")
     for _ in range(60):
         n = int(rng.integers(1, 20))
         head: Floats = rng.choice(np.array([0.0, 1.0, -3.0, 5.0]), size=(n, SWITCHES.width))
         allowed = masks(rng, n)
 
-        drawn = draw(head, allowed, rng.random((n, UNIFORMS)))
+        made = drawn(acting, head, allowed, rng.random((n, UNIFORMS)))
 
         for row in range(n):
-            done, meant = tuple(drawn.action[row].tolist()), tuple(drawn.proposed[row].tolist())
+            done, meant = tuple(made.action[row].tolist()), tuple(made.proposed[row].tolist())
             permitted = all(m[i] for m, i in zip(parts(allowed[row]), meant, strict=True))
             assert (done == meant) == permitted
-            assert drawn.propensity[row] == pytest.approx(chance(explorer, head[row], allowed[row], done), rel=1e-12)
+            assert made.propensity[row] == pytest.approx(chance(explorer, head[row], allowed[row], done), rel=1e-12)
             best = [
                 np.where(m, h, -np.inf).argmax() for h, m in zip(parts(head[row]), parts(allowed[row]), strict=True)
             ]
-            assert drawn.explored[row] == (list(done) != best)
+            assert made.explored[row] == (list(done) != best)
 
 
 def masks(rng: np.random.Generator, n: int) -> Booleans:
@@ -112,24 +113,21 @@ def masks(rng: np.random.Generator, n: int) -> Booleans:
 
 
 @pytest.mark.parametrize("kind", EXPLORERS)
-def test_a_row_is_drawn_alike_in_any_batch(kind: str) -> None:
-    """Bit for bit: or it could not be recomputed alone afterwards."""
+def test_each_factor_is_drawn_as_a_list_of_its_own(kind: str) -> None:
+    """Of one factor it is the same draw as of a list, to the last bit, of few choices and of many."""
     rng = np.random.default_rng(5)
-    for sizes in ((2,), (2, 3, 4), (9, 2, 130), (2,) * 40):
-        space = space_of(sizes)
-        acting = Acting.of(EXPLORERS[kind], space, "none")
-        head, uniform = rng.normal(size=(33, space.width)), rng.random((33, 4 * acting.blocks))
+    for width in (2, 9, 64, 130):
+        head, uniform = rng.normal(size=(33, width)), rng.random((33, 4))
         allowed = rng.random(head.shape) < 0.6
-        allowed[:, np.cumsum(sizes) - 1] = True
+        allowed[:, -1] = True
 
-        together = acting.draw([True] * 33, head, allowed, uniform)
+        factor = drawn(acting_of(EXPLORERS[kind], space_of((width,)), "none"), head, allowed, uniform)
+        alone = of_list(EXPLORERS[kind], head, allowed, uniform)
 
-        for row in range(33):
-            one = slice(row, row + 1)
-            alone = acting.draw([True], head[one].copy(), allowed[one].copy(), uniform[one].copy())
-            assert alone.proposed[0].tolist() == together.proposed[row].tolist()
-            assert alone.action[0].tolist() == together.action[row].tolist()
-            assert alone.propensity[0] == together.propensity[row]
+        assert factor.action[:, 0].tolist() == alone.action.tolist()
+        assert factor.proposed[:, 0].tolist() == alone.proposed.tolist()
+        assert factor.propensity.tolist() == alone.propensity.tolist()
+        assert factor.explored.tolist() == alone.explored.tolist()
 
 
 def space_of(sizes: tuple[int, ...]) -> MultiDiscrete:
@@ -141,7 +139,7 @@ def space_of(sizes: tuple[int, ...]) -> MultiDiscrete:
 
 def test_one_coin_is_thrown_for_the_whole_action() -> None:
     """All factors explore or none; the proposal and the second draw have numbers of their own."""
-    draw = EpsilonGreedy(epsilon=0.2).bind(SWITCHES, "none")
+    acting = acting_of(EpsilonGreedy(epsilon=0.2), SWITCHES, "none")
     head, allowed = np.array([HEAD] * 3, dtype=np.float64), np.array([MASK] * 3)
     uniform = np.array(
         [
@@ -151,13 +149,13 @@ def test_one_coin_is_thrown_for_the_whole_action() -> None:
         ]
     )
 
-    drawn = draw(head, allowed, uniform)
+    made = drawn(acting, head, allowed, uniform)
 
-    assert drawn.proposed.tolist() == [[0, 1, 2], [1, 1, 3], [0, 1, 3]]
-    assert drawn.action.tolist() == [[1, 1, 3], [1, 1, 3], [1, 1, 1]]
-    assert drawn.explored.tolist() == [False, False, True]
+    assert made.proposed.tolist() == [[0, 1, 2], [1, 1, 3], [0, 1, 3]]
+    assert made.action.tolist() == [[1, 1, 3], [1, 1, 3], [1, 1, 1]]
+    assert made.explored.tolist() == [False, False, True]
     # One choice, two, and three are left of the factors.
-    np.testing.assert_allclose(drawn.propensity, [0.8 + 0.2 / 6, 0.8 + 0.2 / 6, 0.2 / 6])
+    np.testing.assert_allclose(made.propensity, [0.8 + 0.2 / 6, 0.8 + 0.2 / 6, 0.2 / 6])
 
 
 @pytest.mark.parametrize("kind", EXPLORERS)
@@ -170,10 +168,11 @@ def test_extreme_heads_never_break_the_draw(kind: str, data: st.DataObject) -> N
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     allowed = masks(rng, 1)
 
-    drawn = EXPLORERS[kind].bind(SWITCHES, "none")(np.array([row]), allowed, rng.random((1, UNIFORMS)))
+    acting = acting_of(EXPLORERS[kind], SWITCHES, "none")
+    made = drawn(acting, np.array([row]), allowed, rng.random((1, UNIFORMS)))
 
-    assert all(m[i] for m, i in zip(parts(allowed[0]), drawn.action[0], strict=True))
-    assert 0 < drawn.propensity[0] <= 1
+    assert all(m[i] for m, i in zip(parts(allowed[0]), made.action[0], strict=True))
+    assert 0 < made.propensity[0] <= 1
 
 
 @pytest.mark.parametrize("kind", ["epsilon_greedy", "softmax"])
@@ -194,4 +193,4 @@ def test_a_product_that_no_number_can_say_is_said_so(kind: str) -> None:
 def test_an_explorer_of_numbers_does_not_fit() -> None:
     """At start, with the path of the setting."""
     with pytest.raises(GuardMisconfigured, match="kind: 'gaussian' does not draw multi_discrete actions"):
-        Acting.of(Normal(), SWITCHES, "none")
+        acting_of(Normal(), SWITCHES, "none")

@@ -13,24 +13,27 @@ from scipy import stats
 
 from export.spec import Box, Field, Squash
 from guards.errors import GuardMisconfigured
+from guards.projection import Region
 from guards.records import Floats
-from service.decision.explore.acting import Acting
-from service.decision.explore.draws import LEAST, MOST, Draw
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import LEAST, MOST, Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.decision.explore.gaussian import Gaussian, normals
 from service.log.ids import Key
 from service.log.records import Decision
 from tests.acting import ARM, BOUNDED, GRID, acting_behaviour
 from tests.fakes import asked, batch_of, recorded
+from tests.service.decision.explore.drawing import Drawn
 
 BATCH = 1000
 INF = math.inf
 
 
-def drawn(space: Box, head: Any, uniform: Any, *, squash: Squash = "none", **told: float) -> Draw:
-    """Draw from heads[N, 2D]."""
-    rows = np.array(head, dtype=np.float64)
-    return Gaussian(space, squash, **told).draw(rows, np.empty((len(rows), 0), dtype=np.bool_), np.array(uniform))
+def drawn(space: Box, head: Any, uniform: Any, *, squash: Squash = "none", **told: float) -> Drawn:
+    """Draw from heads[N, 2D] in the bounds of the Box."""
+    gaussian, region = Gaussian(space, squash, **told), Region(space.low, space.high)
+    both = zip(np.array(head, dtype=np.float64), np.asarray(uniform).tolist(), strict=True)
+    return Drawn([gaussian.draw(one, region, numbers) for one, numbers in both])
 
 
 def of(low: float | None, high: float | None, count: int = 1) -> Box:
@@ -43,7 +46,7 @@ class TestNormals:
 
     def test_no_uniform_number_is_too_far_out(self) -> None:
         """Not even the first and the last there are; they lie evenly around the middle."""
-        least, most = normals(np.array([[0.0, 1 - 2.0**-53]]))[0].tolist()
+        least, most = normals([0.0, 1 - 2.0**-53]).tolist()
 
         assert least == -most
         assert 8 < most < 8.3
@@ -52,13 +55,13 @@ class TestNormals:
         """To the last digits, in the middle and far out."""
         uniform = np.concatenate([np.random.default_rng(0).random(500), 2.0 ** -np.arange(1, 50)])
 
-        np.testing.assert_allclose(normals(uniform[None, :])[0], stats.norm.ppf(uniform + 2.0**-53), rtol=1e-13)
+        np.testing.assert_allclose(normals(uniform.tolist()), stats.norm.ppf(uniform + 2.0**-53), rtol=1e-13)
 
     def test_neighbours_are_in_order(self) -> None:
         """A larger number never gives a smaller one."""
         uniform = np.sort(np.random.default_rng(1).random(5000))
 
-        assert (np.diff(normals(uniform[None, :])[0]) >= 0).all()
+        assert (np.diff(normals(uniform.tolist())) >= 0).all()
 
 
 class TestMeasure:
@@ -92,17 +95,21 @@ class TestMeasure:
         """Where both bounds are the same, whatever the std."""
         draw = drawn(of(1.5, 1.5, 2), [[0.3, 9.0, 1.0, 2.0]], [[0.1, 0.9]])
 
-        assert (draw.action.tolist(), draw.propensity.tolist(), draw.measure) == ([[1.5, 1.5]], [1.0], ["mass"])
+        assert (draw.action.tolist(), draw.propensity.tolist(), draw.measure.tolist()) == (
+            [[1.5, 1.5]],
+            [1.0],
+            ["mass"],
+        )
         assert not draw.explored.any()
 
     @pytest.mark.parametrize("squash", ["none", "tanh"])
     def test_without_a_std_nothing_is_random(self, squash: Squash) -> None:
         """The same as greedy, with certainty."""
         head = np.concatenate([np.random.default_rng(2).normal(size=(20, 2)) * 3, np.zeros((20, 2))], axis=1)
-        gaussian = Gaussian(BOUNDED, squash)
-        none, uniform = np.empty((20, 0), dtype=np.bool_), np.random.default_rng(3).random((20, 4))
+        uniform = np.random.default_rng(3).random((20, 4))
 
-        draw, greedy = gaussian.draw(head, none, uniform), gaussian.greedy(head, none, uniform)
+        draw = drawn(BOUNDED, head, uniform, squash=squash)
+        greedy = Drawn(list(map(Gaussian(BOUNDED, squash).greedy, head)))
 
         assert draw.action.tolist() == greedy.action.tolist() == draw.proposed.tolist()
         assert draw.propensity.tolist() == greedy.propensity.tolist() == [1.0] * 20
@@ -266,25 +273,6 @@ class TestExtremes:
         assert (second.measure == "mass") == invalid
 
 
-@pytest.mark.parametrize("squash", ["none", "tanh"])
-def test_a_row_is_drawn_alike_in_any_batch(squash: Squash) -> None:
-    """Bit for bit: or it could not be recomputed alone afterwards."""
-    rng = np.random.default_rng(7)
-    for count in (1, 2, 3, 6, 9, 33):
-        acting = Acting.of(Normal(), of(-1, 2, count), squash)
-        head = np.concatenate([rng.normal(size=(33, count)) * 2, rng.random((33, count)) * 2], axis=1)
-        allowed, uniform = np.empty((33, 0), dtype=np.bool_), rng.random((33, 4 * acting.blocks))
-
-        together = acting.draw([True] * 33, head, allowed, uniform)
-
-        for row in range(33):
-            one = slice(row, row + 1)
-            alone = acting.draw([True], head[one].copy(), allowed[one], uniform[one].copy())
-            assert alone.action[0].tolist() == together.action[row].tolist()
-            assert alone.propensity[0] == together.propensity[row]
-            assert alone.measure[0] == together.measure[row]
-
-
 def test_rows_that_may_not_explore_are_greedy_beside_those_that_may() -> None:
     """Each with its own measure."""
     rows = [asked(explore=bool(i % 2)) for i in range(6)]
@@ -311,6 +299,6 @@ def test_rows_that_may_not_explore_are_greedy_beside_those_that_may() -> None:
 def test_an_explorer_that_does_not_fit_is_refused(explorer: Explorer, space: Box, squash: Squash, problem: str) -> None:
     """At start, with the path of the setting."""
     with pytest.raises(GuardMisconfigured) as refused:
-        Acting.of(explorer, space, squash)
+        acting_of(explorer, space, squash)
 
     assert problem in str(refused.value)

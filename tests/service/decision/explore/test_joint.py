@@ -12,11 +12,13 @@ from guards.constraints import Constraint, Rule
 from guards.errors import GuardMisconfigured
 from guards.records import Booleans, Floats
 from guards.shield import Violation
-from service.decision.explore.acting import Acting
-from service.decision.explore.explorers import EpsilonGreedy, Explorer, Greedy, Normal, Softmax
+from service.decision.explore.acting import acting_of
+from service.decision.explore.choice import Explorer
+from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.log.records import Decision, Packed, unlisted
 from tests.acting import SWITCHES, acting_behaviour
 from tests.fakes import asked, batch_of, recorded
+from tests.service.decision.explore.drawing import drawn
 
 EXPLORERS: dict[str, Explorer] = {
     "greedy": Greedy(),
@@ -51,20 +53,21 @@ def chance(explorer: Explorer, head: Any, allowed: list[tuple[int, ...]], action
 def test_a_draw_of_whole_actions_is_one_of_factors_where_nothing_joins_them(kind: str) -> None:
     """The same distribution: the best actions and all propensities agree."""
     rng = np.random.default_rng(4)
-    joint = Acting.of(EXPLORERS[kind], SWITCHES, "none", joint=True)
-    apart = Acting.of(EXPLORERS[kind], SWITCHES, "none")
+    joint = acting_of(EXPLORERS[kind], SWITCHES, "none", joint=True)
+    apart = acting_of(EXPLORERS[kind], SWITCHES, "none")
     head = rng.choice(np.array([0.0, 1.0, -3.0, 5.0]), size=(400, 9))
     everything = np.ones((400, 24), dtype=np.bool_)
 
-    drawn = joint.draw([True] * 400, head, everything, rng.random((400, 4 * joint.blocks)))
+    made = drawn(joint, head, everything, rng.random((400, 4 * joint.blocks)))
 
-    best = apart.greedy(head, np.ones((400, 9), dtype=np.bool_), np.zeros((400, 8))).action
-    assert joint.greedy(head, everything, np.zeros((400, 4))).action.tolist() == best.tolist()
+    nothing = np.zeros((400, 8))
+    best = drawn(apart, head, np.ones((400, 9), dtype=np.bool_), nothing, explores=False).action
+    assert drawn(joint, head, everything, nothing, explores=False).action.tolist() == best.tolist()
     for row in range(400):
-        done = tuple(drawn.action[row].tolist())
+        done = tuple(made.action[row].tolist())
         if kind == "softmax":
-            assert drawn.propensity[row] == pytest.approx(chance(EXPLORERS[kind], head[row], WHOLE, done), rel=1e-12)
-        assert drawn.explored[row] == (list(done) != best[row].tolist())
+            assert made.propensity[row] == pytest.approx(chance(EXPLORERS[kind], head[row], WHOLE, done), rel=1e-12)
+        assert made.explored[row] == (list(done) != best[row].tolist())
 
 
 def test_the_next_best_whole_action_is_done() -> None:
@@ -111,15 +114,15 @@ def test_extreme_heads_never_break_the_draw(kind: str, data: st.DataObject) -> N
     rng = np.random.default_rng(data.draw(st.integers(0, 2**32 - 1)))
     allowed: Booleans = rng.random((1, 24)) < 0.3
     allowed[0, rng.integers(24)] = True
-    acting = Acting.of(EXPLORERS[kind], SWITCHES, "none", joint=True)
+    acting = acting_of(EXPLORERS[kind], SWITCHES, "none", joint=True)
 
-    drawn = acting.draw([True], head, allowed, rng.random((1, 4)))
+    made = drawn(acting, head, allowed, rng.random((1, 4)))
 
-    assert allowed[0, WHOLE.index(tuple(drawn.action[0].tolist()))]
-    assert 0 < drawn.propensity[0] <= 1
+    assert allowed[0, WHOLE.index(tuple(made.action[0].tolist()))]
+    assert 0 < made.propensity[0] <= 1
 
 
 def test_an_explorer_of_numbers_does_not_fit() -> None:
     """At start, with the path of the setting."""
     with pytest.raises(GuardMisconfigured, match="kind: 'gaussian' does not draw multi_discrete actions"):
-        Acting.of(Normal(), SWITCHES, "none", joint=True)
+        acting_of(Normal(), SWITCHES, "none", joint=True)

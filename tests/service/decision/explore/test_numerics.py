@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from service.decision.explore import numerics
-from service.decision.explore.draws import chances_of
+from service.decision.explore.explorers import chances_of
 from service.decision.explore.numerics import NUMERICS, fingerprint
 from service.log.records import Writer, decode_record, encode_record
 from tests.in_process import serving
@@ -22,8 +22,8 @@ def test_another_arithmetic_has_another_fingerprint(monkeypatch: pytest.MonkeyPa
     """Already where one probability differs in its last bit."""
     before = fingerprint()
 
-    def otherwise(scores: list[float], temperature: float) -> list[float]:
-        chances = chances_of(scores, temperature)
+    def otherwise(scores: list[float], forbidden: int, temperature: float) -> list[float]:
+        chances = list(chances_of(scores, forbidden, temperature))
         return [float(np.nextafter(chances[0], 2.0)), *chances[1:]]
 
     monkeypatch.setattr(numerics, "chances_of", otherwise)
