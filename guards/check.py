@@ -39,7 +39,7 @@ violation = cache(Violation)
 
 
 class Bound(NamedTuple):
-    """A constraint's term; ``factor`` is whose choices it masks, None where it is about whole actions."""
+    """A constraint's term and its function; ``factor`` is whose choices it masks, None where it is about whole ones."""
 
     name: str
     mode: Mode
@@ -78,6 +78,7 @@ class Check:
             unlisted = [one.mode != "deny" or not sides_of(one.term) for one in bound]
         self.unlisted = [one for one, late in zip(bound, unlisted, strict=True) if late]
         self.masking = [one for one, late in zip(bound, unlisted, strict=True) if not late]
+        # All of them, the unlisted last.
         self.bound = self.masking + self.unlisted
         self._denies = [one.forbids for one in self.bound if one.mode == "deny"]
         self.weighs = any(weigh for _, weigh in self._keepers.values())
@@ -101,10 +102,6 @@ class Check:
             yield Bound(name, mode, excused, _factor(excused), self._source.truth(excused))
         if keeper is not None:
             self._keepers[name] = keeper, None if keeper.weigh is None else self._source.value(keeper.weigh)
-
-    def asking(self) -> list[tuple[str, Mode, Forbids]]:
-        """All constraints, each with the function that says whether it forbids an action; the unlisted are the last."""
-        return [(one.name, one.mode, one.forbids) for one in self.bound]
 
     def masks(self, row: Row, action: Action) -> bool:
         """Whether the request's own mask forbids an action of the space."""

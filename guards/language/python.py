@@ -5,7 +5,7 @@ A failure is an ArithmeticError, raised where Python's own order of evaluation m
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from export.spec import ActionSpace, Discrete, MultiDiscrete
@@ -102,7 +102,7 @@ class Source:
             case terms.Within():
                 *slopes, most = (self.text(part, previous) for part in term.parts)
                 point = [self._part(i, "action", previous) for i in term.numbers]
-                return f"within(({_listed(slopes)}), ({_listed(point)}), {most}, {term.tolerance!r})"
+                return f"within(({', '.join(slopes)},), ({', '.join(point)},), {most}, {term.tolerance!r})"
             case terms.Compare():
                 first, *rest = (self.text(part, previous) for part in term.parts)
                 return f"({first} {' '.join(f'{op} {side}' for op, side in zip(term.ops, rest, strict=True))})"
@@ -140,8 +140,3 @@ class Source:
 
 def _acted(of: terms.Of, previous: str) -> str:
     return "a" if of == "action" else previous
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Texts as the inside of a tuple."""
-    return "".join(f"{text}, " for text in texts)

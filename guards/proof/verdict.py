@@ -153,7 +153,7 @@ def explain(schema: Schema, constraints: Sequence[Constraint], situation: Scenar
     row = replace(situation, past=replace(past, kept=past.remembered(constraints))).row(schema)
     shield = Shield(constraints, schema)
     # What a rule lets pass although it cannot be evaluated stands after what it forbids.
-    forbids = {name: forbids for name, _, forbids in reversed(shield.asking())}
+    forbids = {one.name: one.forbids for one in reversed(shield.bound)}
     denied = shield.judge(row)
 
     def said(one: Constraint, action: int) -> Said:

@@ -38,7 +38,7 @@ class Witness:
 
     def __init__(self, schema: Schema, constraints: Sequence[Constraint]) -> None:
         self.schema, self.shield = schema, Shield(constraints, schema)
-        self._denying = [(name, forbids) for name, mode, forbids in self.shield.asking() if mode == "deny"]
+        self._denying = [(one.name, one.forbids) for one in self.shield.bound if one.mode == "deny"]
 
     def closing(self, situation: Scenario) -> Counterexample | None:
         """What is closed in a situation by which constraints, if the shield leaves nothing there."""

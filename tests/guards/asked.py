@@ -101,7 +101,7 @@ def binding(constraint: Constraint, schema: Schema) -> Callable[[Context, Intege
     """What a constraint forbids, whatever its mode: [N, A] for all actions, by the judge, or [N], by the check."""
     shield = Shield([constraint.model_copy(update={"mode": "deny"})], schema)
     # A doubt forbids nothing.
-    forbids = shield.asking()[0][2] if shield.asking() else lambda *_: False
+    forbids = shield.bound[0].forbids if shield.bound else lambda *_: False
     term, count = constraint.term(schema), len(whole_actions(schema.action))
 
     def asked(row: Row, action: Action) -> bool:
