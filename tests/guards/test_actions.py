@@ -14,7 +14,7 @@ from guards.batched import Context, Domain, Shield
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import NO_ACTION, History, Schema
-from tests.acting import OBSERVATION, SWITCHES
+from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 from tests.guards.asked import spread
 
@@ -65,6 +65,10 @@ class TestChoices:
         lasts = [history.last for history in (FRESH, one, replace(one, other=(0, 1, 0)))]
 
         assert lasts == [(NO_ACTION, NO_ACTION), ((1, 2, 3), (1, 2, 3)), ((1, 2, 3), (0, 1, 0))]
+
+    def test_a_space_says_how_many_choices_each_factor_has(self) -> None:
+        """A list is one factor, and a Box has none."""
+        assert [space.sizes for space in (SCHEMA.action, SWITCHES, ARM)] == [(6,), (2, 3, 4), ()]
 
     def test_a_list_has_no_more_axes_than_an_array(self) -> None:
         """However few whole actions there are."""
