@@ -252,7 +252,8 @@ class Shield:
         self.weighs, self.tracked = one.weighs, one.tracked
         self.domain = Domain(schema.action, joined=one.joins)
         self._box = schema.action if isinstance(schema.action, Box) else None
-        self._bound, self._unlisted = one.asking(), one.asking()[len(one.masking) :]
+        self._bound = [(bound.name, bound.mode, bound.forbids) for bound in one.bound]
+        self._unlisted = self._bound[len(one.masking) :]
         self.advanced, self.shifted = one.advanced, one.shifted
 
     def judge(self, context: Context) -> AnyRuling:
@@ -299,6 +300,4 @@ def evaluated(term: Term, schema: Schema) -> Callable[[Row], float | bool | None
     """A term that is about no action, for a row; None where it has no value."""
     source = Source(schema.action)
     text = f"    return {source.text(term)}"
-    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
-    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
-    return made
+    return source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
