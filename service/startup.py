@@ -83,15 +83,12 @@ def advising(engine: Engine) -> Callable[[Context], Floats]:
     def alone(inputs: Inputs, row: int) -> Floats:
         try:
             head = engine.run({name: array[row : row + 1] for name, array in inputs.items()}, None).head[0]
-        except InferenceFailed:
-            return nothing
-        try:
             if executed is None:
                 acting.read(head)
-        except InvalidOutput:
+        except (InferenceFailed, InvalidOutput):
             return nothing
         numbers: Floats = head.astype(np.float64)
-        return numbers
+        return numbers if np.isfinite(numbers).all() else nothing
 
     def advise(context: Context) -> Floats:
         mask = None
