@@ -8,8 +8,9 @@ import sys
 import tomllib
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
@@ -23,12 +24,10 @@ from guards.actions import Choices, Written
 from guards.baselines import AnyBaseline, Policy
 from guards.constraints import Constraint
 from guards.errors import GuardMisconfigured, ProofUnavailable
-from guards.proof.explanation import explain
 from guards.proof.scenario import Past, Scenario
+from guards.proof.verdict import explain
 from guards.records import Schema
 from guards.shield import Shield
-
-T = TypeVar("T")
 
 _EXIT = {"proved": 0, "counterexample": 1, "undecided": 3}
 _WRONG = 2
@@ -88,22 +87,19 @@ def read(path: Path) -> Configured:
     written = _part(path, "constraints", list[dict[str, Any]], told.get("constraints", []))
     constraints = tuple(_part(path, f"constraints.{i}", AnyConstraint, one) for i, one in enumerate(written))
     baseline = _part(path, "baseline", AnyBaseline, told["baseline"]) if "baseline" in told else None
-    schema = _bound(path, "facts: ", lambda: Schema.of(manifest, facts))
-    _bound(path, "constraints.", lambda: Shield(constraints, schema))
-    if baseline is not None:
-        # An older policy is the service's to load.
-        _bound(
-            path, "baseline.", lambda: (isinstance(baseline, Policy) or baseline.bind(schema), baseline.last(schema))
-        )
-    return Configured(schema, constraints, None if baseline is None else baseline.last_resort)
-
-
-def _bound(path: Path, where: str, bind: Callable[[], T]) -> T:
-    """What comes of binding a part of the file to the artefact's schema."""
+    where = "facts: "
     try:
-        return bind()
+        schema = Schema.of(manifest, facts)
+        where = "constraints."
+        Shield(constraints, schema)
+        where = "baseline."
+        if baseline is not None:
+            baseline.last(schema)
+            if not isinstance(baseline, Policy):  # an older policy is the service's to load
+                baseline.bind(schema)
     except GuardMisconfigured as error:
         raise _Wrong(f"{path}: {where}{error}") from error
+    return Configured(schema, constraints, None if baseline is None else baseline.last_resort)
 
 
 def _part(path: Path, where: str, kind: Any, told: object) -> Any:
@@ -192,16 +188,13 @@ def _past(options: argparse.Namespace, configured: Configured) -> Past:
     )
 
 
-def _seconds(text: str) -> float:
-    """Seconds on the command line."""
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
-        msg = f"was {text!r}, expected a number of seconds"
-        raise argparse.ArgumentTypeError(msg)
-    return seconds
+def _seconds(text: str, whole: str = "", expected: str = "a number of seconds") -> float:
+    """Seconds on the command line, where they may be a part of something."""
+    with suppress(ValueError):
+        if 0 <= (seconds := float(text)) < math.inf:
+            return seconds
+    msg = f"was {whole or text!r}, expected {expected}"
+    raise argparse.ArgumentTypeError(msg)
 
 
 def _use(text: str) -> tuple[str, float]:
@@ -213,11 +206,7 @@ def _use(text: str) -> tuple[str, float]:
 def _spent(text: str) -> tuple[str, float]:
     """A name and how much was spent of it."""
     name, _, amount = text.rpartition("=")
-    try:
-        return name, _seconds(amount)
-    except argparse.ArgumentTypeError:
-        msg = f"was {text!r}, expected NAME=AMOUNT"
-        raise argparse.ArgumentTypeError(msg) from None
+    return name, _seconds(amount, text, "NAME=AMOUNT")
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate, product
 from math import isfinite, prod
+from types import UnionType
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from export.spec.nearest import DOZEN, one_of
@@ -29,7 +30,7 @@ class Choices:
         if not self.names:
             msg = f"is for actions to choose from, and a {schema.action.kind} action has none"
             raise GuardMisconfigured(msg)
-        self.sizes = sizes_of(schema.action)
+        self.sizes = schema.action.sizes
         self.starts = tuple(accumulate((0, *self.sizes[:-1])))
         self._places = {name: i for i, name in enumerate(self.names)}
         self._factors = tuple(i for i, size in enumerate(self.sizes) for _ in range(size))
@@ -65,7 +66,7 @@ class Choices:
 
     def summed(self, amounts: Mapping[str, float]) -> Callable[[Action], float]:
         """The same sum, of one action."""
-        columns = list(self.columns(amounts).items())
+        columns = self.columns(amounts).items()
         return lambda action: left_to_right([column[int(part_of(action, i))] for i, column in columns])
 
     def missing(self, amounts: Mapping[str, float]) -> list[str]:
@@ -78,32 +79,24 @@ class Choices:
         return []
 
 
-def sizes_of(space: ActionSpace) -> tuple[int, ...]:
-    """How many choices there are of each factor; none of a Box."""
-    if isinstance(space, MultiDiscrete):
-        return space.sizes
-    return (space.n,) if isinstance(space, Discrete) else ()
-
-
 def listed(space: ActionSpace) -> bool:
     """Whether there are few enough whole actions for a list of all."""
-    sizes = sizes_of(space)
-    return isinstance(space, Discrete) or (prod(sizes) <= JOINT_LIMIT and 0 < len(sizes) <= _AXES)
+    return isinstance(space, Discrete) or (prod(space.sizes) <= JOINT_LIMIT and 0 < len(space.sizes) <= _AXES)
 
 
 def whole_actions(space: ActionSpace) -> list[Action]:
     """All actions of a list, or of factors that are listed; the last factor's choice changes fastest."""
-    return list(range(space.n)) if isinstance(space, Discrete) else list(product(*map(range, sizes_of(space))))
+    return list(range(space.n)) if isinstance(space, Discrete) else list(product(*map(range, space.sizes)))
 
 
 def holder_of(space: ActionSpace) -> Callable[[Action], bool]:
     """Tells whether something is an action of a space."""
     if isinstance(space, Discrete):
         return lambda action: isinstance(action, int) and 0 <= action < space.n
-    kinds: tuple[type, ...] = (int, float) if isinstance(space, Box) else (int,)
-    limits = [(0.0, size - 1.0) for size in sizes_of(space)]
+    kinds: type | UnionType = int
+    limits = [(0.0, size - 1.0) for size in space.sizes]
     if isinstance(space, Box):
-        limits = list(zip(space.low, space.high, strict=True))
+        kinds, limits = int | float, list(zip(space.low, space.high, strict=True))
 
     def holds(action: Action) -> bool:
         if not isinstance(action, tuple) or len(action) != len(limits):

@@ -37,27 +37,24 @@ class PolicyUnavailable(Exception):
 
     identified: ClassVar[bool] = True
 
+    def __init_subclass__(cls, *, identified: bool = True) -> None:
+        cls.identified = identified
+
     @property
     def reason(self) -> str:
         return type(self).__name__
 
 
-class BreakerOpen(PolicyUnavailable):
+class BreakerOpen(PolicyUnavailable, identified=False):
     """The version's breaker is open."""
 
-    identified = False
 
-
-class CheckFailed(PolicyUnavailable):
+class CheckFailed(PolicyUnavailable, identified=False):
     """The drawn action did not pass the shield's own independent check."""
 
-    identified = False
 
-
-class DeadlineExceeded(PolicyUnavailable):
+class DeadlineExceeded(PolicyUnavailable, identified=False):
     """The policy's answer would come after the request's deadline."""
-
-    identified = False
 
 
 class Disagreement(PolicyUnavailable):
@@ -68,10 +65,8 @@ class HistoryUnknown(PolicyUnavailable):
     """The policy needs a memory of the session that is not here."""
 
 
-class InferenceFailed(PolicyUnavailable):
+class InferenceFailed(PolicyUnavailable, identified=False):
     """The policy raised instead of answering."""
-
-    identified = False
 
 
 class InvalidOutput(PolicyUnavailable):
@@ -98,10 +93,8 @@ class OutOfDistribution(PolicyUnavailable):
     """The policy was not trained on observations like this one."""
 
 
-class StaleObservation(PolicyUnavailable):
+class StaleObservation(PolicyUnavailable, identified=False):
     """The observation is older than it may be, or nobody knows how old: clocks and delays say so, not what it says."""
-
-    identified = False
 
 
 class GuardMisconfigured(ValueError):

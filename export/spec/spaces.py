@@ -184,6 +184,11 @@ class Discrete(Frozen):
         return len(self.names)
 
     @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many choices there are of each factor: it is one."""
+        return (len(self.names),)
+
+    @property
     def width(self) -> int:
         """How many numbers the head has for it."""
         return len(self.names)
@@ -254,6 +259,11 @@ class Box(Frozen):
     def form(self) -> tuple[int, ...]:
         """The shape of an action; one axis where none is said."""
         return self.shape or (len(self.fields),)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """How many choices there are of each factor: it has none."""
+        return ()
 
     @property
     def low(self) -> tuple[float, ...]:

@@ -85,16 +85,13 @@ class RateLimit(Constraint):
             change = max(now - then, 0.0) * self.per_second
             return high - change, low + change
 
-        # At the worst no time has passed: only what all that it may be have in common is within reach.
-        before = terms.Part(index, "previous")
-        bottom, top = (
-            terms.operation(
-                "if", terms.UNKNOWN, terms.number(end), terms.operation("if", terms.BEGINS, terms.number(free), before)
-            )
-            for end, free in ((most, -inf), (least, inf))
-        )
-        low = terms.Recall((self.name, "least"), lambda history, now: reach(history, now)[0], bottom)
-        return outside(index, low, terms.Recall((self.name, "most"), lambda history, now: reach(history, now)[1], top))
+        def limit(side: int, end: float, free: float) -> terms.Term:
+            # At the worst no time has passed: only what all that it may be have in common is within reach.
+            worst = terms.operation("if", terms.BEGINS, terms.number(free), terms.Part(index, "previous"))
+            worst = terms.operation("if", terms.UNKNOWN, terms.number(end), worst)
+            return terms.Recall((self.name, side), lambda history, now: reach(history, now)[side], worst)
+
+        return outside(index, limit(0, most, -inf), limit(1, least, inf))
 
     def keeper(self, schema: Schema) -> Keeper:
         if isinstance(schema.action, Box):

@@ -5,7 +5,10 @@ the rest conditions on the row, each with the bits that it forbids. Where constr
 share it, and conditions that compare one number of the row with many constants become a search in a sorted list.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import reduce
 from itertools import accumulate
 from operator import or_
 from typing import Any, NamedTuple
@@ -22,6 +25,8 @@ _FEW = 4
 _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 # What an action comes to for which something fails that is about it alone.
 FAILS = terms.operation("/", terms.number(1), terms.number(0))
+# Constants, each with the bits of the actions that it is the limit, or the level, of.
+_Limits = defaultdict[terms.Constant, int]
 _NOWHERE = Row((), (), None, 0.0, History(known=True, since=0.0))
 
 
@@ -35,15 +40,12 @@ class Listing(NamedTuple):
 
     def alone(self, term: terms.Term) -> dict[terms.Term, int]:
         """What a term that is about the action alone comes to, each with the bits of those for which it does."""
-        source = Source(self.space)
-        source.function("known", "row, a", [f"return {source.text(term)}"])
-        known, found = source.made()["known"], dict[Any, int]()
+        known, found = Source(self.space).value(term), defaultdict[Any, int](int)
         for action, bit in zip(self.actions, self.bits, strict=True):
             try:
-                one = known(_NOWHERE, action)
+                found[known(_NOWHERE, action)] |= bit
             except ArithmeticError:
-                one = FAILS
-            found[one] = found.get(one, 0) | bit
+                found[FAILS] |= bit
         return {one if one is FAILS else terms.Constant(one): bits for one, bits in found.items()}
 
 
@@ -53,14 +55,13 @@ def split(term: terms.Term, listing: Listing) -> dict[terms.Term, int]:
         return {term: listing.every}
     if not terms.about_row(term):
         return listing.alone(term)
-    found: dict[terms.Term, int] = {}
+    found = defaultdict[terms.Term, int](int)
     ways: list[tuple[tuple[terms.Term, ...], int]] = [((), listing.every)]
     for part in term.parts:
         each = split(part, listing).items()
         ways = [((*parts, one), bits & own) for parts, bits in ways for one, own in each if bits & own]
     for parts, bits in ways:
-        one = folded(terms.changed(term, *parts))
-        found[one] = found.get(one, 0) | bits
+        found[folded(replace(term, parts=parts))] |= bits
     return found
 
 
@@ -94,68 +95,64 @@ class Block:
 
     def __init__(self) -> None:
         self.always = 0
-        self.conditions: dict[terms.Term, int] = {}
-        self.compared: dict[tuple[str, terms.Term], dict[terms.Constant, int]] = {}
-        self.moved: dict[tuple[terms.Term, terms.Term], dict[terms.Constant, int]] = {}
+        self.conditions = defaultdict[terms.Term, int](int)
+        # Limits on a number of the row, and levels that are moved to from one by no more than another.
+        self.compared = defaultdict[tuple[str, terms.Term], _Limits](lambda: defaultdict(int))
+        self.moved = defaultdict[tuple[terms.Term, terms.Term], _Limits](lambda: defaultdict(int))
         self.under: dict[terms.Term, tuple[Block, int]] = {}
         self.for_each: Block | None = None
 
     def deny(self, term: terms.Term, bits: int) -> None:
         """Forbid where a term is true or fails, which is about the row alone."""
-        term = folded(term)
-        if isinstance(term, terms.Constant):
-            self.always |= bits if term.value else 0
-        elif isinstance(term, terms.Operation) and term.op == "or":
-            # Whichever is true or fails: the second is asked where the first is neither.
-            for part in term.parts:
-                self.deny(part, bits)
-        elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[1], terms.Constant):
-            self._limit(term.ops[0], term.parts[0], term.parts[1], bits)
-        elif isinstance(term, terms.Compare) and len(term.ops) == 1 and isinstance(term.parts[0], terms.Constant):
-            self.deny(terms.Compare((_TURNED[term.ops[0]],), parts=(term.parts[1], term.parts[0])), bits)
-        else:
-            self.conditions[term] = self.conditions.get(term, 0) | bits
-
-    def where(self, test: terms.Term, within: int) -> "Block":
-        """The block of what is forbidden where a test is true; where it fails, all within is."""
-        block, bits = self.under.get(test, (Block(), 0))
-        self.under[test] = block, bits | within
-        return block
+        match folded(term):
+            case terms.Constant(value=value):
+                self.always |= bits if value else 0
+            case terms.Operation(op="or", parts=parts):
+                # Whichever is true or fails: the second is asked where the first is neither.
+                for part in parts:
+                    self.deny(part, bits)
+            case terms.Compare(ops=(op,), parts=(side, terms.Constant() as limit)):
+                self.compared[op, side][limit] |= bits
+            case terms.Compare(ops=(op,), parts=(terms.Constant() as limit, side)):
+                self.compared[_TURNED[op], side][limit] |= bits
+            case condition:
+                self.conditions[condition] |= bits
 
     def add(self, term: terms.Term, listing: Listing, within: int) -> None:
         """Forbid those of some actions for which a term is true or fails."""
-        if not within:
-            return
-        if not terms.about_action(term):
-            self.deny(term, within)
-        elif (
-            isinstance(term, terms.Operation)
-            and term.op in ("or", "and", "if", "some")
-            and self._divided(term, listing, within)
-        ) or (isinstance(term, terms.Compare) and len(term.ops) == 1 and self._compared(term, listing, within)):
-            return
-        else:
+        if within and not (terms.about_action(term) and self._parted(term, listing, within)):
             for one, bits in split(term, listing).items():
                 self.deny(one, bits & within)
 
-    def _divided(self, term: terms.Operation, listing: Listing, within: int) -> bool:
+    def _parted(self, term: terms.Term, listing: Listing, within: int) -> bool:
         """Forbid what the parts of a term forbid; false where they cannot be asked one by one."""
-        first, *rest = term.parts
-        if term.op == "or":
-            for part in term.parts:
-                self.add(part, listing, within)
-            return True
-        if term.op == "some":
-            self.for_each = self.for_each or Block()
-            self.for_each.add(first, listing, within)
-            return True
-        body, otherwise = (terms.operation("and", *rest), terms.FALSE) if term.op == "and" else rest
-        if not terms.about_action(first):
-            self._under(first, body, listing, within)
+        match term:
+            case terms.Operation(op="or", parts=parts):
+                for part in parts:
+                    self.add(part, listing, within)
+                return True
+            case terms.Operation(op="some", parts=(inner,)):
+                self.for_each = self.for_each or Block()
+                self.for_each.add(inner, listing, within)
+                return True
+            case terms.Operation(op="and", parts=(test, *rest)):
+                return self._divided(test, terms.operation("and", *rest), terms.FALSE, listing, within)
+            case terms.Operation(op="if", parts=(test, body, otherwise)):
+                return self._divided(test, body, otherwise, listing, within)
+            case terms.Compare(ops=(op,), parts=(left, right)):
+                return self._compared(op, left, right, listing, within)
+        return False
+
+    def _divided(
+        self, test: terms.Term, body: terms.Term, otherwise: terms.Term, listing: Listing, within: int
+    ) -> bool:
+        """Forbid what a term forbids where a test is true, and another where not; false where it is about both."""
+        if not terms.about_action(test):
+            self._under(test, body, listing, within)
             if otherwise != terms.FALSE:
-                self._under(terms.opposite(first), otherwise, listing, within)
+                self._under(terms.opposite(test), otherwise, listing, within)
             return True
-        both = split(first, listing)
+        both = split(test, listing)
         if not both.keys() <= {terms.TRUE, terms.FALSE}:
             return False
         self.add(body, listing, within & both.get(terms.TRUE, 0))
@@ -163,105 +160,118 @@ class Block:
         return True
 
     def _under(self, test: terms.Term, term: terms.Term, listing: Listing, within: int) -> None:
+        """Forbid what a term forbids where a test is true; where that fails, all within."""
         alone = split(term, listing) if not terms.about_row(term) else {}
         bits = within & alone.get(terms.TRUE, 0)
         if alone.keys() <= {terms.TRUE, terms.FALSE} and alone and (bits == within or not terms.can_fail(test)):
             self.deny(test, bits)
-        else:
-            self.where(test, within).add(term, listing, within)
+            return
+        block, bits = self.under.get(test, (Block(), 0))
+        self.under[test] = block, bits | within
+        block.add(term, listing, within)
 
-    def _compared(self, term: terms.Compare, listing: Listing, within: int) -> bool:
-        """Forbid by comparing what is known of each action with a number of the row; false where it says something
-        else."""
-        (op,), (left, right) = term.ops, term.parts
+    def _compared(self, op: str, left: terms.Term, right: terms.Term, listing: Listing, within: int) -> bool:
+        """Forbid by comparing what is known of each action with a number of the row; false where it is not that."""
         if not terms.about_action(left):
             left, op, right = right, _TURNED[op], left
         if terms.about_action(right):
             return False
-        if terms.about_row(left):
-            return op == ">" and not terms.can_fail(term) and self._moves(left, right, listing, within)
-        for one, bits in split(left, listing).items():
-            if not isinstance(one, terms.Constant):
-                self.always |= bits & within
-            elif bits & within:
-                self._limit(_TURNED[op], right, one, bits & within)
-        return True
-
-    def _limit(self, op: str, side: terms.Term, limit: terms.Constant, bits: int) -> None:
-        """Forbid where a number of the row compares with a constant, or fails."""
-        own = self.compared.setdefault((op, side), {})
-        own[limit] = own.get(limit, 0) | bits
-
-    def _moves(self, size: terms.Term, most: terms.Term, listing: Listing, within: int) -> bool:
-        """Forbid moves from a number of the row that are too long; false where a term says something else."""
-        if not (isinstance(size, terms.Operation) and size.op == "abs" and isinstance(size.parts[0], terms.Operation)):
+        if not terms.about_row(left):
+            for one, bits in split(left, listing).items():
+                if not isinstance(one, terms.Constant):
+                    self.always |= bits & within
+                elif bits & within:
+                    self.compared[_TURNED[op], right][one] |= bits & within
+            return True
+        if op != ">" or terms.can_fail(left) or terms.can_fail(right):
             return False
-        move = size.parts[0]
-        if move.op != "-" or move.checked or terms.about_row(move.parts[0]) or terms.about_action(move.parts[1]):
-            return False
-        own = self.moved.setdefault((move.parts[1], most), {})
-        for one, bits in split(move.parts[0], listing).items():
-            assert isinstance(one, terms.Constant)  # noqa: S101 - it is about the action alone, and does not fail
-            own[one] = own.get(one, 0) | (bits & within)
-        return True
+        match left:
+            # A move from a number of the row that is too long.
+            case terms.Operation(op="abs", parts=(terms.Operation(op="-", checked=False, parts=(to, before)),)) if not (
+                terms.about_row(to) or terms.about_action(before)
+            ):
+                for one, bits in split(to, listing).items():
+                    assert isinstance(one, terms.Constant)  # noqa: S101 - it is about the action alone, and does not fail
+                    self.moved[before, right][one] |= bits & within
+                return True
+        return False
 
     def lines(self, source: Source, previous: str = "h.action") -> Iterator[str]:
         """The block as Python."""
         if self.always:
             yield _denied(self.always)
         for (op, side), limits in self.compared.items():
-            yield from self._comparison(source, op, side, limits, previous)
+            bits = reduce(or_, limits.values())
+            yield from _guarded(side, source.text(side, previous), bits, _comparison(source, op, limits))
         for (before, most), levels in self.moved.items():
             yield from _moves(source, source.text(before, previous), source.text(most, previous), levels)
         for term, bits in self.conditions.items():
-            yield from _guarded(term, f"y = {source.text(term, previous)}", bits, ["if y:", f"    {_denied(bits)}"])
+            yield from _guarded(term, source.text(term, previous), bits, _where("y", [_denied(bits)]))
         for test, (block, bits) in self.under.items():
-            inner = [f"    {line}" for line in list(block.lines(source, previous)) or ["pass"]]
-            yield from _guarded(test, f"y = {source.text(test, previous)}", bits, ["if y:", *inner])
+            yield from _guarded(test, source.text(test, previous), bits, _where("y", block.lines(source, previous)))
         if self.for_each is not None:
             yield "for p in (h.action,) if h.other is None else (h.action, h.other):"
-            yield from (f"    {line}" for line in list(self.for_each.lines(source, "p")) or ["pass"])
-
-    def _comparison(
-        self, source: Source, op: str, side: terms.Term, limits: dict[terms.Constant, int], previous: str
-    ) -> Iterator[str]:
-        """One number of the row beside constants."""
-        every = accumulate(limits.values(), or_)
-        *_, all_bits = every
-        if op in ("==", "!="):
-            same = {limit.value: bits for limit, bits in limits.items()}
-            found, otherwise = (same, 0) if op == "==" else (_others(same), all_bits)
-            name = source.name(found, ("found", *found.items()))
-            then = [f"deny |= {name}.get(y, {otherwise:#x})"]
-        elif len(limits) < _FEW:
-            then = [
-                line
-                for limit, bits in limits.items()
-                for line in (f"if y {op} {source.text(limit)}:", f"    {_denied(bits)}")
-            ]
-        else:
-            ordered = sorted(limits.items(), key=lambda one: one[0].value)
-            sums = _sums([bits for _, bits in ordered], rising=op in (">", ">="))
-            at = "left" if op in (">", "<=") else "right"
-            names = source.name(tuple(limit.value for limit, _ in ordered)), _bits(source, sums)
-            then = [f"deny |= {names[1]}[{at}({names[0]}, y)]"]
-            # A search takes what is no number for one.
-            then = ["if y == y:", f"    {then[0]}"] if op in (">=", "<=") else then
-        yield from _guarded(side, f"y = {source.text(side, previous)}", all_bits, then)
+            yield from _indented(self.for_each.lines(source, "p"))
 
 
-def _guarded(term: terms.Term, line: str, bits: int, then: Sequence[str]) -> Iterator[str]:
-    """A line that works something out, and what is done then; where it fails, bits are forbidden."""
+def _comparison(source: Source, op: str, limits: _Limits) -> Iterator[str]:
+    """What constants forbid to which a number of the row, ``y``, compares."""
+    if op in ("==", "!="):
+        same = {limit.value: bits for limit, bits in limits.items()}
+        found, otherwise = (same, 0) if op == "==" else (_others(same), reduce(or_, same.values()))
+        yield f"deny |= {source.name(found, ('found', *found.items()))}.get(y, {otherwise:#x})"
+    elif len(limits) < _FEW:
+        for limit, bits in limits.items():
+            yield from _where(f"y {op} {source.text(limit)}", [_denied(bits)])
+    else:
+        values, own = _ordered(limits)
+        sums, at = _sums(own, rising=op in (">", ">=")), "left" if op in (">", "<=") else "right"
+        search = f"deny |= {_bits(source, sums)}[{at}({source.name(values)}, y)]"
+        # A search takes what is no number for one.
+        yield from _where("y == y", [search]) if op in (">=", "<=") else [search]
+
+
+def _moves(source: Source, before: str, most: str, levels: _Limits) -> Iterator[str]:
+    """Levels that are farther than ``most`` from the one before: the lowest and the highest, as a difference of doubles
+    grows with what it is taken from."""
+    values, bits = _ordered(levels)
+    yield f"w, z = {before}, {most}"
+    if len(values) < 2 * _FEW:
+        for level, own in zip(values, bits, strict=True):
+            yield from _where(f"abs({level!r} - w) > z", [_denied(own)])
+        return
+    name, up = source.name(values), _bits(source, _sums(bits, rising=False))
+    down = _bits(source, _sums(bits, rising=True))
+    yield f"deny |= {up}[right({name}, z, key=lambda c: c - w)] | {down}[left({name}, -z, key=lambda c: c - w)]"
+
+
+def _guarded(term: terms.Term, text: str, bits: int, then: Iterable[str]) -> Iterator[str]:
+    """A term worked out as ``y``, and what is done then; where it fails, bits are forbidden."""
     if not terms.can_fail(term):
-        yield line
+        yield f"y = {text}"
         yield from then
         return
-    yield from ("try:", f"    {line}", "except ArithmeticError:", f"    {_denied(bits)}", "else:")
-    yield from (f"    {one}" for one in then)
+    yield from ("try:", f"    y = {text}", "except ArithmeticError:", f"    {_denied(bits)}", "else:")
+    yield from _indented(then)
+
+
+def _where(condition: str, then: Iterable[str]) -> Iterator[str]:
+    yield f"if {condition}:"
+    yield from _indented(then)
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines] or ["    pass"]
 
 
 def _denied(bits: int) -> str:
     return f"deny |= {bits:#x}"
+
+
+def _ordered(limits: _Limits) -> tuple[tuple[Any, ...], list[int]]:
+    """Constants, the lowest first, and the bits of each."""
+    ordered = sorted(limits.items(), key=lambda one: one[0].value)
+    return tuple(limit.value for limit, _ in ordered), [bits for _, bits in ordered]
 
 
 def _sums(bits: Sequence[int], *, rising: bool) -> list[int]:
@@ -281,18 +291,3 @@ def _others(same: dict[Action | float, int]) -> dict[Action | float, int]:
     bits = list(same.values())
     before, after = _sums(bits, rising=True), _sums(bits, rising=False)
     return {one: before[i] | after[i + 1] for i, one in enumerate(same)}
-
-
-def _moves(source: Source, before: str, most: str, levels: dict[terms.Constant, int]) -> Iterator[str]:
-    """Levels that are farther than ``most`` from the one before: the lowest and the highest, as a difference of doubles
-    grows with what it is taken from."""
-    ordered = sorted(levels.items(), key=lambda one: one[0].value)
-    values, bits = tuple(level.value for level, _ in ordered), [own for _, own in ordered]
-    yield f"w, z = {before}, {most}"
-    if len(values) < 2 * _FEW:
-        for level, own in zip(values, bits, strict=True):
-            yield from (f"if abs({level!r} - w) > z:", f"    {_denied(own)}")
-        return
-    name, up = source.name(values), _bits(source, _sums(bits, rising=False))
-    down = _bits(source, _sums(bits, rising=True))
-    yield f"deny |= {up}[right({name}, z, key=lambda c: c - w)] | {down}[left({name}, -z, key=lambda c: c - w)]"

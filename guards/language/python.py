@@ -5,7 +5,7 @@ A failure is an ArithmeticError, raised where Python's own order of evaluation m
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from export.spec import ActionSpace, Discrete, MultiDiscrete
@@ -22,6 +22,7 @@ _PAST = {
     "begins": "(h.action == -1)",
     "happened": "(not h.known or h.step > 0)",
 }
+_WRITTEN = {"not": "(not {0})", "if": "({1} if {0} else {2})", "fails": "fails(lambda: {0})", "neg": "(-{0})"}
 # What every function knows of a row.
 _ROW = ("o = row.observation", "k = row.facts", "h = row.history", "t = row.now")
 
@@ -41,11 +42,10 @@ def fails(evaluate: Callable[[], object]) -> bool:
 
 
 class Source:
-    """The text of some functions, and the constants that they name."""
+    """Functions of a row that are made of terms, and the constants that they name."""
 
     def __init__(self, space: ActionSpace) -> None:
         self.space = space
-        self._lines: list[str] = []
         self._names: dict[object, str] = {}
         self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf}
         self._known |= {"left": bisect_left, "right": bisect_right}
@@ -59,24 +59,24 @@ class Source:
             self._known[self._names[key]] = constant
         return self._names[key]
 
-    def function(self, name: str, arguments: str, body: Iterable[str]) -> None:
-        """Add a function of a row; ``body`` is made of terms' texts, whose common parts are worked out before it."""
+    def function(self, name: str, arguments: str, body: Iterable[str]) -> Callable[..., Any]:
+        """A function of a row; ``body`` is made of terms' texts, whose common parts are worked out before it."""
         lines = list(body)
-        self._lines += [f"def {name}({arguments}):", *(f"    {line}" for line in _ROW)]
-        self._lines += [f"    {local} = {text}" for text, local in self._hoisted.items()]
-        self._lines += [f"    {line}" for line in lines]
+        lines = [*_ROW, *(f"{local} = {text}" for text, local in self._hoisted.items()), *lines]
         self._hoisted = {}
+        text = "\n    ".join([f"def {name}({arguments}):", *lines])
+        exec(compile(text, "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
+        made: Callable[..., Any] = self._known.pop(name)
+        return made
 
-    def truth(self, name: str, term: terms.Term, arguments: str = "row, a") -> None:
-        """Add a function that is a term's value, true where that fails."""
-        self.function(
-            name, arguments, ["try:", f"    return {self.text(term)}", "except ArithmeticError:", "    return True"]
-        )
+    def value(self, *some: terms.Term, arguments: str = "row, a") -> Callable[..., Any]:
+        """The value of a term, or those of several; raises ArithmeticError where one fails."""
+        return self.function("value", arguments, [f"return {', '.join(map(self.text, some))}"])
 
-    def made(self) -> dict[str, Callable[..., Any]]:
-        """The functions."""
-        exec(compile("\n".join(self._lines), "<constraints>", "exec"), self._known)  # noqa: S102 - it is our own text
-        return self._known
+    def truth(self, term: terms.Term) -> Callable[..., bool]:
+        """The value of a condition on a row and an action, true where it fails."""
+        text = f"    return {self.text(term)}"
+        return self.function("forbids", "row, a", ["try:", text, "except ArithmeticError:", "    return True"])
 
     def text(self, term: terms.Term, previous: str = "h.action") -> str:
         """A term as an expression; ``previous`` names the action that is taken to have been executed last."""
@@ -103,7 +103,7 @@ class Source:
             case terms.Within():
                 *slopes, most = (self.text(part, previous) for part in term.parts)
                 point = [self._part(i, "action", previous) for i in term.numbers]
-                return f"within(({_listed(slopes)}), ({_listed(point)}), {most}, {term.tolerance!r})"
+                return f"within(({', '.join(slopes)},), ({', '.join(point)},), {most}, {term.tolerance!r})"
             case terms.Compare():
                 first, *rest = (self.text(part, previous) for part in term.parts)
                 return f"({first} {' '.join(f'{op} {side}' for op, side in zip(term.ops, rest, strict=True))})"
@@ -118,14 +118,8 @@ class Source:
         match term.op:
             case "and" | "or":
                 return f"({f' {term.op} '.join(parts)})"
-            case "not":
-                return f"(not {parts[0]})"
-            case "if":
-                return f"({parts[1]} if {parts[0]} else {parts[2]})"
-            case "fails":
-                return f"fails(lambda: {parts[0]})"
-            case "neg":
-                return f"(-{parts[0]})"
+            case "not" | "if" | "fails" | "neg":
+                return _WRITTEN[term.op].format(*parts)
             case "abs" | "min" | "max":
                 return f"{term.op}({', '.join(parts)})"
         plain = f"{parts[0]} {term.op} {parts[1]}"
@@ -149,15 +143,8 @@ def evaluated(term: terms.Term, schema: Schema) -> Callable[[Row], float | bool 
     """A term that is about no action, for a row; None where it has no value."""
     source = Source(schema.action)
     text = f"    return {source.text(term)}"
-    source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
-    made: Callable[[Row], float | bool | None] = source.made()["evaluated"]
-    return made
+    return source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
 
 
 def _acted(of: terms.Of, previous: str) -> str:
     return "a" if of == "action" else previous
-
-
-def _listed(texts: Sequence[str]) -> str:
-    """Texts as the inside of a tuple."""
-    return "".join(f"{text}, " for text in texts)

@@ -16,7 +16,7 @@ from export.spec import Box, MultiDiscrete
 from export.spec.nearest import DOZEN, one_of
 from guards.errors import ExpressionInvalid, setting
 from guards.language import terms
-from guards.records import HISTORY_NAMES, Schema
+from guards.records import Schema
 
 Kind = Literal["number", "truth", "action", "choice", "text"]
 
@@ -25,21 +25,8 @@ MAX_PARTS = 400
 MAX_DEPTH = 32
 
 _ARITHMETIC: dict[type[ast.AST], str] = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.Mod: "%"}
-_COMPARE: dict[type[ast.AST], str] = {
-    ast.Lt: "<",
-    ast.LtE: "<=",
-    ast.Gt: ">",
-    ast.GtE: ">=",
-    ast.Eq: "==",
-    ast.NotEq: "!=",
-}
-_NOUNS: dict[Kind, str] = {
-    "number": "a number",
-    "truth": "a condition",
-    "action": "an action",
-    "choice": "a choice",
-    "text": "a string",
-}
+_COMPARE = {ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==", ast.NotEq: "!="}
+_NOUNS = {"number": "a number", "truth": "a condition", "action": "an action", "choice": "a choice", "text": "a string"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +39,12 @@ class Typed:
     text: str = ""
     names: tuple[str, ...] = ()
     unit: str = ""
+
+
+_PAST = {
+    "seconds_since_change": Typed("number", terms.Past("seconds_since_change"), unit="s"),
+    "step": Typed("number", terms.Past("step")),
+}
 
 
 def parsed(source: str) -> ast.expr:
@@ -107,21 +100,19 @@ class _Reader:
     """One pass over the syntax tree; every refusal names the column."""
 
     def __init__(self, source: str, schema: Schema, *, about_action: bool) -> None:
-        self.source = source
-        self.about_action = about_action
-        self.fields = schema.columns
-        self.units = schema.observation.units
-        self.facts = {name: i for i, name in enumerate(schema.facts)}
-        self.actions = schema.actions
-        self.factors: dict[str, Typed] = {}
-        space = schema.action
-        if about_action and isinstance(space, MultiDiscrete):
-            each = enumerate(space.factors)
-            self.factors = {one.name: Typed("choice", terms.Part(i), names=one.names) for i, one in each}
-        if about_action and isinstance(space, Box):
-            self.factors = {
-                one.name: Typed("number", terms.Part(i), unit=one.unit) for i, one in enumerate(space.fields)
-            }
+        self.source, space = source, schema.action
+        self.fields, self.units, self.facts = schema.columns, schema.observation.units, schema.facts
+        self.past = _PAST
+        if isinstance(space, MultiDiscrete):
+            asked = {one.name: Typed("choice", terms.Part(i), names=one.names) for i, one in enumerate(space.factors)}
+        elif isinstance(space, Box):
+            asked = {one.name: Typed("number", terms.Part(i), unit=one.unit) for i, one in enumerate(space.fields)}
+        else:
+            asked = {"action": Typed("action", terms.Part(0), names=space.names)}
+            # An action that is not one of a list has no name to compare it with.
+            before = Typed("action", terms.Past("previous_action"), names=space.names)
+            self.past = {"previous_action": before, **_PAST}
+        self.asked = asked if about_action else {}
 
     def invalid(self, node: ast.expr, problem: str) -> ExpressionInvalid:
         """What is wrong with a part, with the column, and with the line if there are several."""
@@ -178,27 +169,17 @@ class _Reader:
         raise self.invalid(node, f"{value!r} is not a number, a condition or the name of an action")
 
     def _name(self, node: ast.expr, name: str) -> Typed:
-        if name in self.factors:
-            if name in self.fields or name in self.facts:
-                part = "number" if self.factors[name].kind == "number" else "factor"
+        asked = self.asked.get(name)
+        if name in self.fields or name in self.facts:
+            if asked is not None and asked.kind != "action":
+                part = "number" if asked.kind == "number" else "factor"
                 raise self.invalid(node, f"{name!r} is a {part} of the action and an input too, expected one meaning")
-            return self.factors[name]
-        if name in self.fields:
-            return Typed("number", terms.Observed(self.fields[name], name), unit=self.units[name])
-        if name in self.facts:
-            return Typed("number", terms.Fact(self.facts[name], name))
-        if name == "action" and self.about_action and not self.factors:
-            return Typed("action", terms.Part(0), names=self.actions)
-        # An action that is not one of a list has no name to compare it with.
-        if name == "previous_action" and self.actions:
-            return Typed("action", terms.Past("previous_action"), names=self.actions)
-        if name == "seconds_since_change":
-            return Typed("number", terms.Past("seconds_since_change"), unit="s")
-        if name == "step":
-            return Typed("number", terms.Past("step"))
-        asked = list(self.factors) or (["action"] if self.about_action else [])
-        history = [one for one in HISTORY_NAMES if self.actions or one != "previous_action"]
-        known = one_of(name, [*self.fields, *self.facts, *asked, *history], DOZEN)
+            if name in self.fields:
+                return Typed("number", terms.Observed(self.fields[name], name), unit=self.units[name])
+            return Typed("number", terms.Fact(self.facts.index(name), name))
+        if found := asked or self.past.get(name):
+            return found
+        known = one_of(name, [*self.fields, *self.facts, *self.asked, *self.past], DOZEN)
         raise self.invalid(node, f"the name {name!r} is not known, expected {known}")
 
     def _unit(self, node: ast.expr, *numbers: Typed) -> str:

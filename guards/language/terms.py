@@ -5,7 +5,7 @@ failure counts only where Python's own order of evaluation meets it: ``y != 0 an
 """
 
 from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from guards.records import Action, History
@@ -179,17 +179,14 @@ def every(term: Term) -> Iterator[Term]:
 
 def about_action(term: Term) -> bool:
     """Whether a term can differ between actions of one row."""
-    if isinstance(term, Among | Within):
-        return True
-    of = term.of if isinstance(term, Part | Whole | Table) else "previous"
-    return of == "action" or any(map(about_action, term.parts))
+    own = isinstance(term, Among | Within) or (isinstance(term, Part | Whole | Table) and term.of == "action")
+    return own or any(map(about_action, term.parts))
 
 
 def about_row(term: Term) -> bool:
     """Whether a term can differ between rows."""
-    here = isinstance(term, Observed | Fact | Past | Recall)
     previous = isinstance(term, Part | Whole | Table) and term.of == "previous"
-    return here or previous or any(map(about_row, term.parts))
+    return previous or isinstance(term, Observed | Fact | Past | Recall) or any(map(about_row, term.parts))
 
 
 def can_fail(term: Term) -> bool:
@@ -200,8 +197,3 @@ def can_fail(term: Term) -> bool:
         return True
     arithmetic = isinstance(term, Operation) and term.checked and term.op in ("+", "-", "*", "/", "%")
     return isinstance(term, Fact) or (arithmetic and len(term.parts) > 1) or any(map(can_fail, term.parts))
-
-
-def changed(term: Term, *parts: Term) -> Term:
-    """A term of the same kind, made of other parts."""
-    return replace(term, parts=parts)

@@ -2,16 +2,16 @@
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import pairwise
-from typing import Any
 
 from guards.errors import EvaluationFailed
 from guards.language import terms
 from guards.records import NO_ACTION, Action, Row
 
-COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+COMPARE = {
     "<": operator.lt,
     "<=": operator.le,
     ">": operator.gt,
@@ -68,7 +68,9 @@ def value(term: terms.Term, scene: Scene) -> terms.Value:
             action = scene.acted(term.of)
             return left_to_right([column[int(part_of(action, i))] for i, column in term.columns])
         case terms.Compare():
-            return all(_links(term, scene))
+            # One after another: the first that is false ends it.
+            sides = pairwise(value(part, scene) for part in term.parts)
+            return all(COMPARE[op](left, right) for op, (left, right) in zip(term.ops, sides, strict=False))
         case terms.Within():
             *slopes, most = (number(part, scene) for part in term.parts)
             point = [float(part_of(scene.action, i)) for i in term.numbers]
@@ -91,10 +93,7 @@ def part_of(action: Action, index: int) -> float:
 
 def left_to_right(amounts: Sequence[float]) -> float:
     """The sum in the order of the factors."""
-    total = amounts[0]
-    for amount in amounts[1:]:
-        total += amount
-    return total
+    return reduce(operator.add, amounts)
 
 
 def within(slopes: Sequence[float], point: Sequence[float], most: float, tolerance: float) -> bool:
@@ -105,12 +104,6 @@ def within(slopes: Sequence[float], point: Sequence[float], most: float, toleran
     scale = left_to_right([abs(slope) * max(abs(here), 1.0) for slope, here in zip(slopes, point, strict=True)])
     scale = max(abs(most), scale)
     return total - most <= tolerance * scale and math.isfinite(scale) and math.isfinite(most)
-
-
-def possible(row: Row) -> tuple[Action, ...]:
-    """What may have been executed last: what the caller goes on from, and what was decided after that."""
-    history = row.history
-    return (history.action,) if history.other is None else (history.action, history.other)
 
 
 def _past(term: terms.Past, row: Row) -> terms.Value:
@@ -128,13 +121,6 @@ def _past(term: terms.Past, row: Row) -> terms.Value:
         "happened": not history.known or history.step > 0,
     }
     return told[term.what]
-
-
-def _links(term: terms.Compare, scene: Scene) -> Iterator[bool]:
-    """A chain of comparisons, one after another: the first that is false ends it."""
-    sides = (value(part, scene) for part in term.parts)
-    for op, (left, right) in zip(term.ops, pairwise(sides), strict=False):
-        yield COMPARE[op](left, right)
 
 
 def _operation(term: terms.Operation, scene: Scene) -> terms.Value:
@@ -155,7 +141,7 @@ def _operation(term: terms.Operation, scene: Scene) -> terms.Value:
                 return True
             return False
         case "some":
-            return any(value(term.parts[0], replace(scene, previous=action)) for action in possible(scene.row))
+            return any(value(term.parts[0], replace(scene, previous=action)) for action in scene.row.history.last)
     numbers = [number(part, scene) for part in term.parts]
     try:
         result = ARITHMETIC[term.op](*numbers)

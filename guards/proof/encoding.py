@@ -6,8 +6,9 @@ infinite, is told apart by cases, in doubles, as the shield has it. What a histo
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, NamedTuple
 
 from guards.constraints import Constraint
@@ -34,6 +35,17 @@ class Cases:
 
     known: Mapping[float, z3.BoolRef]
     others: tuple[tuple[z3.ArithRef, z3.BoolRef], ...] = ()
+
+    @classmethod
+    def of(cls, ways: Iterable[tuple[Any, z3.BoolRef]]) -> "Cases":
+        """The cases of which each is a number, and when it is that."""
+        known, others = dict[float, z3.BoolRef](), list[tuple[z3.ArithRef, z3.BoolRef]]()
+        for value, when in ways:
+            if not isinstance(value, float):
+                others.append((value, when))
+            else:
+                known[value] = z3.Or(known[value], when) if value in known else when
+        return cls(known, tuple(others))
 
     def each(self) -> Iterator[tuple[Any, z3.BoolRef]]:
         """All numbers, and when it is that."""
@@ -71,7 +83,8 @@ def encoded(term: terms.Term, symbols: Symbols) -> Encoded:
         case terms.Constant(value=bool() as truth):
             return Encoded(z3.BoolVal(truth))
         case terms.Constant():
-            return Encoded(Cases({_double(term.value): _TRUE}))
+            assert not isinstance(term.value, tuple)  # noqa: S101 - what is constant is no whole action
+            return Encoded(Cases({float(term.value): _TRUE}))
         case terms.Observed():
             return Encoded(symbols.field(term.name))
         case terms.Fact():
@@ -101,11 +114,6 @@ def encoded(term: terms.Term, symbols: Symbols) -> Encoded:
     raise Untranslatable(msg)
 
 
-def _double(value: object) -> float:
-    assert isinstance(value, int | float)  # noqa: S101 - what is constant is no whole action
-    return float(value)
-
-
 def _past(term: terms.Past, symbols: Symbols) -> Encoded:
     return {
         "step": Encoded(symbols.step, z3.Not(symbols.known)),
@@ -133,33 +141,20 @@ def _operation(term: terms.Operation, symbols: Symbols) -> Encoded:
     if term.checked:
         return _arithmetic(term, parts[0], parts[1], symbols)
     failed = _either(*[part.failed for part in parts])
-    cases = [part.value if isinstance(part.value, Cases) else Cases({}, ((part.value, _TRUE),)) for part in parts]
+    cases = [_cases(part.value) for part in parts]
     if len(cases) > 1 and (
         any(one.others for one in cases) or math.prod(len(one.known) for one in cases) > _MOST_CASES
     ):
-        cases = [Cases({}, ((one.symbol(), _TRUE),)) for one in cases]
-    return Encoded(_worked_out(term.op, cases), failed)
+        cases = [_cases(one.symbol()) for one in cases]
+    ways = [zip(*way, strict=True) for way in product(*(one.each() for one in cases))]
+    found = Cases.of((_worked_out(term.op, numbers), _all(*when)) for numbers, when in ways)
+    return Encoded(found if found.known or len(found.others) > 1 else found.others[0][0], failed)
 
 
-def _worked_out(op: str, cases: Sequence[Cases]) -> "Cases | z3.ArithRef":
+def _worked_out(op: str, numbers: Sequence[Any]) -> Any:
     """What kinds work out themselves: of doubles as the shield does, else exactly."""
-    known: dict[float, z3.BoolRef] = {}
-    others: list[tuple[z3.ArithRef, z3.BoolRef]] = []
-    ways: list[tuple[list[Any], list[z3.BoolRef]]] = [([], [])]
-    for one in cases:
-        ways = [([*some, value], [*when, also]) for some, when in ways for value, also in one.each()]
-    for numbers, when in ways:
-        if all(isinstance(one, float) for one in numbers):
-            result = float(ARITHMETIC[op](*numbers))
-            known[result] = z3.Or(known[result], _all(when)) if result in known else _all(when)
-        else:
-            others.append((_exactly(op, numbers), _all(when)))
-    if not known and len(others) == 1:
-        return others[0][0]
-    return Cases(known, tuple(others))
-
-
-def _exactly(op: str, numbers: Sequence[z3.ArithRef]) -> z3.ArithRef:
+    if all(isinstance(one, float) for one in numbers):
+        return float(ARITHMETIC[op](*numbers))
     value = numbers[0]
     if op == "neg":
         return -value
@@ -201,7 +196,7 @@ def _joined(parts: Sequence[Encoded], *, stop: bool) -> Encoded:
     value, failed = parts[0]
     for part in parts[1:]:
         reached = z3.Not(value) if stop else value
-        failed = _either(failed, _where(reached, part.failed))
+        failed = _either(failed, _all(reached, part.failed))
         value = z3.Or(value, part.value) if stop else z3.And(value, part.value)
     return Encoded(value, failed)
 
@@ -209,41 +204,34 @@ def _joined(parts: Sequence[Encoded], *, stop: bool) -> Encoded:
 def _chosen(test: Encoded, body: Encoded, otherwise: Encoded) -> Encoded:
     """``body if test else otherwise``: only the branch taken can fail."""
     no, (a, b) = z3.Not(test.value), (body.value, otherwise.value)
-    failed = _either(test.failed, _where(test.value, body.failed), _where(no, otherwise.failed))
-    if not (isinstance(a, Cases) and isinstance(b, Cases)) and not _infinite(a, b):
+    failed = _either(test.failed, _all(test.value, body.failed), _all(no, otherwise.failed))
+    known = [one.known for one in (a, b) if isinstance(one, Cases)]
+    if len(known) < 2 and not any(math.isinf(number) for one in known for number in one):
         return Encoded(z3.If(test.value, *_alike(_symbol(a), _symbol(b))), failed)
-    known: dict[float, z3.BoolRef] = {}
-    others: list[tuple[z3.ArithRef, z3.BoolRef]] = []
-    for side, taken in ((a, test.value), (b, no)):
-        for value, when in side.each() if isinstance(side, Cases) else ((side, _TRUE),):
-            both = _all([taken, when])
-            if isinstance(value, float):
-                known[value] = z3.Or(known[value], both) if value in known else both
-            else:
-                others.append((value, both))
-    return Encoded(Cases(known, tuple(others)), failed)
+    sides = ((a, test.value), (b, no))
+    ways = ((value, _all(taken, when)) for side, taken in sides for value, when in _cases(side).each())
+    return Encoded(Cases.of(ways), failed)
 
 
-def _infinite(*values: object) -> bool:
-    return any(isinstance(one, Cases) and any(map(math.isinf, one.known)) for one in values)
+def _cases(value: Any) -> Cases:
+    """A number by cases, of which there may be one."""
+    return value if isinstance(value, Cases) else Cases({}, ((value, _TRUE),))
 
 
 def _compared(op: str, left: Encoded, right: Encoded) -> Encoded:
     """A comparison, of each case with each."""
     failed = _either(left.failed, right.failed)
-    sides = [one.value if isinstance(one.value, Cases) else Cases({}, ((one.value, _TRUE),)) for one in (left, right)]
-    ways = [_all([a_when, b_when, _link(op, a, b)]) for a, a_when in sides[0].each() for b, b_when in sides[1].each()]
+    both = product(_cases(left.value).each(), _cases(right.value).each())
+    ways = [_all(a_when, b_when, _link(op, a, b)) for (a, a_when), (b, b_when) in both]
     ways = [way for way in ways if not z3.is_false(way)]
     return Encoded(ways[0] if len(ways) == 1 else z3.Or(ways), failed)
 
 
 def _link(op: str, a: Any, b: Any) -> z3.BoolRef:
     """Two numbers compared; all symbols stand for finite ones."""
-    if isinstance(a, float) and isinstance(b, float):
-        return z3.BoolVal(COMPARE[op](a, b))
-    for one, (x, y) in ((a, (a, 0.0)), (b, (0.0, b))):
-        if isinstance(one, float) and math.isinf(one):
-            return z3.BoolVal(COMPARE[op](x, y))
+    floats = [one for one in (a, b) if isinstance(one, float)]
+    if len(floats) == 2 or any(map(math.isinf, floats)):
+        return z3.BoolVal(COMPARE[op](*[one if isinstance(one, float) else 0.0 for one in (a, b)]))
     compared: z3.BoolRef = COMPARE[op](*_alike(_symbol(a), _symbol(b)))
     return compared
 
@@ -254,7 +242,7 @@ def _symbol(value: Any) -> z3.ArithRef:
     return exact(value) if isinstance(value, float) else value
 
 
-def _all(conditions: Sequence[z3.BoolRef]) -> z3.BoolRef:
+def _all(*conditions: z3.BoolRef) -> z3.BoolRef:
     """Whether all of these hold; kept small."""
     if any(map(z3.is_false, conditions)):
         return z3.BoolVal(False)
@@ -266,11 +254,6 @@ def _either(*failures: z3.BoolRef) -> z3.BoolRef:
     """Whether any of these fails; left out where it never does, to keep terms small."""
     some = [failed for failed in failures if not z3.is_false(failed)]
     return z3.Or(some) if some else NEVER_FAILS
-
-
-def _where(condition: z3.BoolRef, failed: z3.BoolRef) -> z3.BoolRef:
-    """A failure that counts only where a condition holds."""
-    return failed if z3.is_false(failed) else z3.And(condition, failed)
 
 
 def _alike(a: z3.ExprRef, b: z3.ExprRef) -> tuple[Any, Any]:

@@ -1,31 +1,15 @@
 """The proof that a shield's configuration always leaves something to do, or a situation in which it does not.
 
-What is proved: for every observation whose named numbers are within the ranges that the artefact declares (unbounded
-where it declares none; whole where they are integers), for every choice of facts given and not given, and for every
-state that the session's history can be in, known or not, at least one action is denied by no constraint; and so the
-last resort is allowed wherever nothing else is.
-
-How it is proved: the expressions are translated to exact real arithmetic and an SMT solver (z3) finds that no such
-state exists in which every action is denied.
-
-* Exact reals are not doubles. A double's sum may be rounded across a limit, and a product too large for a double is an
-  evaluation error (which denies) that has no counterpart among the reals: neither is covered. Constants are the very
-  doubles that the shield compares with.
-* The request's own mask is taken to allow everything.
-* A constraint with a history is taken at its worst: it may forbid all that it can, at any time after something was
-  executed. A proof holds whatever the history is; a counterexample may have one that is hard to reach.
-* What cannot be translated (``%`` of numbers that need not be whole, a kind of constraint unknown here) may have any
-  value: what is proved is true all the same.
-* A counterexample is one only after the real shield, in doubles, was seen to leave nothing in it.
-* Only constraints that ``deny`` close anything; a doubt about the policy's answer closes nothing.
-
-"At least one action" is one action of a list, one whole action of several factors, or one point of a Box: for all
-states there is an action, so the solver is asked for a state in which for all actions something denies.
+What is proved, and what is not, stands in ``docs/proof.md``. The expressions are translated to exact real arithmetic,
+and an SMT solver (z3) is asked for a state in which for all actions something denies: one action of a list, one whole
+action of several factors, or one point of a Box. What cannot be translated (``%`` of numbers that need not be whole, a
+kind of constraint unknown here) may have any value, so what is proved is true all the same. A counterexample is one
+only after the real shield, in doubles, was seen to leave nothing in it.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -34,19 +18,16 @@ import numpy as np
 from export.spec import Box
 from guards.actions import Written, read
 from guards.constraints import Constraint
-from guards.proof.overflow import may_overflow
 from guards.proof.scenario import WHOLE, ranges, shown, written
-from guards.proof.verdict import Answer, Closed, Counterexample, Finding, Verdict
+from guards.proof.verdict import Answer, Closed, Counterexample, Verdict
 from guards.proof.witness import Witness
-from guards.records import Actions, Schema
+from guards.records import Schema
 
 if TYPE_CHECKING:  # z3 is an extra, and takes its time to load
     from guards.proof.solving import Formula, Model, Solving
 
 _LEFT = "for every observation within the declared ranges, at least one action is allowed"
 _KNOWN = " wherever the session's history is known"
-# A situation that people can read is worth this share of a question's time.
-_PATIENCE = 0.1
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is too large for a double has an answer here
@@ -67,28 +48,20 @@ def prove(
     ProofUnavailable where z3 is not installed, or cannot be loaded.
     """
     witness = Witness(schema, constraints)
-    last = np.empty(0) if last_resort is None else np.array(read(last_resort, schema.action))
+    last = () if last_resort is None else read(last_resort, schema.action)
     # Needs z3.
     from guards.proof.findings import findings  # noqa: PLC0415
     from guards.proof.solving import Solving  # noqa: PLC0415
 
-    solving = Solving(
-        schema, constraints, last.ravel().tolist(), seconds=seconds, clock=clock, known_history=known_history
-    )
+    solving = Solving(schema, constraints, last, seconds=seconds, clock=clock, known_history=known_history)
     left = _answer(solving, witness, _LEFT + _KNOWN * known_history)
-    found = [*_where_known(solving, left), *_not_covered(solving, left), *findings(solving)] if notes else []
+    found = tuple(findings(solving, witness, left, last_resort, last)) if notes else ()
     if last_resort is None:
-        return Verdict(left=left, findings=tuple(found))
-    if notes and left.outcome == "proved":
-        found += _where_forbidden(solving, witness, last, written(last_resort))
-    return Verdict(left=left, last_resort=_last_resort(left, written(last_resort)), findings=tuple(found))
-
-
-def _last_resort(left: Answer, last_resort: str) -> Answer:
-    """Wherever nothing else is allowed the last resort is, exactly if something always is."""
-    claim = f"the last resort {last_resort} is allowed wherever nothing else is"
+        return Verdict(left=left, findings=found)
+    # Wherever nothing else is allowed the last resort is, exactly if something always is.
     why = {"proved": "", "counterexample": "not there either", "undecided": "for the same reason"}[left.outcome]
-    return Answer(claim, left.outcome, why)
+    claim = f"the last resort {written(last_resort)} is allowed wherever nothing else is"
+    return Verdict(left=left, last_resort=Answer(claim, left.outcome, why), findings=found)
 
 
 def _answer(solving: "Solving", witness: Witness, claim: str) -> Answer:
@@ -121,7 +94,7 @@ def _confirmed(
     solving: "Solving", witness: Witness, formula: "Formula", model: "Model", until: float
 ) -> Counterexample | None:
     """The best situation for people in which the real shield leaves nothing."""
-    for one in _models(solving, formula, model, until):
+    for one in solving.models(formula, model, until):
         found = witness.closing(solving.situation(one))
         if found is not None and found.tried:
             found = _searched(solving, witness, found, until)
@@ -137,54 +110,3 @@ def _searched(solving: "Solving", witness: Witness, found: Counterexample, until
         return None
     every = "every action" if isinstance(solving.schema.action, Box) else "every whole action"
     return replace(found, closed=(Closed(every, solving.causes(found.situation, until)),))
-
-
-def _models(solving: "Solving", formula: "Formula", model: "Model", until: float) -> Iterator["Model"]:
-    """States in which a formula holds, the best for people first."""
-    for wish in solving.wishes():
-        wished = solving.ask(solving.both(formula, wish), min(until, solving.until(_PATIENCE))).model
-        if wished is not None:
-            yield wished
-    yield model
-
-
-def _where_known(solving: "Solving", left: Answer) -> list[Finding]:
-    """Whether it is only after a restart that nothing is left."""
-    if left.counterexample is None or left.counterexample.situation.past.known:
-        return []
-    formula = solving.both(solving.nothing_allowed(), solving.symbols.known)
-    if not solving.ask(formula, solving.until()).impossible:
-        return []
-    text = "where the session's history is known, at least one action is always allowed (proved)"
-    return [Finding("history", (), text)]
-
-
-def _not_covered(solving: "Solving", left: Answer) -> list[Finding]:
-    """Which constraints may speak where exact numbers do not: what is too large for a double is an error."""
-    denying = [one for one in solving.constraints if one.mode == "deny"]
-    large = tuple(one.name for one in denying if may_overflow(one, solving.schema))
-    if left.outcome != "proved" or not large:
-        return []
-    text = (
-        f"numbers so large, or divisors so small, that an expression overflows are not covered: the ranges allow them "
-        f"in {' and '.join(map(repr, large))}"
-    )
-    return [Finding("overflow", large, text)]
-
-
-def _where_forbidden(solving: "Solving", witness: Witness, last: Actions, told: str) -> list[Finding]:
-    """Where the last resort is itself forbidden, although something else is allowed."""
-    formula, until = solving.at(solving.denied(), solving.last), solving.until()
-    reply = solving.ask(formula, until)
-    if reply.model is None:
-        return []
-    for model in _models(solving, formula, reply.model, until):
-        situation = solving.situation(model)
-        by = witness.against(situation, last)
-        if by:
-            text = (
-                f"the last resort {told} is itself forbidden in some situations, and where the baseline's proposal is "
-                f"too it leaves as an executed violation: by {' and '.join(map(repr, by))} with "
-            )
-            return [Finding("last_resort", by, text + "; ".join(situation.lines()))]
-    return []

@@ -1,7 +1,7 @@
 """A scenario: one decision as people write it down, by name, and the row that the guards see of it."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, nan
 
 from export.spec import Array, Dict, Field, Fields
@@ -51,23 +51,16 @@ class Past:
             kept=self.kept,
         )
 
-    def recounted(self, name: str) -> Recounted:
-        """What it says for the constraint of a name."""
-        change = self.seconds_since_change if self.known else None
-        switched = {*self.switched, *(() if change is None else (change,))}
-        return Recounted(
-            previous=str(self.previous),
-            used=self.used,
-            change=change,
-            switched=tuple(sorted(switched)),
-            changed=self.changed.get(name),
-            spent=self.spent.get(name),
-        )
-
     def remembered(self, constraints: Sequence[Constraint]) -> dict[str, tuple[float, ...]]:
         """What constraints would have kept at the time 0; nothing of what was not said, and first what is ``kept``."""
-        told = {one.name: one.recounted(self.recounted(one.name)) for one in constraints}
-        return {**{name: numbers for name, numbers in told.items() if numbers}, **self.kept}
+        change = self.seconds_since_change if self.known else None
+        switched = {*self.switched, *(() if change is None else (change,))}
+        told, found = Recounted(str(self.previous), self.used, change, tuple(sorted(switched))), dict(self.kept)
+        for one in constraints:
+            own = replace(told, changed=self.changed.get(one.name), spent=self.spent.get(one.name))
+            if numbers := one.recounted(own):
+                found.setdefault(one.name, numbers)
+        return found
 
     def lines(self) -> Iterator[str]:
         """It in words."""

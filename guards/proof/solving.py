@@ -12,7 +12,7 @@ from guards.language.terms import Within, every
 from guards.proof.encoding import may_forbid, truth
 from guards.proof.scenario import Past, Scenario, ranges
 from guards.proof.symbols import Symbols, exact, z3
-from guards.records import NEVER, NO_ACTION, Schema
+from guards.records import NEVER, NO_ACTION, Action, Schema
 
 _LARGEST = Fraction(np.finfo(np.float64).max)
 # Numbers that people can read and doubles can hold: whole ones, or in a range narrower than this a part of one.
@@ -20,6 +20,8 @@ _NARROW, _PART = 8, 64
 # A half-space that is exceeded by so much is exceeded in doubles, where numbers are not large.
 _CLEAR = 2**-10
 _RECENT = 3600
+# A situation that people can read is worth this share of a question's time.
+_PATIENCE = 0.1
 
 Formula: TypeAlias = z3.BoolRef
 Model: TypeAlias = z3.ModelRef
@@ -43,7 +45,7 @@ class Solving:
         self,
         schema: Schema,
         constraints: Sequence[Constraint],
-        last_resort: Sequence[float],
+        last_resort: Action,
         *,
         seconds: float,
         clock: Callable[[], float],
@@ -52,12 +54,12 @@ class Solving:
         self.schema = schema
         self.symbols = Symbols(schema)
         # The parts of it; none where there is none.
-        self.last = tuple(last_resort)
+        self.last = last_resort if isinstance(last_resort, tuple) else (last_resort,)
         if isinstance(schema.action, Discrete):
             self.symbols.mentioned.update(map(int, self.last))
         self.constraints = list(constraints)
-        # In the constraints' order: whether each may forbid the action asked about.
-        self.forbids = [may_forbid(constraint, self.symbols) for constraint in constraints]
+        # Whether each may forbid the action asked about.
+        self._forbids = [(constraint, may_forbid(constraint, self.symbols)) for constraint in constraints]
         self._domain = [*self.symbols.domain(), self.symbols.whole()]
         if known_history:
             self._domain.append(self.symbols.known)
@@ -68,8 +70,7 @@ class Solving:
 
     def denied(self) -> Formula:
         """Whether any constraint that denies may forbid the action asked about."""
-        pairs = zip(self.constraints, self.forbids, strict=True)
-        return z3.Or([forbids for constraint, forbids in pairs if constraint.mode == "deny"])
+        return z3.Or([forbids for constraint, forbids in self._forbids if constraint.mode == "deny"])
 
     def at(self, formula: Formula, action: Sequence[float]) -> Formula:
         """A formula about one certain action."""
@@ -85,20 +86,20 @@ class Solving:
 
     def conditions(self) -> list[tuple[Constraint, Formula, Formula]]:
         """Constraints that are a condition, whether it is true (not only without a value), and what they forbid."""
-        found = []
-        for one, forbids in zip(self.constraints, self.forbids, strict=True):
-            condition = one.condition(self.schema)
-            if condition is not None:
-                found.append((one, truth(condition, self.symbols), forbids))
-        return found
+        each = [(one, one.condition(self.schema), forbids) for one, forbids in self._forbids]
+        return [(one, truth(term, self.symbols), forbids) for one, term, forbids in each if term is not None]
+
+    def models(self, formula: Formula, model: Model, until: float) -> Iterator[Model]:
+        """States in which a formula holds, of which one is known, the best for people first."""
+        for wish in self.wishes():
+            wished = self.ask(formula & wish, min(until, self.until(_PATIENCE))).model
+            if wished is not None:
+                yield wished
+        yield model
 
     def until(self, questions: float = 1) -> float:
         """When a question that is asked now has had its time, or so many of them one after another."""
         return self._clock() + self._seconds * questions
-
-    def both(self, formula: Formula, wish: Formula) -> Formula:
-        """Two formulas at once."""
-        return z3.And(formula, wish)
 
     def ask(self, formula: Formula, until: float) -> Reply:
         """Look for a state within the domain in which a formula holds."""
@@ -141,19 +142,20 @@ class Solving:
             yield from (z3.And(one, symbols.slack == exact(_CLEAR)) for one in some)
         yield from some
 
-    def way_out(self, situation: Scenario, until: float) -> tuple[float, ...] | None:
+    def way_out(self, situation: Scenario, until: float) -> Action | None:
         """An action that no constraint may forbid in a situation, its numbers the nearest doubles."""
         model = self.ask(z3.And(*self._given(situation), z3.Not(self.denied())), until).model
         if model is None:
             return None
         parts, action = [_number(model, part) for part in self.symbols.acted], self.schema.action
         # A number that no constraint names may be anything in the Box, of which the solver was told nothing.
-        return tuple(np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else parts)
+        whole = np.clip(parts, action.low, action.high).tolist() if isinstance(action, Box) else map(int, parts)
+        return tuple(whole)
 
     def causes(self, situation: Scenario, until: float) -> tuple[str, ...]:
         """Constraints that together leave nothing in a situation, and would without any one of them."""
-        pairs = zip(self.constraints, self.forbids, strict=True)
-        left = {one.name: forbids for one, forbids in pairs if one.mode == "deny" and not z3.is_false(forbids)}
+        denying = [(one.name, forbids) for one, forbids in self._forbids if one.mode == "deny"]
+        left = {name: forbids for name, forbids in denying if not z3.is_false(forbids)}
         state = z3.And(self._given(situation))
         for name in tuple(left):
             others = [forbids for other, forbids in left.items() if other != name]
@@ -183,22 +185,17 @@ class Solving:
 
     def situation(self, model: Model) -> Scenario:
         """The state of a model, its numbers the nearest doubles."""
-        symbols = self.symbols
-        facts = {
-            name: _number(model, value) if z3.is_true(model.eval(given, model_completion=True)) else None
-            for name, (value, given) in symbols.facts.items()
-        }
+        told = {name: z3.is_true(model.eval(given, True)) for name, (_, given) in self.symbols.facts.items()}
         return Scenario(
-            observation={name: _number(model, value) for name, value in symbols.fields.items()},
-            facts=facts,
+            observation={name: _number(model, value) for name, value in self.symbols.fields.items()},
+            facts={n: _number(model, value) if told[n] else None for n, (value, _) in self.symbols.facts.items()},
             past=self._past(model),
         )
 
     def _past(self, model: Model) -> Past:
         symbols = self.symbols
-        known = z3.is_true(model.eval(symbols.known, model_completion=True))
-        ago = _number(model, symbols.since_change)
-        step = int(_number(model, symbols.step))
+        known = z3.is_true(model.eval(symbols.known, True))
+        ago, step = _number(model, symbols.since_change), int(_number(model, symbols.step))
         happened = step > 0 or not known
         used = executed_just_now(self.constraints, self.schema) if happened else []
         return Past(

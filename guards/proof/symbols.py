@@ -4,10 +4,11 @@ An action is one unknown for each part of it: an integer for a choice, a real fo
 """
 
 import math
+from collections.abc import Iterable, Sequence
 from fractions import Fraction
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
-from export.spec import Box, MultiDiscrete
+from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from export.spec.extras import install
 from guards.errors import ProofUnavailable, Untranslatable
 from guards.language.terms import Of, Table
@@ -37,8 +38,8 @@ class Symbols:
     """
 
     def __init__(self, schema: Schema) -> None:
-        self.schema = schema
-        self.acted, self.before = _unknowns(schema)
+        self.schema, space = schema, schema.action
+        self.acted, self.before = _unknowns(space, "action", "action"), _unknowns(space, "previous", "previous_action")
         self.step, self.since_change = z3.Int("step"), z3.Real("seconds_since_change")
         self.known = z3.Bool("known")
         # By how much a half-space has to be exceeded: by anything, but a hole that is clear of rounding has more.
@@ -48,9 +49,8 @@ class Symbols:
         self.mentioned: set[int] = set()
         self.gaps: list[str] = []
         self._ranges = ranges(schema)
-        action = schema.action
-        self.sizes = action.sizes if isinstance(action, MultiDiscrete) else (len(schema.choices),)
-        self._starts = tuple(accumulate((0, *self.sizes[:-1])))
+        # Where each factor's choices begin, and where the last one's end.
+        self._starts = tuple(accumulate(space.sizes, initial=0))
 
     def field(self, name: str) -> z3.ArithRef:
         """A number of the observation."""
@@ -71,7 +71,7 @@ class Symbols:
         if isinstance(self.schema.action, Box):
             self.mentioned.add(at)
         elif isinstance(self.schema.action, MultiDiscrete):
-            self.mentioned.update(range(self._starts[at], self._starts[at] + self.sizes[at]))
+            self.mentioned.update(range(self._starts[at], self._starts[at + 1]))
         return self.acted[at] if of == "action" else self.before[at]
 
     def choice(self, factor: int, choice: int, of: Of = "action") -> z3.BoolRef:
@@ -123,20 +123,25 @@ class Symbols:
     def alike(self) -> list[list[int]]:
         """Choices that no constraint tells apart, for each part of an action; the others alone."""
         groups: list[list[int]] = []
-        for start, size in zip(self._starts, self.sizes, strict=True):
-            others = [i for i in range(start, start + size) if i not in self.mentioned]
-            groups += [[i] for i in range(start, start + size) if i in self.mentioned]
+        for start, end in pairwise(self._starts):
+            others = [i for i in range(start, end) if i not in self.mentioned]
+            groups += [[i] for i in range(start, end) if i in self.mentioned]
             groups += [others] if others else []
         return sorted(groups)
 
     def whole(self) -> z3.BoolRef:
         """Whether the action asked about is an action of the space."""
-        action = self.schema.action
-        if isinstance(action, Box):
-            return z3.And([_within(self.acted[i], action.low[i], action.high[i]) for i in sorted(self.mentioned)])
-        if isinstance(action, MultiDiscrete):
-            return z3.And([z3.And(one >= 0, one < size) for one, size in zip(self.acted, self.sizes, strict=True)])
-        return one_of(self.acted[0], self.actions())
+        box = isinstance(self.schema.action, Box)
+        return z3.And(self._possible(self.acted, sorted(self.mentioned) if box else range(len(self.acted)), 0))
+
+    def _possible(self, parts: Sequence[z3.ArithRef], at: Iterable[int], least: int) -> list[z3.BoolRef]:
+        """That some of the parts are those of an action of the space; an index is none below ``least``."""
+        space = self.schema.action
+        if isinstance(space, Discrete):
+            return [z3.Or([parts[0] == one for one in (*range(least, 0), *self.actions())])]
+        whole = [(least, size - 1) for size in space.sizes]
+        ranges = [(field.low, field.high) for field in space.fields] if isinstance(space, Box) else whole
+        return [limit for i in at for limit in _between(parts[i], ranges[i])]
 
     def domain(self) -> list[z3.BoolRef]:
         """What is known of the unknowns beside the action: ranges of fields, and what a history can be."""
@@ -145,25 +150,14 @@ class Symbols:
             self.since_change >= 0,
             self.slack >= 0,
             z3.Implies(z3.And(self.known, self.step == 0), self.since_change == exact(NEVER)),
-            *self._previous(),
+            *self._possible(self.before, range(len(self.before)), NO_ACTION),
         ]
+        if not isinstance(self.schema.action, Box):
+            limits += [(self.step == 0) == (one == NO_ACTION) for one in self.before]
         for name, value in self.fields.items():
             field, dtype = self._ranges[name]
-            lowest, highest = WHOLE.get(dtype, (None, None))
-            limits += [value >= exact(low) for low in (field.low, lowest) if low is not None]
-            limits += [value <= exact(high) for high in (field.high, highest) if high is not None]
+            limits += _between(value, (field.low, field.high), WHOLE.get(dtype, (None, None)))
         return limits
-
-    def _previous(self) -> list[z3.BoolRef]:
-        """Before the first decision there is no action; after it, one of the space."""
-        action = self.schema.action
-        if isinstance(action, Box):
-            both = zip(self.before, action.low, action.high, strict=True)
-            return [_within(number, low, high) for number, low, high in both]
-        limits = [(self.step == 0) == (one == NO_ACTION) for one in self.before]
-        if isinstance(action, MultiDiscrete):
-            return limits + [z3.And(x >= NO_ACTION, x < n) for x, n in zip(self.before, self.sizes, strict=True)]
-        return [*limits, one_of(self.before[0], [NO_ACTION, *self.actions()])]
 
     def __repr__(self) -> str:
         what = "numbers" if isinstance(self.schema.action, Box) else "actions"
@@ -179,27 +173,19 @@ def exact(number: float) -> z3.ArithRef:
     return z3.IntVal(fraction.numerator) if fraction.denominator == 1 else z3.RealVal(str(fraction))
 
 
-def one_of(value: z3.ArithRef, numbers: list[int]) -> z3.BoolRef:
-    """Whether a whole number is one of some."""
-    return z3.Or([value == number for number in numbers])
+def _unknowns(space: ActionSpace, which: str, alone: str) -> tuple[z3.ArithRef, ...]:
+    """The parts of an action."""
+    if isinstance(space, Discrete):
+        return (z3.Int(alone),)
+    if isinstance(space, Box):
+        return tuple(z3.Real(f"{which}.{one.name}") for one in space.fields)
+    return tuple(z3.Int(f"{which}.{one.name}") for one in space.factors)
 
 
-def _unknowns(schema: Schema) -> tuple[tuple[z3.ArithRef, ...], tuple[z3.ArithRef, ...]]:
-    """The parts of the action asked about, and those of the one executed before."""
-    action = schema.action
-    if isinstance(action, Box):
-        names = [field.name for field in action.fields]
-        return tuple(z3.Real(f"action.{one}") for one in names), tuple(z3.Real(f"previous.{one}") for one in names)
-    if isinstance(action, MultiDiscrete):
-        names = [factor.name for factor in action.factors]
-        return tuple(z3.Int(f"action.{one}") for one in names), tuple(z3.Int(f"previous.{one}") for one in names)
-    return (z3.Int("action"),), (z3.Int("previous_action"),)
-
-
-def _within(number: z3.ArithRef, low: float, high: float) -> z3.BoolRef:
-    """Whether a number of a Box is within its bounds, if it has some."""
-    limits = [] if low == -float("inf") else [number >= exact(low)]
-    return z3.And(limits if high == float("inf") else [*limits, number <= exact(high)])
+def _between(number: z3.ArithRef, *ranges: tuple[float | None, float | None]) -> list[z3.BoolRef]:
+    """That a number is within ranges; None is no limit."""
+    lows = [number >= exact(low) for low, _ in ranges if low is not None]
+    return lows + [number <= exact(high) for _, high in ranges if high is not None]
 
 
 def _added(sums: dict[float, z3.BoolRef], ways: list[tuple[float, z3.BoolRef]]) -> dict[float, z3.BoolRef]:

@@ -12,7 +12,7 @@ from guards.constraints import Constraint
 from guards.projection import scale_of
 from guards.proof.scenario import Scenario
 from guards.proof.verdict import Closed, Counterexample
-from guards.records import Actions, Booleans, Floats, Row, Schema
+from guards.records import Action, Actions, Booleans, Floats, Row, Schema
 from guards.shield import Shield
 
 # So many whole actions are all tried; of more, and of the points of a Box, so many.
@@ -38,7 +38,7 @@ class Witness:
 
     def __init__(self, schema: Schema, constraints: Sequence[Constraint]) -> None:
         self.schema, self.shield = schema, Shield(constraints, schema)
-        self._denying = [(name, forbids) for name, mode, forbids in self.shield.asking() if mode == "deny"]
+        self._denying = [(one.name, one.forbids) for one in self.shield.bound if one.mode == "deny"]
 
     def closing(self, situation: Scenario) -> Counterexample | None:
         """What is closed in a situation by which constraints, if the shield leaves nothing there."""
@@ -49,13 +49,13 @@ class Witness:
 
     def tried(self, situation: Scenario) -> Tried:
         """All actions, or those that there is time for."""
-        action, row = self.schema.action, situation.row(self.schema)
-        if isinstance(action, Box):
-            return self._points(action, row)
-        sizes = action.sizes if isinstance(action, MultiDiscrete) else (action.n,)
+        space, row = self.schema.action, situation.row(self.schema)
+        if isinstance(space, Box):
+            return self._points(space, row)
+        sizes = space.sizes
         if prod(sizes) <= _ALL:
             whole = np.indices(sizes).reshape(len(sizes), -1).T
-            return self._asked(row, whole[:, 0] if isinstance(action, Discrete) else whole)
+            return self._asked(row, whole[:, 0] if isinstance(space, Discrete) else whole)
         some = np.random.default_rng(_SEED).integers(0, sizes, (_SOME, len(sizes)))
         before = row.history.action
         if isinstance(before, tuple):
@@ -63,15 +63,14 @@ class Witness:
         which = f"{_SOME} of the {prod(sizes)} whole actions were tried with the shield, and none passed"
         return self._asked(row, some, which)
 
-    def passes(self, situation: Scenario, action: Sequence[float]) -> bool:
+    def passes(self, situation: Scenario, action: Action) -> bool:
         """Whether the shield lets one action pass."""
-        dtype = np.float64 if isinstance(self.schema.action, Box) else np.int64
-        return bool(self._asked(situation.row(self.schema), np.array([action], dtype=dtype)).passes[0])
+        return self.shield.check(situation.row(self.schema), action)
 
-    def against(self, situation: Scenario, action: Actions) -> tuple[str, ...]:
+    def against(self, situation: Scenario, action: Action) -> tuple[str, ...]:
         """The constraints that deny one action."""
         row = situation.row(self.schema)
-        return tuple(name for name, cells in self._asked(row, action[None]).denied if cells[0])
+        return tuple(name for name, forbids in self._denying if forbids(row, action))
 
     def _asked(self, row: Row, actions: Actions, which: str = "") -> Tried:
         asked = [tuple(one) if isinstance(one, list) else one for one in actions.tolist()]

@@ -20,7 +20,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[!-~]+\Z")]
 Token = Annotated[str, Meta(min_length=52, max_length=64, pattern=r"^[A-Za-z0-9_-]+\Z")]
 ReportName = Annotated[str, Meta(min_length=1, max_length=64)]
 FLOAT32_MAX = 3.4028234663852886e38
-SessionState = Annotated[float, Meta(ge=0, le=1e11, description="seconds since 1970")]
+Timestamp = Annotated[float, Meta(ge=0, le=1e11, description="seconds since 1970")]
 
 
 class Answer(Struct, kw_only=True, omit_defaults=True):
@@ -128,7 +128,7 @@ def _act_type(actions: Actions, observation: Any, outcome: Any) -> Any:
             ("feedback", outcome | UnsetType, UNSET),
             ("allowed", actions.allowed_type, None),
             ("facts", dict[str, float] | None, None),
-            ("observed_at", SessionState | None, None),
+            ("observed_at", Timestamp | None, None),
             ("deadline_ms", Annotated[float, Meta(gt=0, le=60_000)] | None, None),
             ("request_id", Name | None, None),
             ("explore", bool, True),

@@ -1,6 +1,6 @@
 """The records of a batch: one record a row, with all that it takes to decide the row again."""
 
-from base64 import b64encode
+from binascii import b2a_base64
 from functools import cache
 from typing import Any
 
@@ -12,7 +12,6 @@ from guards.records import Action, Row
 from service.decision.batch import Batch, Behaviour
 from service.decision.explore.choice import NOT_REPRESENTABLE, Choice
 from service.decision.explore.explorers import GREEDY
-from service.decision.explore.gaussian import BoxActing
 from service.log.ids import public_id_of_body
 from service.log.records import (
     HEAD_LIMIT,
@@ -70,7 +69,7 @@ class Recorder:
         if choice.action is None:
             self._refuse(i, choice, said)
             return
-        if isinstance(behaviour.acting, BoxActing):
+        if not isinstance(left, int):
             behaviour.acting.measure(choice, left)
         lost = NOT_REPRESENTABLE if choice.beyond else choice.lost
         if why is not None:
@@ -165,7 +164,7 @@ def packed_rows(array: np.ndarray) -> list[Packed]:
     raw, shape, packed = array.astype(little, copy=False).tobytes(), array.shape[1:], list[Packed]()
     size = array[:1].nbytes
     for at in range(0, len(raw), size):
-        packed.append(Packed(name, shape, b64encode(raw[at : at + size]).decode("ascii")))
+        packed.append(Packed(name, shape, b2a_base64(raw[at : at + size], newline=False).decode("ascii")))
     return packed
 
 

@@ -38,10 +38,8 @@ def walked(term: Term, row: Row, action: Action) -> object:
 def asking(term: Term, schema: Schema) -> Callable[[Row, Action], object]:
     """A term as Python, FAILED where it has no value; what it says is what the walk says."""
     source = Source(schema.action)
-    source.function(
-        "asked", "row, a", ["try:", f"    return {source.text(term)}", "except ArithmeticError:", "    return None"]
-    )
-    made = source.made()["asked"]
+    text = f"    return {source.text(term)}"
+    made = source.function("asked", "row, a", ["try:", text, "except ArithmeticError:", "    return None"])
 
     def asked(row: Row, action: Action) -> object:
         found = made(row, action)
@@ -103,7 +101,7 @@ def binding(constraint: Constraint, schema: Schema) -> Callable[[Context, Intege
     """What a constraint forbids, whatever its mode: [N, A] for all actions, by the judge, or [N], by the check."""
     shield = Shield([constraint.model_copy(update={"mode": "deny"})], schema)
     # A doubt forbids nothing.
-    forbids = shield.asking()[0][2] if shield.asking() else lambda *_: False
+    forbids = shield.bound[0].forbids if shield.bound else lambda *_: False
     term, count = constraint.term(schema), len(whole_actions(schema.action))
 
     def asked(row: Row, action: Action) -> bool:

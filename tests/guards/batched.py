@@ -255,7 +255,8 @@ class Shield:
         self.weighs, self.tracked = one.weighs, one.tracked
         self.domain = Domain(schema.action, joined=one.joins)
         self._box = schema.action if isinstance(schema.action, Box) else None
-        self._bound, self._unlisted = one.asking(), one.asking()[len(one.masking) :]
+        self._bound = [(bound.name, bound.mode, bound.forbids) for bound in one.bound]
+        self._unlisted = self._bound[len(one.masking) :]
         self.advanced, self.shifted = one.advanced, one.shifted
 
     def judge(self, context: Context) -> AnyRuling:

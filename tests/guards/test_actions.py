@@ -12,9 +12,8 @@ from guards import shield
 from guards.actions import JOINT_LIMIT, Choices, listed, whole_actions
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
-from guards.language.walk import possible
-from guards.records import NO_ACTION, History, Row, Schema
-from tests.acting import OBSERVATION, SWITCHES
+from guards.records import NO_ACTION, History, Schema
+from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
 from tests.guards.asked import spread
 from tests.guards.batched import Context, Domain, Shield
@@ -63,9 +62,13 @@ class TestChoices:
     def test_what_may_have_been_executed_last_is_what_is_gone_on_from_and_what_came_after(self) -> None:
         """Where there is nothing else it is that alone."""
         one = History(known=True, since=NOW, step=1, action=(1, 2, 3))
-        rows = [Row((), (), None, NOW, history) for history in (FRESH, one, replace(one, other=(0, 1, 0)))]
+        lasts = [history.last for history in (FRESH, one, replace(one, other=(0, 1, 0)))]
 
-        assert [possible(row) for row in rows] == [(NO_ACTION,), ((1, 2, 3),), ((1, 2, 3), (0, 1, 0))]
+        assert lasts == [(NO_ACTION, NO_ACTION), ((1, 2, 3), (1, 2, 3)), ((1, 2, 3), (0, 1, 0))]
+
+    def test_a_space_says_how_many_choices_each_factor_has(self) -> None:
+        """A list is one factor, and a Box has none."""
+        assert [space.sizes for space in (SCHEMA.action, SWITCHES, ARM)] == [(6,), (2, 3, 4), ()]
 
     def test_a_list_has_no_more_axes_than_an_array(self) -> None:
         """However few whole actions there are."""

@@ -93,6 +93,9 @@ class Acting(ABC, Generic[Head, Left]):
     def placed(self, proposal: Action, left: Left) -> Action | None:
         """What is done for a proposal: itself where it is left, or moved to the nearest number; None for nothing."""
 
+    def measure(self, choice: Choice, left: Left) -> None:
+        """Say how far the constraints of a Box moved what was proposed, and whether a half-space did."""
+
 
 AnyActing = Acting[Any, Any]
 

@@ -12,9 +12,9 @@ from guards.errors import GuardMisconfigured
 from guards.language.syntax import amount_of
 from guards.language.terms import Recall, Term, compare, just_now, number, operation
 from guards.language.walk import Scene, value
-from guards.proof.explanation import explain
 from guards.proof.prove import prove
 from guards.proof.scenario import Past, Scenario
+from guards.proof.verdict import explain
 from guards.records import NEVER, Action, History, Row, Schema
 from guards.shield import Shield
 from tests.fakes import NOW, SCHEMA

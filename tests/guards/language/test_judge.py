@@ -174,8 +174,7 @@ def judged(term: Term, row: Row, listing: Listing = SIX) -> int:
     """The bits that a term forbids."""
     block, source = Block(), Source(SCHEMA.action)
     block.add(term, listing, listing.every)
-    source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])
-    found: int = source.made()["judge"](row)
+    found: int = source.function("judge", "row", ["deny = 0", *block.lines(source), "return deny"])(row)
     return found
 
 
@@ -358,6 +357,7 @@ def test_of_a_box_walk_check_and_region_say_the_same() -> None:
             denied = {one.name for one in some if one.mode == "deny"} & said
             unlisted = {one.name for one in shield.unlisted if one.mode == "deny"} & said
             assert {name for name, _ in shield.forbidding(here, point)} == said, (some, here, point)
+            assert set(shield.refusing(here, point)) == unlisted, (some, here, point)
             assert shield.check(here, point) is not bool(denied), (some, here, point)
             assert region.holds(point) is not bool(denied - unlisted), (some, here, point)
             passed += not denied

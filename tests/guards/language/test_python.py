@@ -20,13 +20,11 @@ def test_the_same_constant_has_one_name() -> None:
 def test_a_condition_that_fails_is_true() -> None:
     """It forbids."""
     source = Source(SCHEMA.action)
-    source.truth("fails", compare(operation("/", number(1), number(0)), ">", number(3)))
-    source.truth("holds", Constant(value=True))
-    source.truth("does_not", Constant(value=False))
+    fails = compare(operation("/", number(1), number(0)), ">", number(3))
 
-    made = source.made()
+    made = [source.truth(term) for term in (fails, Constant(value=True), Constant(value=False))]
 
-    assert [made[name](ROW, 0) for name in ("fails", "holds", "does_not")] == [True, True, False]
+    assert [truth(ROW, 0) for truth in made] == [True, True, False]
 
 
 def test_what_fails_is_known() -> None:

@@ -96,7 +96,7 @@ def test_what_is_proved_holds_of_random_situations(case: Case) -> None:
     """The real shield leaves something wherever one looks: facts given or not, the history here or not."""
     random = Random(7)  # noqa: S311 - a test that repeats itself
     witness = Witness(case.schema, case.constraints)
-    solving = Solving(case.schema, case.constraints, [], seconds=2.0, clock=time.monotonic)
+    solving = Solving(case.schema, case.constraints, (), seconds=2.0, clock=time.monotonic)
 
     for _ in range(50 if isinstance(case.schema.action, Discrete) else 10):
         one = situation(random, case.schema)
@@ -128,7 +128,7 @@ def check_at_random(seed: int, schema: Schema, configurations: int) -> Counter[s
         verdict = prove(schema, told, None, seconds=5.0, notes=False)
         outcomes[verdict.outcome] += 1
         if verdict.outcome == "proved":
-            witness, solving = Witness(schema, told), Solving(schema, told, [], seconds=2.0, clock=time.monotonic)
+            witness, solving = Witness(schema, told), Solving(schema, told, (), seconds=2.0, clock=time.monotonic)
             for one in (situation(random, schema) for _ in range(8)):
                 assert witness.closing(one) is None or solving.way_out(one, solving.until()) is not None, (told, one)
     return outcomes

@@ -15,7 +15,7 @@ from tests.guards.holes import PLANT, cooldown, rules
 
 def solving(*forbid: str, clock: Callable[[], float] = lambda: 0.0) -> Solving:
     """A solver over the plant, a cooldown and some rules."""
-    return Solving(PLANT, [cooldown("up"), *rules(*forbid)], [0], seconds=2.0, clock=clock)
+    return Solving(PLANT, [cooldown("up"), *rules(*forbid)], 0, seconds=2.0, clock=clock)
 
 
 def found(about: Solving, formula: z3.BoolRef) -> Scenario:
@@ -94,7 +94,7 @@ def test_it_reads_like_a_status_line() -> None:
 
 def test_a_question_that_is_too_hard_has_no_answer() -> None:
     """The solver stops in time: nobody knows a small sum of three cubes that is 114."""
-    about = Solving(PLANT, [], [], seconds=0.1, clock=time.monotonic)
+    about = Solving(PLANT, [], (), seconds=0.1, clock=time.monotonic)
     x, y, z = z3.Ints("x y z")
 
     reply = about.ask(x * x * x + y * y * y + z * z * z == 114, about.until())

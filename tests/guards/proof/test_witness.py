@@ -104,6 +104,6 @@ def test_who_is_against_one_action_is_told() -> None:
     """By name; and whether it passes."""
     witness = Witness(ROOM, rules("heat == 'high'", "fan == 'high'", "cpu > 2"))
 
-    assert witness.against(HOT, np.array([2, 0, 2])) == ("rule 0", "rule 1")
+    assert witness.against(HOT, (2, 0, 2)) == ("rule 0", "rule 1")
     assert not witness.passes(HOT, (2, 0, 0))
     assert witness.passes(HOT, (0, 1, 0))
