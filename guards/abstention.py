@@ -11,7 +11,6 @@ from pydantic import Field
 
 from export.spec import Box, Fields, Manifest
 from guards import errors
-from guards.actions import sizes_of
 from guards.constraints import Constraint, OverActions
 from guards.errors import GuardMisconfigured
 from guards.language.terms import FALSE, Term
@@ -82,7 +81,7 @@ class Confidence(Doubt):
             raise GuardMisconfigured("is for choices, which can be compared, and not for a Box action")
         if not manifest.scores:
             raise GuardMisconfigured("compares scores, and the artefact has none, expected more than a chosen action")
-        sizes = sizes_of(schema.action)
+        sizes = schema.action.sizes
         parts = [slice(end - n, end) for end, n in zip(accumulate(sizes), sizes, strict=True) if n > 1]
         if not parts:
             raise GuardMisconfigured("is for choices between two or more, and there is one")

@@ -16,7 +16,7 @@ LONGEST_FUNCTION = 40
 # Names that guards and the service, or two parts of guards, still have for two things; nothing else may.
 TWO_HOMES = {
     "Answer": {"guards.abstention", "guards.proof.verdict", "service.api.schemas"},
-    "Constant": {"guards.baselines.simple", "guards.language.terms"},
+    "Constant": {"guards.baselines.lookup", "guards.language.terms"},
     "Past": {"guards.language.terms", "guards.proof.scenario"},
 }
 SHAPELESS = set("util utils helper helpers manager managers handler handlers base common misc".split())

@@ -12,10 +12,10 @@ from guards.baselines.baseline import Baseline as Baseline
 from guards.baselines.baseline import Propose as Propose
 from guards.baselines.baseline import Remember as Remember
 from guards.baselines.controllers import Pid, Proportional, Threshold
+from guards.baselines.lookup import Constant as Constant
 from guards.baselines.lookup import Hold, Lookup
 from guards.baselines.lookup import Policy as Policy
-from guards.baselines.simple import Constant as Constant
-from guards.baselines.simple import Rules as Rules
+from guards.baselines.lookup import Rules as Rules
 
 AnyBaseline = Annotated[
     Constant | Hold | Rules | Threshold | Proportional | Pid | Lookup | Policy, Field(discriminator="kind")

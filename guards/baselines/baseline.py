@@ -2,7 +2,6 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from math import nan
 from typing import Annotated
 
 from pydantic import WrapValidator
@@ -62,10 +61,4 @@ def action_of(name: str, written: Written, schema: Schema) -> Action:
 
 def number_of(name: str, written: str | float, schema: Schema) -> Callable[[Row], float]:
     """The expression, or the number, in a setting, for a row: NaN where it has no value. Raises GuardMisconfigured."""
-    evaluate = evaluated(amount_of(name, written, schema), schema)
-
-    def number(row: Row) -> float:
-        found = evaluate(row)
-        return nan if found is None else float(found)
-
-    return number
+    return evaluated(amount_of(name, written, schema), schema)

@@ -101,28 +101,6 @@ class Proportional(Baseline):
         return propose
 
 
-class _Parts(NamedTuple):
-    """A step of a PID: the output without the integral, the integral before it and by how much that would grow."""
-
-    value: float
-    direct: float
-    before: float
-    more: float
-
-    def integral(self, low: float, high: float, least: float, most: float) -> float:
-        """The integral after it, which leads the output not beyond ``low`` or ``high``, its own limits or nearer ones,
-        nor goes beyond its own limits, ``least`` and ``most``, itself."""
-        before, more, direct = self.before, self.more, self.direct
-        # As far as the output and it go to their limits, and where one is beyond, only back. (Of equal zeros it is the
-        # order of arguments that says which.)
-        if more > 0:
-            integral = max(min(most, high - direct, before + more), before)
-        else:
-            integral = min(max(least, low - direct, before + more), before)
-        # It may have followed beyond: what the output does not need of that any more is let go.
-        return min(max(most - direct, most), max(min(least - direct, least), integral))
-
-
 class Pid(Baseline):
     """Proposes kp * error + ki * its integral - kd * the slope of ``of``; the error is ``target - of``.
 
@@ -146,17 +124,10 @@ class Pid(Baseline):
     forget_seconds: Above0 = 60.0
 
     def bind(self, schema: Schema) -> Propose:
-        actuator, step, (low, high) = self._bound(schema)
-
-        def propose(row: Row) -> Action | None:
-            parts = step(row)
-            output = nan if parts is None else parts.direct + parts.integral(low, high, low, high)
-            return actuator.act(_within(output, low, high)) if isfinite(output) else None
-
-        return propose
+        return _Loop(self, schema).propose
 
     def remembers(self, schema: Schema) -> Remember:
-        """The memory after what was executed, whoever proposed it: integral, measurement, and when (s).
+        """The memory after what was executed, whoever proposed it: the integral, the measurement, and when (s).
 
         Where that was the controller, a constraint that made another action of its output is a limit that it was at;
         that of named actions none is quite the output is none. Where it was somebody else, the integral follows
@@ -164,50 +135,17 @@ class Pid(Baseline):
         goes on from there when it takes over, without a jump. Without an integral gain nothing would ever lead it back
         from there, so it stays. What an action without an effect puts out nobody knows: then the integral waits.
         """
-        actuator, step, (low, high) = self._bound(schema)
+        return _Loop(self, schema).remember
 
-        def after(parts: _Parts, executed: float, own: bool) -> float:
-            integral = parts.integral(low, high, low, high)
-            wanted = _within(parts.direct + integral, low, high)
-            if own and executed != actuator.done(actuator.act(wanted)):
-                least, most = executed if executed > wanted else low, executed if executed < wanted else high
-                return parts.integral(least, most, low, high)
-            if own or self.ki == 0:
-                return integral
-            return parts.before if executed != executed else _within(executed, low, high) - parts.direct
 
-        def remember(row: Row, action: Action, own: bool) -> tuple[float, ...]:
-            parts = step(row)
-            if parts is not None:
-                integral = after(parts, actuator.done(action), own)
-                if isfinite(parts.direct + integral):
-                    return integral, parts.value, row.now
-            return _remembered(row) or ()
+class _Loop:
+    """A PID under a schema, with what it measures and the limits of its output; raises GuardMisconfigured."""
 
-        return remember
-
-    def _bound(self, schema: Schema) -> tuple["_Actuator", Callable[[Row], _Parts | None], tuple[float, float]]:
-        """What it does with its output, a step of it (None where nothing is measured), and the output's limits."""
-        actuator = _actuator(self.effect, schema)
-        measured, target = number_of("of", self.of, schema), number_of("target", self.target, schema)
-        low, high = self._limits(actuator.reach)
-        start = _within(self.start, low, high)
-
-        def step(row: Row) -> _Parts | None:
-            value, memory = measured(row), _remembered(row)
-            if memory is None or abs(row.now - memory[2]) > self.forget_seconds:
-                memory = start, value, row.now
-            before, last, at = memory
-            error, passed = target(row) - value, row.now - at
-            slope, more = ((value - last) / passed, self.ki * error * passed) if passed > 0 else (0.0, 0.0)
-            direct = self.kp * error - self.kd * slope
-            return _Parts(value, direct, before, more) if isfinite(direct) else None
-
-        return actuator, step, (low, high)
-
-    def _limits(self, reach: Sequence[float]) -> tuple[float, float]:
-        """The least and the greatest output: those that are set, within what the actions can do."""
-        least, most = -inf if self.low is None else self.low, inf if self.high is None else self.high
+    def __init__(self, pid: Pid, schema: Schema) -> None:
+        self.pid = pid
+        self.act, self.done, reach = _actuator(pid.effect, schema)
+        self.measured, self.target = number_of("of", pid.of, schema), number_of("target", pid.target, schema)
+        least, most = -inf if pid.low is None else pid.low, inf if pid.high is None else pid.high
         _ordered("low", least, "high", most)
         low, high = max(min(reach), least), min(max(reach), most)
         if low > high:
@@ -217,7 +155,49 @@ class Pid(Baseline):
         if not isfinite(high - low):
             msg = f"low, high: the output is not bounded ({low} to {high}), expected limits, which keep the integral"
             raise GuardMisconfigured(msg)
-        return low, high
+        self.low, self.high = low, high
+
+    def propose(self, row: Row) -> Action | None:
+        """The action that its output is; none where that is no finite number."""
+        _, direct, before, more = self._step(row)
+        output = direct + self._integral(direct, before, more, self.low, self.high)
+        return self.act(_within(output, self.low, self.high)) if isfinite(output) else None
+
+    def remember(self, row: Row, action: Action, own: bool) -> tuple[float, ...]:
+        """See ``Pid.remembers``; the memory stays as it was where nothing was measured."""
+        (value, direct, before, more), low, high = self._step(row), self.low, self.high
+        executed, integral = self.done(action), self._integral(direct, before, more, low, high)
+        wanted = _within(direct + integral, low, high)
+        if own and executed != self.done(self.act(wanted)):
+            low, high = executed if executed > wanted else low, executed if executed < wanted else high
+            integral = self._integral(direct, before, more, low, high)
+        elif not own and self.pid.ki != 0:
+            integral = before if executed != executed else _within(executed, low, high) - direct
+        return (integral, value, row.now) if isfinite(direct + integral) else _remembered(row) or ()
+
+    def _step(self, row: Row) -> tuple[float, float, float, float]:
+        """The measurement, the output without the integral, the integral before the step and how much that grows."""
+        pid, value, memory = self.pid, self.measured(row), _remembered(row)
+        if memory is None or abs(row.now - memory[2]) > pid.forget_seconds:
+            memory = _within(pid.start, self.low, self.high), value, row.now
+        before, last, at = memory
+        error, passed = self.target(row) - value, row.now - at
+        slope, more = ((value - last) / passed, pid.ki * error * passed) if passed > 0 else (0.0, 0.0)
+        return value, pid.kp * error - pid.kd * slope, before, more
+
+    def _integral(self, direct: float, before: float, more: float, low: float, high: float) -> float:
+        """The integral after a step that leads the output not beyond ``low`` or ``high``, nor itself beyond its limits.
+
+        Of equal zeros the order of arguments says which it is.
+        """
+        least, most = self.low, self.high
+        # As far as the output and it go to their limits, and where one is beyond, only back.
+        if more > 0:
+            integral = max(min(most, high - direct, before + more), before)
+        else:
+            integral = min(max(least, low - direct, before + more), before)
+        # It may have followed beyond: what the output does not need of that any more is let go.
+        return min(max(most - direct, most), max(min(least - direct, least), integral))
 
 
 def _remembered(row: Row) -> tuple[float, ...] | None:

@@ -1,4 +1,4 @@
-"""Lookup: baselines that follow what was settled before: the last action, a table, an older policy.
+"""Lookup: baselines that follow what was settled before: one action, rules, the last action, a table, an older policy.
 
 Where something they go by is not known, they propose nothing, so that the ladder goes on.
 """
@@ -14,10 +14,57 @@ from pydantic import Field
 
 from export.spec import Box, Discrete
 from export.spec.spaces import Frozen
-from guards.actions import sizes_of
 from guards.baselines.baseline import Baseline, Propose, Told, action_of, number_of
-from guards.errors import GuardMisconfigured
+from guards.errors import GuardMisconfigured, setting
+from guards.language.python import evaluated
+from guards.language.syntax import term_of
 from guards.records import NO_ACTION, Action, Floats, Row, Schema
+
+
+class Constant(Baseline):
+    """Proposes the same action always."""
+
+    kind: Literal["constant"] = "constant"
+    action: Told
+
+    def bind(self, schema: Schema) -> Propose:
+        action = action_of("action", self.action, schema)
+        return lambda _: action
+
+
+class When(Frozen):
+    """One rule of a baseline: what to do while a condition holds."""
+
+    when: str
+    action: Told
+
+
+class Rules(Baseline):
+    """Proposes the action of the first rule whose condition holds.
+
+    A condition that cannot be evaluated makes no proposal: what stands below it was written for when it is false.
+    """
+
+    kind: Literal["rules"] = "rules"
+    rules: tuple[When, ...]
+    otherwise: Told
+
+    def bind(self, schema: Schema) -> Propose:
+        rules = []
+        for i, rule in enumerate(self.rules):
+            with setting(f"rules.{i}.when"):
+                condition = evaluated(term_of(rule.when, schema, "truth", about_action=False), schema)
+            rules.append((condition, action_of(f"rules.{i}.action", rule.action, schema)))
+        otherwise = action_of("otherwise", self.otherwise, schema)
+
+        def propose(row: Row) -> Action | None:
+            for condition, action in rules:
+                holds = condition(row)
+                if holds != 0:  # it is NaN where it has no value
+                    return action if holds == 1 else None
+            return otherwise
+
+        return propose
 
 
 class Hold(Baseline):
@@ -85,7 +132,7 @@ class Policy(Baseline):
         if head is None:
             msg = f"path: the policy {self.path!r} is not here, expected the service to have loaded it"
             raise GuardMisconfigured(msg)
-        space, starts = schema.action, list(accumulate(sizes_of(schema.action)))[:-1]
+        space, starts = schema.action, list(accumulate(schema.action.sizes))[:-1]
 
         def propose(row: Row) -> Action | None:
             numbers = head(row)

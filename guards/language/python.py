@@ -47,7 +47,7 @@ class Source:
     def __init__(self, space: ActionSpace) -> None:
         self.space = space
         self._names: dict[object, str] = {}
-        self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf}
+        self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf, "nan": math.nan}
         self._known |= {"left": bisect_left, "right": bisect_right}
         self._hoisted: dict[str, str] = {}
 
@@ -139,11 +139,11 @@ class Source:
         return f"float({part})" if isinstance(self.space, MultiDiscrete) else part
 
 
-def evaluated(term: terms.Term, schema: Schema) -> Callable[[Row], float | bool | None]:
-    """A term that is about no action, for a row; None where it has no value."""
+def evaluated(term: terms.Term, schema: Schema) -> Callable[[Row], float]:
+    """A term that is about no action as a number of a row, 0 or 1 of a condition; NaN where it has no value."""
     source = Source(schema.action)
-    text = f"    return {source.text(term)}"
-    return source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return None"])
+    text = f"    return float({source.text(term)})"
+    return source.function("evaluated", "row", ["try:", text, "except ArithmeticError:", "    return nan"])
 
 
 def _acted(of: terms.Of, previous: str) -> str:

@@ -1,4 +1,4 @@
-"""Precedents: holding, looking up, and asking an older policy."""
+"""Lookup: holding, looking up, and asking an older policy."""
 
 from dataclasses import replace
 from typing import Any

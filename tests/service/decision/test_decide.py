@@ -9,7 +9,7 @@ import pytest
 from export.spec import Box, Field
 from guards.abstention import Confidence, Fresh, Quorum
 from guards.baselines import Constant, Rules
-from guards.baselines.simple import When
+from guards.baselines.lookup import When
 from guards.constraints import Budget, Constraint, Cooldown, Rule
 from guards.errors import BreakerOpen, DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import History

@@ -8,7 +8,7 @@ import pytest
 from msgspec import structs
 
 from guards.baselines import Constant, Rules
-from guards.baselines.simple import When
+from guards.baselines.lookup import When
 from guards.constraints import Rule
 from guards.errors import InferenceFailed, PolicyUnavailable
 from guards.records import Action, Row

@@ -20,7 +20,7 @@ from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Recorded,
 from export.spec.statistics import statistics
 from guards.abstention import Answer, AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
-from guards.baselines.simple import When
+from guards.baselines.lookup import When
 from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, KillSwitch, PolicyUnavailable
 from guards.records import NO_ACTION, Action, Floats, History, Row, Schema

@@ -15,7 +15,7 @@ import pytest
 from export.spec import Factor, MultiDiscrete
 from guards.abstention import AnyConstraint
 from guards.baselines import AnyBaseline, Constant, Rules
-from guards.baselines.simple import When
+from guards.baselines.lookup import When
 from guards.constraints import Bounds, Budget, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from guards.records import Action, History, Row, Schema

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from export.spec import Box, Fields
 from export.spec import Field as Column
 from guards.baselines import KEPT, AnyBaseline, Baseline, Constant, Policy, Propose, Rules
-from guards.baselines.simple import When
+from guards.baselines.lookup import When
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from guards.records import History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
