@@ -24,7 +24,7 @@ from guards.actions import Choices, Written
 from guards.baselines import AnyBaseline, Policy
 from guards.constraints import Constraint
 from guards.errors import GuardMisconfigured, ProofUnavailable
-from guards.proof.scenario import Past, Scenario
+from guards.proof.scenario import Before, Scenario
 from guards.proof.verdict import explain
 from guards.records import Schema
 from guards.shield import Shield
@@ -154,7 +154,7 @@ def _numbers(option: str, text: str, names: Sequence[str], *, whole: bool = Fals
     return {name: float(told[name]) for name in names if name in told}
 
 
-def _past(options: argparse.Namespace, configured: Configured) -> Past:
+def _past(options: argparse.Namespace, configured: Configured) -> Before:
     """What the options say happened in the session before."""
     step = (0 if options.previous is None else 1) if options.step is None else options.step
     if step < 0 or (step == 0) is not (options.previous is None):
@@ -176,7 +176,7 @@ def _past(options: argparse.Namespace, configured: Configured) -> Past:
         ago = last if ago is None else ago
         if last < ago:
             raise _Wrong(f"--switched: was {last:g}, expected no less than --seconds-since-change, which is {ago:g}")
-    return Past(
+    return Before(
         known=not options.unknown_history,
         step=step,
         previous=options.previous,

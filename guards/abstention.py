@@ -18,7 +18,7 @@ from guards.language.walk import Scene
 from guards.records import Floats, Row, Schema
 
 
-class Answer(NamedTuple):
+class PolicyAnswer(NamedTuple):
     """A policy's head[H] in doubles, its spread if it has one, and the observation's age (s), NaN if not told."""
 
     row: Row
@@ -27,7 +27,7 @@ class Answer(NamedTuple):
     age: float
 
 
-InDoubt = Callable[[Answer], bool]
+InDoubt = Callable[[PolicyAnswer], bool]
 
 
 class Doubt(Constraint):
@@ -106,7 +106,7 @@ class Novelty(Doubt):
         named = isinstance(manifest.observation, Fields)
         columns = [schema.columns[name] for name in manifest.fields] if named else slice(None)
 
-        def is_novel(answer: Answer) -> bool:
+        def is_novel(answer: PolicyAnswer) -> bool:
             seen = np.asarray(answer.row.raw).reshape(1, -1)[:, columns]
             return bool(score(seen.astype(np.float64, copy=False))[0] > threshold)
 
@@ -147,7 +147,7 @@ class Doubts(NamedTuple):
                 raise GuardMisconfigured(msg) from error
         return cls(tuple(bound))
 
-    def about(self, answer: Answer) -> list[Doubt]:
+    def about(self, answer: PolicyAnswer) -> list[Doubt]:
         """Those that doubt it; of a head that is no number it is no matter: that is refused."""
         with np.errstate(invalid="ignore", over="ignore"):
             return [doubt for doubt, in_doubt in self.bound if in_doubt(answer)]

@@ -17,7 +17,7 @@ from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
 from guards.errors import GuardMisconfigured, InferenceFailed, InvalidOutput, ProofUnavailable
 from guards.proof.prove import prove
-from guards.proof.verdict import Answer
+from guards.proof.verdict import Statement
 from guards.records import Action, Floats, History, Row, Schema
 from guards.shield import Shield
 from service.config import Config, ConfigInvalid, Signatures
@@ -267,7 +267,7 @@ def proven(config: Config, schema: Schema) -> None:
         _log.warning("%s", told)
 
 
-def _one_line(answer: Answer) -> str:
+def _one_line(answer: Statement) -> str:
     """An answer in one line."""
     return "; ".join(line.strip() for line in answer.lines())
 

@@ -26,7 +26,7 @@ _TURNED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 # What an action comes to for which something fails that is about it alone.
 FAILS = terms.operation("/", terms.number(1), terms.number(0))
 # Constants, each with the bits of the actions that it is the limit, or the level, of.
-_Limits = defaultdict[terms.Constant, int]
+_Limits = defaultdict[terms.Fixed, int]
 _NOWHERE = Row((), (), None, 0.0, History(known=True, since=0.0))
 
 
@@ -46,7 +46,7 @@ class Listing(NamedTuple):
                 found[known(_NOWHERE, action)] |= bit
             except ArithmeticError:
                 found[FAILS] |= bit
-        return {one if one is FAILS else terms.Constant(one): bits for one, bits in found.items()}
+        return {one if one is FAILS else terms.Fixed(one): bits for one, bits in found.items()}
 
 
 def split(term: terms.Term, listing: Listing) -> dict[terms.Term, int]:
@@ -67,14 +67,14 @@ def split(term: terms.Term, listing: Listing) -> dict[terms.Term, int]:
 
 def folded(term: terms.Term) -> terms.Term:
     """A term without what is known before any row; what fails always stays, and fails in its place."""
-    if not terms.about_action(term) and not terms.about_row(term) and not isinstance(term, terms.Constant):
+    if not terms.about_action(term) and not terms.about_row(term) and not isinstance(term, terms.Fixed):
         try:
-            return terms.Constant(value(term, Scene(_NOWHERE)))
+            return terms.Fixed(value(term, Scene(_NOWHERE)))
         except EvaluationFailed:
             return term
     if not isinstance(term, terms.Operation):
         return term
-    if term.op == "if" and isinstance(term.parts[0], terms.Constant):
+    if term.op == "if" and isinstance(term.parts[0], terms.Fixed):
         return term.parts[1] if term.parts[0].value else term.parts[2]
     if term.op == "fails" and not terms.can_fail(term.parts[0]):
         return terms.FALSE
@@ -105,15 +105,15 @@ class Block:
     def deny(self, term: terms.Term, bits: int) -> None:
         """Forbid where a term is true or fails, which is about the row alone."""
         match folded(term):
-            case terms.Constant(value=value):
+            case terms.Fixed(value=value):
                 self.always |= bits if value else 0
             case terms.Operation(op="or", parts=parts):
                 # Whichever is true or fails: the second is asked where the first is neither.
                 for part in parts:
                     self.deny(part, bits)
-            case terms.Compare(ops=(op,), parts=(side, terms.Constant() as limit)):
+            case terms.Compare(ops=(op,), parts=(side, terms.Fixed() as limit)):
                 self.compared[op, side][limit] |= bits
-            case terms.Compare(ops=(op,), parts=(terms.Constant() as limit, side)):
+            case terms.Compare(ops=(op,), parts=(terms.Fixed() as limit, side)):
                 self.compared[_TURNED[op], side][limit] |= bits
             case condition:
                 self.conditions[condition] |= bits
@@ -178,7 +178,7 @@ class Block:
             return False
         if not terms.about_row(left):
             for one, bits in split(left, listing).items():
-                if not isinstance(one, terms.Constant):
+                if not isinstance(one, terms.Fixed):
                     self.always |= bits & within
                 elif bits & within:
                     self.compared[_TURNED[op], right][one] |= bits & within
@@ -191,7 +191,7 @@ class Block:
                 terms.about_row(to) or terms.about_action(before)
             ):
                 for one, bits in split(to, listing).items():
-                    assert isinstance(one, terms.Constant)  # noqa: S101 - it is about the action alone, and does not fail
+                    assert isinstance(one, terms.Fixed)  # noqa: S101 - it is about the action alone, and does not fail
                     self.moved[before, right][one] |= bits & within
                 return True
         return False

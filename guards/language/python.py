@@ -81,7 +81,7 @@ class Source:
     def text(self, term: terms.Term, previous: str = "h.action") -> str:
         """A term as an expression; ``previous`` names the action that is taken to have been executed last."""
         match term:
-            case terms.Constant():
+            case terms.Fixed():
                 return repr(term.value)
             case terms.Observed():
                 return self._hoist(f"o[{term.index}]")

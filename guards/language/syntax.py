@@ -159,7 +159,7 @@ class _Reader:
 
     def _constant(self, node: ast.expr, value: object) -> Typed:
         if isinstance(value, bool):
-            return Typed("truth", terms.Constant(value))
+            return Typed("truth", terms.Fixed(value))
         if isinstance(value, int | float):
             if not abs(value) <= sys.float_info.max:
                 raise self.invalid(node, "is a number that is not finite")

@@ -23,7 +23,7 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True)
-class Constant(Term):
+class Fixed(Term):
     """The same value always; numbers are doubles."""
 
     value: Value
@@ -136,13 +136,13 @@ class Within(Term):
     tolerance: float
 
 
-TRUE, FALSE = Constant(True), Constant(False)
+TRUE, FALSE = Fixed(True), Fixed(False)
 HAPPENED, UNKNOWN, BEGINS = Past("happened"), Past("unknown"), Past("begins")
 
 
-def number(value: float) -> Constant:
+def number(value: float) -> Fixed:
     """A number as a double."""
-    return Constant(float(value))
+    return Fixed(float(value))
 
 
 def compare(left: Term, op: str, right: Term) -> Compare:

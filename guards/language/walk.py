@@ -48,7 +48,7 @@ class Scene:
 def value(term: terms.Term, scene: Scene) -> terms.Value:
     """The value of a term; raises EvaluationFailed where it has none."""
     match term:
-        case terms.Constant():
+        case terms.Fixed():
             return term.value
         case terms.Observed():
             return scene.row.observation[term.index]

@@ -80,9 +80,9 @@ def truth(condition: terms.Term, symbols: Symbols) -> z3.BoolRef:
 def encoded(term: terms.Term, symbols: Symbols) -> Encoded:
     """A term that was made for the symbols' schema; raises Untranslatable for what has no translation."""
     match term:
-        case terms.Constant(value=bool() as truth):
+        case terms.Fixed(value=bool() as truth):
             return Encoded(z3.BoolVal(truth))
-        case terms.Constant():
+        case terms.Fixed():
             assert not isinstance(term.value, tuple)  # noqa: S101 - what is constant is no whole action
             return Encoded(Cases({float(term.value): _TRUE}))
         case terms.Observed():

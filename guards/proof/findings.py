@@ -15,12 +15,12 @@ from typing import NamedTuple
 from export.spec import Box
 from guards.actions import Written
 from guards.constraints import Constraint
-from guards.language.terms import Constant, Fact, Observed, Operation, Part, Past, Term
+from guards.language.terms import Fact, Fixed, Observed, Operation, Part, Past, Term
 from guards.language.walk import ARITHMETIC
 from guards.proof.scenario import ranges, written
 from guards.proof.solving import Formula, Model, Solving
 from guards.proof.symbols import z3
-from guards.proof.verdict import Answer, Finding
+from guards.proof.verdict import Finding, Statement
 from guards.proof.witness import Witness
 from guards.records import Action, Schema
 
@@ -52,7 +52,7 @@ class _Claims:
 
 
 def findings(
-    solving: Solving, witness: Witness, left: Answer, last_resort: Written | None, last: Action
+    solving: Solving, witness: Witness, left: Statement, last_resort: Written | None, last: Action
 ) -> Iterator[Finding]:
     """What is to be said beside an answer."""
     if left.counterexample is not None and not left.counterexample.situation.past.known:
@@ -171,7 +171,7 @@ def _interval(term: Term, known: Mapping[str | int, Interval]) -> Interval:
     parts = [_interval(part, known) for part in term.parts]
     over, numbers = any(part.over for part in parts), parts
     match term:
-        case Constant(value=float() as value):
+        case Fixed(value=float() as value):
             return Interval(value, value, value.is_integer())
         case Observed(name=name) | Fact(name=name) | Part(index=name):
             return known[name]

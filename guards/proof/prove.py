@@ -19,7 +19,7 @@ from export.spec import Box
 from guards.actions import Written, read
 from guards.constraints import Constraint
 from guards.proof.scenario import WHOLE, ranges, shown, written
-from guards.proof.verdict import Answer, Closed, Counterexample, Verdict
+from guards.proof.verdict import Closed, Counterexample, Statement, Verdict
 from guards.proof.witness import Witness
 from guards.records import Schema
 
@@ -61,22 +61,22 @@ def prove(
     # Wherever nothing else is allowed the last resort is, exactly if something always is.
     why = {"proved": "", "counterexample": "not there either", "undecided": "for the same reason"}[left.outcome]
     claim = f"the last resort {written(last_resort)} is allowed wherever nothing else is"
-    return Verdict(left=left, last_resort=Answer(claim, left.outcome, why), findings=found)
+    return Verdict(left=left, last_resort=Statement(claim, left.outcome, why), findings=found)
 
 
-def _answer(solving: "Solving", witness: Witness, claim: str) -> Answer:
+def _answer(solving: "Solving", witness: Witness, claim: str) -> Statement:
     """Whether something is always left."""
     formula, until = solving.nothing_allowed(), solving.until()
     reply = solving.ask(formula, until)
     if reply.impossible:
-        return Answer(claim, "proved", _nothing_observed(solving.schema))
+        return Statement(claim, "proved", _nothing_observed(solving.schema))
     gaps = "; ".join(dict.fromkeys(solving.symbols.gaps))
     if reply.model is None:
-        return Answer(claim, "undecided", f"{reply.why}; {gaps}" if gaps else reply.why)
+        return Statement(claim, "undecided", f"{reply.why}; {gaps}" if gaps else reply.why)
     found = _confirmed(solving, witness, formula, reply.model, until)
     if found is not None:
-        return Answer(claim, "counterexample", counterexample=found)
-    return Answer(claim, "undecided", gaps or "what closes every action over exact reals does not in doubles")
+        return Statement(claim, "counterexample", counterexample=found)
+    return Statement(claim, "undecided", gaps or "what closes every action over exact reals does not in doubles")
 
 
 def _nothing_observed(schema: Schema) -> str:

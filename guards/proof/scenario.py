@@ -16,7 +16,7 @@ WHOLE = {"int64": (-(2**53), 2**53), "uint8": (0, 255)}
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
+class Before:
     """What happened in the session before: nothing, if nothing is said.
 
     ``previous`` is the action of the last decision, as people write it. ``seconds_since_change`` is None where the
@@ -95,7 +95,7 @@ class Scenario:
 
     observation: Mapping[str, float] = field(default_factory=dict)
     facts: Mapping[str, float | None] = field(default_factory=dict)
-    past: Past = Past()
+    past: Before = Before()
 
     def row(self, schema: Schema) -> Row:
         """What the guards see."""

@@ -10,7 +10,7 @@ from export.spec import Box, Discrete, Field, MultiDiscrete
 from guards.constraints import Constraint
 from guards.language.terms import Within, every
 from guards.proof.encoding import may_forbid, truth
-from guards.proof.scenario import Past, Scenario, ranges
+from guards.proof.scenario import Before, Scenario, ranges
 from guards.proof.symbols import Symbols, exact, z3
 from guards.records import NEVER, NO_ACTION, Action, Schema
 
@@ -192,13 +192,13 @@ class Solving:
             past=self._past(model),
         )
 
-    def _past(self, model: Model) -> Past:
+    def _past(self, model: Model) -> Before:
         symbols = self.symbols
         known = z3.is_true(model.eval(symbols.known, True))
         ago, step = _number(model, symbols.since_change), int(_number(model, symbols.step))
         happened = step > 0 or not known
         used = executed_just_now(self.constraints, self.schema) if happened else []
-        return Past(
+        return Before(
             known=known,
             step=step,
             previous=self._previous(model) if step > 0 else None,

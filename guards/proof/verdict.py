@@ -49,7 +49,7 @@ class Counterexample:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Statement:
     """What came of one question; ``why`` says what keeps it undecided, or why there was nothing to prove."""
 
     claim: str
@@ -81,8 +81,8 @@ class Verdict:
     else is.
     """
 
-    left: Answer
-    last_resort: Answer | None = None
+    left: Statement
+    last_resort: Statement | None = None
     findings: tuple[Finding, ...] = ()
 
     @property

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from guards.abstention import Answer
+from guards.abstention import PolicyAnswer
 from guards.check import violation
 from guards.errors import CheckFailed, InvalidOutput, MaskMissing, NoSafeAction, PolicyUnavailable
 from guards.records import Action, Row
@@ -109,7 +109,7 @@ def _doubt(behaviour: Behaviour, batch: Batch, i: int, head: np.ndarray, failed:
         # How old it is now, by the clock that stamped the request and the time it took since: all of it is logged.
         taken = round((batch.began - request.read) * 1e6) + batch.infer_us
         age = request.at - request.observed_at + taken / 1e6
-    doubting = behaviour.doubts.about(Answer(batch.rows[i], head.astype(np.float64), spread, age))
+    doubting = behaviour.doubts.about(PolicyAnswer(batch.rows[i], head.astype(np.float64), spread, age))
     for doubt in doubting:
         failed.doubted.append(violation(doubt.name, "prevented" if doubt.mode == "deny" else "reported", doubt.mode))
     for doubt in doubting:

@@ -13,7 +13,7 @@ import numpy as np
 
 from export.spec import Box, Dict, Discrete, Entry, Factor, Field, Fields, MultiDiscrete
 from guards.actions import Written
-from guards.proof.scenario import Past, Scenario, ranges
+from guards.proof.scenario import Before, Scenario, ranges
 from guards.records import Schema
 from tests.guards.batched import Context
 
@@ -139,7 +139,7 @@ def situation(random: Random, schema: Schema = DYADIC) -> Scenario:
     known = random.random() < 0.7
     ago = None if step == 0 or random.random() < 0.2 else _dyadic(random, 0, 8)
     used = {random.choice(schema.choices): 0.0 for _ in range(3)} if step and schema.choices else {}
-    past = Past(
+    past = Before(
         known=known,
         step=step,
         previous=acted(random, schema) if step else None,

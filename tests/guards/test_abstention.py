@@ -25,7 +25,7 @@ from export.spec import (
     Statistics,
 )
 from export.spec.statistics import statistics
-from guards.abstention import Answer, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
+from guards.abstention import Confidence, Doubt, Doubts, Fresh, Novelty, PolicyAnswer, Quorum
 from guards.constraints import Constraint, Rule
 from guards.errors import GuardMisconfigured
 from guards.language.terms import FALSE
@@ -45,7 +45,7 @@ def manifest_of(**told: Any) -> Manifest:
     return fakes.manifest_of(**({"action": THREE, "observation": PAIR} | told))
 
 
-def answered(head: Any = (), *, observation: Any = None, spread: Any = None, age: Any = None) -> list[Answer]:
+def answered(head: Any = (), *, observation: Any = None, spread: Any = None, age: Any = None) -> list[PolicyAnswer]:
     """What a policy answers to some rows."""
     count = len(next(one for one in (observation, spread, age, head) if one is not None))
     heads = np.array(head, dtype=np.float64) if len(head) else np.zeros((count, 3))
@@ -53,10 +53,10 @@ def answered(head: Any = (), *, observation: Any = None, spread: Any = None, age
     spreads, ages = [None] * count if spread is None else spread, [np.nan] * count if age is None else age
     history = History(known=True, since=NOW)
     told = zip(seen, heads, spreads, ages, strict=True)
-    return [Answer(Row((), (), None, NOW, history, raw), *rest) for raw, *rest in told]
+    return [PolicyAnswer(Row((), (), None, NOW, history, raw), *rest) for raw, *rest in told]
 
 
-def in_doubt(doubt: Doubt, manifest: Manifest, answers: list[Answer], schema: Schema | None = None) -> list[bool]:
+def in_doubt(doubt: Doubt, manifest: Manifest, answers: list[PolicyAnswer], schema: Schema | None = None) -> list[bool]:
     """Which answers are."""
     doubts = Doubts.of([doubt], schema or Schema.of(manifest), manifest)
     found = [doubts.about(answer) for answer in answers]

@@ -121,20 +121,20 @@ def test_f25_a_full_disk_is_said_and_is_over_when_there_is_room(on_small_disk: S
     caller = call(service)
     for _ in range(50):
         caller.act()
+    said: list[dict[str, Any]] = [{}]
+
+    def both_say_so() -> bool:
+        status, said[0] = caller.client.get("/ready")
+        return status == 503 and "actd_journal_writable 0.0" in metrics(caller.client)
+
     for _ in range(2):
         path = fill(service)
         caller.act_until(lambda: "low" in caller.client.get("/ready")[1]["journal"] or caller.last == 503, "never low")
         caller.act_until(lambda: caller.last == 503, "the disk was never full")
         refused = caller.act()
         # Whoever else lives on the disk may give some of it back: then it is full again soon.
-        said: dict[str, Any] = {}
-
-        def both_say_so() -> bool:
-            said["ready"], said["metrics"] = caller.client.get("/ready"), metrics(caller.client)
-            return said["ready"][0] == 503 and "actd_journal_writable 0.0" in said["metrics"]
-
         caller.act_until(both_say_so, "it is still ready")
-        told = said["ready"][1]
+        told = said[0]
         path.unlink()
         free = time.monotonic()
         eventually(lambda: bool(caller.client.get("/ready")[0] == 200), within_s=AGAIN_WITHIN_S)

@@ -321,4 +321,4 @@ class TestDocument:
         (row,) = context_of([[20.5]], now=[NOW + 10], histories=[History(known=True, since=NOW, kept=kept)]).each
 
         assert first == (38.0,)
-        assert propose(row) == (pytest.approx(33.25),)
+        assert propose(row) == pytest.approx((33.25,))

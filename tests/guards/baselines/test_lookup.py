@@ -1,5 +1,6 @@
 """Lookup: holding, looking up, and asking an older policy."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -115,7 +116,7 @@ class TestLookup:
             TABLE.model_copy(update=changes).bind(SCHEMA)
 
 
-def asked(schema: Schema, heads: list[list[float]]) -> list[Action | None]:
+def asked(schema: Schema, heads: Sequence[Sequence[float]]) -> list[Action | None]:
     """What is proposed where a policy says each of these."""
     said = iter(np.array(heads))
 
@@ -131,7 +132,12 @@ class TestPolicy:
 
     def test_the_greatest_number_is_proposed(self) -> None:
         """Nothing where the numbers are not all finite: an arg-max would pick the NaN."""
-        heads = [[0, 1, 5, 2, 3, 4], [1, 0, 0, 0, 0, 0], [0, 9, np.nan, 0, 0, 0], [np.inf, 0, 0, 0, 0, 0]]
+        heads: list[list[float]] = [
+            [0, 1, 5, 2, 3, 4],
+            [1, 0, 0, 0, 0, 0],
+            [0, 9, np.nan, 0, 0, 0],
+            [np.inf, 0, 0, 0, 0, 0],
+        ]
 
         assert asked(SCHEMA, heads) == [SCHEMA.actions.index("down"), SCHEMA.actions.index("hold"), None, None]
 

@@ -13,7 +13,7 @@ from guards.language.syntax import amount_of
 from guards.language.terms import Recall, Term, compare, just_now, number, operation
 from guards.language.walk import Scene, value
 from guards.proof.prove import prove
-from guards.proof.scenario import Past, Scenario
+from guards.proof.scenario import Before, Scenario
 from guards.proof.verdict import explain
 from guards.records import NEVER, Action, History, Row, Schema
 from guards.shield import Shield
@@ -111,7 +111,7 @@ def test_it_is_proved(beside: Sequence[Constraint], outcome: str) -> None:
 
 def test_it_is_explained() -> None:
     """What it forbids is the shield's to say; words are its own, if it has any."""
-    past = Past(step=1, previous="up", kept={"quiet": (-3.0,)})
+    past = Before(step=1, previous="up", kept={"quiet": (-3.0,)})
 
     said = [
         one.said[0] for one in explain(SCHEMA, [QUIET], Scenario({"load": 1, "lag": 0, "pods": 0}, {}, past)).actions

@@ -14,7 +14,7 @@ from guards.language.terms import (
     TRUE,
     Among,
     Compare,
-    Constant,
+    Fixed,
     Observed,
     Part,
     Table,
@@ -283,7 +283,7 @@ def test_what_is_known_of_the_action_is_known_before_any_row() -> None:
     term = operation("/", number(6), operation("-", Part(0), number(2)))
 
     assert split(term, SIX)[FAILS] == 0b100
-    assert split(term, SIX)[Constant(6.0)] == 0b001000
+    assert split(term, SIX)[Fixed(6.0)] == 0b001000
     assert split(LOAD, SIX) == {LOAD: 0b111111}
     assert judged(compare(term, ">", LOAD), row(2.5)) == 0b011100
     assert judged(compare(LOAD, ">", LOAD), row(2.5)) == 0

@@ -1,7 +1,7 @@
 """Terms as Python: names that functions share, and functions that fail as the walk does."""
 
 from guards.language.python import Source, fails
-from guards.language.terms import Constant, compare, number, operation
+from guards.language.terms import Fixed, compare, number, operation
 from guards.records import Row
 from tests.fakes import NOW, SCHEMA
 from tests.guards.test_actions import FRESH
@@ -22,7 +22,7 @@ def test_a_condition_that_fails_is_true() -> None:
     source = Source(SCHEMA.action)
     fails = compare(operation("/", number(1), number(0)), ">", number(3))
 
-    made = [source.truth(term) for term in (fails, Constant(value=True), Constant(value=False))]
+    made = [source.truth(term) for term in (fails, Fixed(value=True), Fixed(value=False))]
 
     assert [truth(ROW, 0) for truth in made] == [True, True, False]
 

@@ -13,7 +13,7 @@ from guards.errors import EvaluationFailed
 from guards.language import walk
 from guards.language.syntax import _Reader, parsed
 from guards.language.terms import Term, Value
-from guards.proof.scenario import Past, Scenario
+from guards.proof.scenario import Before, Scenario
 from guards.records import NO_ACTION, Schema
 from tests.guards.asked import Result, Values, compile_expression
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, acted, condition, situation, together
@@ -148,11 +148,11 @@ def test_a_failure_says_what_failed(source: str, why: str) -> None:
 
 def test_a_history_that_is_not_here_has_no_step() -> None:
     """The previous action is known again after the first decision here, and the time since a change is the worst."""
-    first, later = (Past(known=False), Past(known=False, step=1, previous="up"))
+    first, later = (Before(known=False), Before(known=False, step=1, previous="up"))
 
     assert failure("step > 1", Scenario(past=first)).startswith("step is not known")
     assert failure("step > 1", Scenario(past=later)).startswith("step is not known")
     assert failure("previous_action == 'up'", Scenario(past=first)).startswith("previous_action is not known")
     assert value("previous_action == 'up'", Scenario(past=later)) is True
     assert value("seconds_since_change", Scenario(past=first)) == 0
-    assert value("seconds_since_change", Scenario(past=Past(step=2, previous="up", seconds_since_change=4))) == 4
+    assert value("seconds_since_change", Scenario(past=Before(step=2, previous="up", seconds_since_change=4))) == 4

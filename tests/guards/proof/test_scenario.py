@@ -7,7 +7,7 @@ import pytest
 
 from export.spec import Array, Discrete
 from guards.constraints import Budget, MaxSwitches, RateLimit
-from guards.proof.scenario import Past, Scenario, nearest, ranges, shown
+from guards.proof.scenario import Before, Scenario, nearest, ranges, shown
 from guards.records import NEVER, NO_ACTION, Schema
 from tests.guards.holes import PLANT
 from tests.guards.pairs import together
@@ -33,7 +33,7 @@ def test_a_past_of_nothing_is_the_beginning_of_an_episode() -> None:
 
 def test_a_known_past_is_the_history_as_it_was() -> None:
     """Seconds are exact."""
-    past = Past(step=3, previous="up", seconds_since_change=0.1, used={"up": 0.3})
+    past = Before(step=3, previous="up", seconds_since_change=0.1, used={"up": 0.3})
 
     history = Scenario(past=past).row(PLANT).history
 
@@ -43,8 +43,8 @@ def test_a_known_past_is_the_history_as_it_was() -> None:
 
 def test_a_past_that_is_not_here_is_the_worst() -> None:
     """From the moment at which the session was first seen."""
-    seen = Scenario(past=Past(known=False, seconds_since_change=4)).row(PLANT).history
-    now = Scenario(past=Past(known=False)).row(PLANT).history
+    seen = Scenario(past=Before(known=False, seconds_since_change=4)).row(PLANT).history
+    now = Scenario(past=Before(known=False)).row(PLANT).history
 
     assert (seen.known, seen.step, seen.action) == (False, 0, NO_ACTION)
     assert seen.since_change(0.0) == seen.since_use(0.0, [1]) == 4
@@ -54,31 +54,31 @@ def test_a_past_that_is_not_here_is_the_worst() -> None:
 @pytest.mark.parametrize(
     ("past", "words"),
     [
-        (Past(), "the first decision of an episode"),
+        (Before(), "the first decision of an episode"),
         (
-            Past(known=False),
+            Before(known=False),
             (
                 "the session's history is not known here (a restart, another replica, a session that is new); "
                 "the first decision here"
             ),
         ),
-        (Past(step=1, previous="up"), "after 1 decision, the last one 'up'"),
+        (Before(step=1, previous="up"), "after 1 decision, the last one 'up'"),
         (
-            Past(step=4, previous="up", seconds_since_change=2.5, used={"up": 0.0, "down": 9}),
+            Before(step=4, previous="up", seconds_since_change=2.5, used={"up": 0.0, "down": 9}),
             (
                 "after 4 decisions, the last one 'up'; the action changed 2.5 s ago; "
                 "executed 'up' just now, 'down' 9 s ago"
             ),
         ),
         (
-            Past(step=4, previous="up", switched=(3, 9.5), changed={"slowly": 2}, spent={"spend": 5}),
+            Before(step=4, previous="up", switched=(3, 9.5), changed={"slowly": 2}, spent={"spend": 5}),
             (
                 "after 4 decisions, the last one 'up'; before that it changed 3 s and 9.5 s ago; "
                 "the value of 'slowly' changed 2 s ago; spent 5 of 'spend'"
             ),
         ),
         (
-            Past(known=False, step=2, previous="up", seconds_since_change=3),
+            Before(known=False, step=2, previous="up", seconds_since_change=3),
             (
                 "the session's history is not known here (a restart, another replica, a session that is new); "
                 "after 2 decisions, the last one 'up'; the session was first seen 3 s ago"
@@ -86,14 +86,14 @@ def test_a_past_that_is_not_here_is_the_worst() -> None:
         ),
     ],
 )
-def test_a_past_reads_as_words(past: Past, words: str) -> None:
+def test_a_past_reads_as_words(past: Before, words: str) -> None:
     """As one would tell it."""
     assert list(Scenario(past=past).lines()) == [f"history: {words}"]
 
 
 def test_what_constraints_keep_is_in_the_history() -> None:
     """And in the words."""
-    past = Past(step=1, previous="up", kept={"spend": (0.0, 5.0)})
+    past = Before(step=1, previous="up", kept={"spend": (0.0, 5.0)})
 
     assert past.history(PLANT).kept == {"spend": (0.0, 5.0)}
     assert list(past.lines())[-1] == "used up just now: 'spend'"
@@ -127,7 +127,7 @@ def test_a_number_is_shown_as_it_is() -> None:
     assert [shown(number) for number in (3.0, -2.0, 0.1, 1e300)] == ["3", "-2", "0.1", "1e+300"]
 
 
-UP = Past(step=5, previous="up", seconds_since_change=4, used={"up": 2, "down": 8})
+UP = Before(step=5, previous="up", seconds_since_change=4, used={"up": 2, "down": 8})
 SPENDS = Budget(name="spends", cost="1", at_most=10, seconds=60)
 CALM = MaxSwitches(name="calm", at_most=2, seconds=60)
 MOVES = RateLimit(name="moves", per_second=1, effect={"down": -1, "hold": 0})

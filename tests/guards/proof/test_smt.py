@@ -10,7 +10,7 @@ from guards.errors import Untranslatable
 from guards.language.syntax import term_of
 from guards.language.terms import Term
 from guards.proof.encoding import Encoded, encoded
-from guards.proof.scenario import Past, Scenario
+from guards.proof.scenario import Before, Scenario
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols, exact
 from guards.records import NEVER, Schema
@@ -118,12 +118,12 @@ def test_histories_that_happen_are_in_the_domain() -> None:
     symbols = Symbols(DYADIC)
     symbols.mentioned.update(range(4))
     pasts = [
-        Past(),
-        Past(known=False),
-        Past(known=False, seconds_since_change=3),
-        Past(step=1, previous="up"),
-        Past(step=1, previous="up", seconds_since_change=2),
-        Past(known=False, step=1, previous="up", seconds_since_change=2),
+        Before(),
+        Before(known=False),
+        Before(known=False, seconds_since_change=3),
+        Before(step=1, previous="up"),
+        Before(step=1, previous="up", seconds_since_change=2),
+        Before(known=False, step=1, previous="up", seconds_since_change=2),
         *[situation(random).past for _ in range(100)],
     ]
 

@@ -10,8 +10,8 @@ from export.spec import Box, Field
 from guards.abstention import Fresh
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import GuardMisconfigured
-from guards.proof.scenario import Past, Scenario
-from guards.proof.verdict import Answer, Closed, Counterexample, Explanation, Finding, Outcome, Verdict, explain
+from guards.proof.scenario import Before, Scenario
+from guards.proof.verdict import Closed, Counterexample, Explanation, Finding, Outcome, Statement, Verdict, explain
 from guards.records import Schema
 from tests.fakes import SCHEMA, Fickle
 from tests.guards.batched import Shield
@@ -21,7 +21,7 @@ from tests.guards.pairs import DYADIC, condition, situation, together
 OBSERVED = {"cpu": 0.95, "replicas": 2.0, "temp": 20.0, "rate": 0.0, "queue": 0.0}
 
 
-def why(constraint: Constraint, action: str = "up", past: Past = Past(), **facts: float) -> str:  # noqa: B008 - frozen
+def why(constraint: Constraint, action: str = "up", past: Before = Before(), **facts: float) -> str:  # noqa: B008 - frozen
     """What one constraint says of an action, and why."""
     told = {"price": None, "budget": None, **facts}
     explanation = explain(PLANT, [constraint], Scenario(OBSERVED, told, past))
@@ -29,7 +29,7 @@ def why(constraint: Constraint, action: str = "up", past: Past = Past(), **facts
     return f"{'forbids' if said.forbids else 'allows'}: {said.why}"
 
 
-def rule(forbid: str, action: str = "up", past: Past = Past(), **facts: float) -> str:  # noqa: B008 - frozen
+def rule(forbid: str, action: str = "up", past: Before = Before(), **facts: float) -> str:  # noqa: B008 - frozen
     """What a rule says of an action after its own text."""
     text = why(rules(forbid)[0], action, past, **facts)
     return text.replace(f"{forbid!r} ", "")
@@ -65,7 +65,7 @@ def test_a_rule_shows_the_values_of_what_it_names(forbid: str, said: str) -> Non
 
 def test_a_rule_shows_the_previous_action() -> None:
     """By its name."""
-    past = Past(step=2, previous="down")
+    past = Before(step=2, previous="down")
 
     assert rule("action != previous_action", past=past) == "forbids: is true where previous_action = 'down'"
 
@@ -73,26 +73,29 @@ def test_a_rule_shows_the_previous_action() -> None:
 @pytest.mark.parametrize(
     ("past", "said"),
     [
-        (Past(), "allows: none of its actions was executed in this episode"),
+        (Before(), "allows: none of its actions was executed in this episode"),
         (
-            Past(step=3, previous="hold", used={"up": 59, "down": 4, "hold": 0}),
+            Before(step=3, previous="hold", used={"up": 59, "down": 4, "hold": 0}),
             "forbids: 'down' was executed 4 s ago; it rests for 60 s",
         ),
-        (Past(step=3, previous="hold", used={"up": 61}), "allows: 'up' was executed 61 s ago; it rests for 60 s"),
         (
-            Past(known=False),
+            Before(step=3, previous="hold", used={"up": 61}),
+            "allows: 'up' was executed 61 s ago; it rests for 60 s",
+        ),
+        (
+            Before(known=False),
             (
                 "forbids: one of its actions is taken to have been executed when the session was first "
                 "seen, 0 s ago, because the history is not here; it rests for 60 s"
             ),
         ),
         (
-            Past(known=False, step=1, previous="up", seconds_since_change=100, used={"up": 7}),
+            Before(known=False, step=1, previous="up", seconds_since_change=100, used={"up": 7}),
             "forbids: 'up' was executed 7 s ago; it rests for 60 s",
         ),
     ],
 )
-def test_a_cooldown_says_what_was_executed_when(past: Past, said: str) -> None:
+def test_a_cooldown_says_what_was_executed_when(past: Before, said: str) -> None:
     """Or what is taken to have been."""
     rest = Cooldown(name="rest", actions=("up", "down"), seconds=60)
 
@@ -169,7 +172,7 @@ def test_bounds_of_what_has_no_value_say_so() -> None:
 )
 def test_what_has_a_history_says_what_it_counts(constraint: Constraint, action: str, said: str) -> None:
     """And what it expects."""
-    assert why(constraint, action, Past(step=2, previous="hold")) == said
+    assert why(constraint, action, Before(step=2, previous="hold")) == said
 
 
 MOVES = RateLimit(name="c", per_second=0.05, effect={"up": 1})
@@ -178,7 +181,7 @@ CALM = MaxSwitches(name="c", at_most=1, seconds=60)
 CHANGES = "this action changes the value by 1: expected at most 0.05 for each second since the last change, "
 COSTS = "1 if action == 'up' else 0 is 1: expected no more than is left of 1 in 60 s, "
 OTHER = "another action than the one before: expected at most 1 changes in 60 s, "
-UP = Past(step=3, previous="up", seconds_since_change=1)
+UP = Before(step=3, previous="up", seconds_since_change=1)
 SEEN = "when the session was first seen, 5 s ago, because the history is not here"
 
 
@@ -186,20 +189,25 @@ SEEN = "when the session was first seen, 5 s ago, because the history is not her
     ("constraint", "action", "past", "said"),
     [
         (MOVES, "up", UP, f"forbids: {CHANGES}which was 1 s ago"),
-        (MOVES, "up", Past(step=3, previous="hold", used={"up": 7, "hold": 1}), f"forbids: {CHANGES}which was 7 s ago"),
-        (MOVES, "up", replace(UP, changed={"c": 20}), f"allows: {CHANGES}which was 20 s ago"),
-        (MOVES, "up", replace(UP, previous="hold"), f"allows: {CHANGES}as if there had been none before"),
-        (MOVES, "up", Past(), f"allows: {CHANGES}and there was none"),
         (
             MOVES,
             "up",
-            Past(known=False, seconds_since_change=5),
+            Before(step=3, previous="hold", used={"up": 7, "hold": 1}),
+            f"forbids: {CHANGES}which was 7 s ago",
+        ),
+        (MOVES, "up", replace(UP, changed={"c": 20}), f"allows: {CHANGES}which was 20 s ago"),
+        (MOVES, "up", replace(UP, previous="hold"), f"allows: {CHANGES}as if there had been none before"),
+        (MOVES, "up", Before(), f"allows: {CHANGES}and there was none"),
+        (
+            MOVES,
+            "up",
+            Before(known=False, seconds_since_change=5),
             f"forbids: {CHANGES}which is taken to have been {SEEN}",
         ),
         (
             MOVES,
             "up",
-            Past(known=False, step=1, previous="up", seconds_since_change=5, changed={"c": 3}),
+            Before(known=False, step=1, previous="up", seconds_since_change=5, changed={"c": 3}),
             f"forbids: {CHANGES}which was 3 s ago",
         ),
         (
@@ -213,27 +221,27 @@ SEEN = "when the session was first seen, 5 s ago, because the history is not her
         ),
         (SPENDS, "up", replace(UP, spent={"c": 1}), f"forbids: {COSTS}of which 1 was spent"),
         (SPENDS, "up", UP, f"allows: {COSTS}as if nothing had been spent before"),
-        (SPENDS, "up", Past(), f"allows: {COSTS}of which nothing was spent"),
+        (SPENDS, "up", Before(), f"allows: {COSTS}of which nothing was spent"),
         (
             SPENDS,
             "up",
-            Past(known=False, seconds_since_change=5),
+            Before(known=False, seconds_since_change=5),
             f"forbids: {COSTS}all of which is taken to have been spent {SEEN}",
         ),
-        (SPENDS, "up", Past(known=False, seconds_since_change=60), f"allows: {COSTS}of which nothing was spent"),
+        (SPENDS, "up", Before(known=False, seconds_since_change=60), f"allows: {COSTS}of which nothing was spent"),
         (CALM, "down", UP, f"forbids: {OTHER}and 1 were made"),
         (CALM, "down", replace(UP, switched=(59,), seconds_since_change=None), f"forbids: {OTHER}and 1 were made"),
         (CALM, "down", replace(UP, seconds_since_change=60), f"allows: {OTHER}as if none had been made before"),
-        (CALM, "down", Past(), f"allows: {OTHER}and 0 were made"),
+        (CALM, "down", Before(), f"allows: {OTHER}and 0 were made"),
         (
             CALM,
             "down",
-            Past(known=False, seconds_since_change=5),
+            Before(known=False, seconds_since_change=5),
             f"forbids: {OTHER}and so many are taken to have been made {SEEN}",
         ),
     ],
 )
-def test_what_is_said_to_have_happened_counts(constraint: Constraint, action: str, past: Past, said: str) -> None:
+def test_what_is_said_to_have_happened_counts(constraint: Constraint, action: str, past: Before, said: str) -> None:
     """And what is not said is named."""
     assert why(constraint, action, past) == said
 
@@ -251,7 +259,7 @@ def test_a_level_may_not_be_known() -> None:
     """Before the first action, and where the history is not here."""
     limit = RateLimit(name="c", per_second=2, levels={"hold": 0, "up": 3, "down": 0})
 
-    assert why(limit, "up", Past(known=False)).startswith("forbids: the value is not known, and this action sets it")
+    assert why(limit, "up", Before(known=False)).startswith("forbids: the value is not known, and this action sets it")
 
 
 def test_a_lenient_rule_lets_pass_what_it_cannot_evaluate() -> None:
@@ -317,7 +325,7 @@ def test_over_other_actions_there_is_nothing_to_list() -> None:
 
 
 HOLE = Counterexample(
-    Scenario({"cpu": 0.95}, {}, Past()),
+    Scenario({"cpu": 0.95}, {}, Before()),
     (Closed("hold", ("a",)), Closed("up", ("a", "b")), Closed("down", ("a",))),
 )
 
@@ -333,16 +341,16 @@ HOLE = Counterexample(
 )
 def test_the_outcome_is_the_worst_of_the_answers(left: Outcome, last_resort: Outcome | None, outcome: Outcome) -> None:
     """The exit code says it."""
-    other = None if last_resort is None else Answer("other", last_resort)
+    other = None if last_resort is None else Statement("other", last_resort)
 
-    assert Verdict(Answer("left", left), other).outcome == outcome
+    assert Verdict(Statement("left", left), other).outcome == outcome
 
 
 def test_a_verdict_reads_as_words() -> None:
     """The claim, where it fails, which constraints close which actions there, and what else was found."""
     verdict = Verdict(
-        Answer("something is left", "counterexample", counterexample=HOLE),
-        Answer("the last resort is", "counterexample", "not there either"),
+        Statement("something is left", "counterexample", counterexample=HOLE),
+        Statement("the last resort is", "counterexample", "not there either"),
         (Finding("never", ("b",), "'b' is never true"),),
     )
 
@@ -366,4 +374,4 @@ def test_what_was_tried_is_said_where_it_was_not_everything() -> None:
 
 def test_a_verdict_without_a_last_resort_is_one_answer() -> None:
     """There is nothing to say of what is not declared."""
-    assert str(Verdict(Answer("something is left", "proved"))) == "proved: something is left"
+    assert str(Verdict(Statement("something is left", "proved"))) == "proved: something is left"

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from export.spec import Box, Field
-from guards.proof.scenario import Past, Scenario
+from guards.proof.scenario import Before, Scenario
 from guards.proof.witness import Witness
 from tests.guards.box_holes import BROAD, HEATER, bounds, linear
 from tests.guards.factor_holes import ROOM, WIDE
@@ -48,7 +48,7 @@ def test_of_factors_each_constraint_has_a_line_for_what_it_closes_of_the_rest() 
 
 def test_of_too_many_whole_actions_some_are_tried() -> None:
     """The one before among them; it is said how many, and not all factors are told."""
-    past = Past(step=3, previous=("c1",) * 40)
+    past = Before(step=3, previous=("c1",) * 40)
     witness = Witness(WIDE, rules("k0 + k1 >= 0"))
 
     tried, found = witness.tried(replace(HOT, past=past)), witness.closing(replace(HOT, past=past))
@@ -66,7 +66,7 @@ def test_of_a_box_points_all_over_it_are_tried() -> None:
     """And where the shield moves them to; all are in the Box, also where it has no bounds."""
     witness = Witness(HEATER, (bounds("heat", low="cpu * 5"), *rules("heat != 3", "fan > 200")))
 
-    points = witness.tried(replace(HOT, past=Past(step=1, previous=(1.0, 2.0, 3.0)))).actions
+    points = witness.tried(replace(HOT, past=Before(step=1, previous=(1.0, 2.0, 3.0)))).actions
 
     low, high = np.array(HEATER.action.low), np.array(HEATER.action.high)  # type: ignore[union-attr]
     assert ((points >= low) & (points <= high)).all()

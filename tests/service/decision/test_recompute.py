@@ -18,7 +18,7 @@ from msgspec import structs
 
 from export.spec import Box, Discrete, Field, Manifest, MultiDiscrete, Recorded, Squash
 from export.spec.statistics import statistics
-from guards.abstention import Answer, AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, Quorum
+from guards.abstention import AnyConstraint, Confidence, Doubt, Doubts, Fresh, Novelty, PolicyAnswer, Quorum
 from guards.baselines import KEPT, AnyBaseline, Constant, Policy, Rules
 from guards.baselines.lookup import When
 from guards.constraints import Bounds, Budget, Cooldown, Linear, MaxSwitches, Mode, RateLimit, Rule
@@ -468,7 +468,7 @@ class Replay:
         if decision.observed_at is not None:
             age = decision.at - decision.observed_at + (took["wait_us"] + took["infer_us"]) / 1e6
         (row,) = self.context(decision).each
-        return self.doubts.about(Answer(row, decision.head.array().astype(np.float64), decision.spread, age))
+        return self.doubts.about(PolicyAnswer(row, decision.head.array().astype(np.float64), decision.spread, age))
 
     def violations(self, ruling: AnyRuling, proposed: Action | None, action: Action | None) -> list[Violation]:
         """What the constraints had to say."""
