@@ -15,6 +15,7 @@ from guards.constraints import Constraint
 from tests.fakes import SCHEMA
 from tests.guards.asked import binding
 from tests.guards.batched import Context
+from tests.guards.constraints.docs_rows import PAGE, lacking, name_of
 from tests.guards.constraints.loop import parsed
 from tests.guards.strategies import constraints, contexts
 
@@ -48,6 +49,11 @@ class TestEveryKind:
     def test_every_kind_has_an_example(self) -> None:
         """A new kind is tested the moment it exists."""
         assert {kind.model_fields["kind"].default for kind in KINDS} == set(EXAMPLES)
+
+    @pytest.mark.parametrize("kind", KINDS, ids=name_of)
+    def test_it_has_a_row_in_the_page_about_the_configuration(self, kind: type[Constraint]) -> None:
+        """With the name of every setting."""
+        assert lacking(kind, PAGE.read_text("utf-8")) is None
 
     @pytest.mark.parametrize("kind", EXAMPLES)
     def test_it_is_what_was_written(self, kind: str) -> None:

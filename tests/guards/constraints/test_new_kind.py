@@ -18,6 +18,7 @@ from guards.proof.verdict import explain
 from guards.records import NEVER, Action, History, Row, Schema
 from guards.shield import Shield
 from tests.fakes import NOW, SCHEMA
+from tests.guards.constraints.docs_rows import PAGE, lacking
 from tests.guards.language.test_judge import FACTORED
 
 
@@ -107,6 +108,22 @@ def test_it_is_proved(beside: Sequence[Constraint], outcome: str) -> None:
     """At its worst it forbids everything under a load; without one nothing."""
     assert prove(SCHEMA, [QUIET, *beside], None).outcome == outcome
     assert prove(SCHEMA, [QUIET.model_copy(update={"beyond": 2.0, "load": "min(load, 1)"})], None).outcome == "proved"
+
+
+def test_its_row_in_the_docs_is_asked_for() -> None:
+    """With its settings, and what its class says of itself."""
+    row = (
+        "| `quiet` | `load`, `beyond`, `seconds` |"
+        " Forbids every action for some seconds after one that was executed under a `load` beyond a limit |"
+    )
+    page = PAGE.read_text("utf-8")
+
+    assert lacking(Quiet, page) == row
+    assert lacking(Quiet, f"{page}\n{row}\n") is None
+    assert (
+        lacking(Quiet, f"{page}\n{row.replace('beyond', 'above', 1)}\n")
+        == f"{row.replace('beyond', 'above', 1)} lacks ['beyond']"
+    )
 
 
 def test_it_is_explained() -> None:
