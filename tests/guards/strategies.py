@@ -118,7 +118,7 @@ def contexts() -> st.SearchStrategy[Context]:
 
 
 def constraints() -> st.SearchStrategy[list[Constraint]]:
-    """Up to four constraints of any kind and mode."""
+    """Up to four constraints of the kinds listed here, in any mode."""
     some = st.sampled_from(SCHEMA.actions)
     mode = st.sampled_from(("deny", "deny", "warn", "audit"))
     bound = st.none() | st.sampled_from(VALUES)
