@@ -18,7 +18,7 @@ import numpy as np
 from export.spec import Box
 from guards.boxes import EXACT
 from guards.language.terms import Within
-from guards.records import Booleans, Floats, Row
+from guards.records import Floats, Row
 
 # Beyond this a declared range says nothing of what is near.
 WIDEST = 1e6
@@ -224,13 +224,3 @@ def scale_of(space: Box) -> Floats:
     low, high = np.array(space.low), np.array(space.high)
     spread = high / 2 - low / 2
     return np.where((spread > 0) & (spread <= WIDEST / 2), 2 * np.minimum(spread, WIDEST), 1.0)
-
-
-def every(cells: Booleans) -> Booleans:
-    """Whether all of each row's cells[N, ...] are true."""
-    return np.asarray(np.logical_and.reduce(cells, axis=1))
-
-
-def some(cells: Booleans) -> Booleans:
-    """Whether any of each row's cells[N, ...] is true."""
-    return np.asarray(np.logical_or.reduce(cells, axis=1))

@@ -12,12 +12,9 @@ from export.spec import ActionSpace, Discrete, Manifest, MultiDiscrete, Observat
 from guards.errors import GuardMisconfigured
 
 Floats = NDArray[np.float64]
-Integers = NDArray[np.int64]
 Booleans = NDArray[np.bool_]
 # Actions of N rows: indices[N] (Discrete) or [N, K] (MultiDiscrete), numbers[N, D] (Box).
 Actions = NDArray[Any]
-# What constraints leave of N rows: truths[N, W], one for each choice; of a Box bounds[N, 2, D], or nothing[N, 0].
-Allowed = NDArray[Any]
 # One action on its own: an index, an index for each factor, or the numbers of a Box row by row.
 Action = int | tuple[int | float, ...]
 

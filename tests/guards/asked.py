@@ -17,9 +17,9 @@ from guards.language.python import Source
 from guards.language.terms import Term, about_action
 from guards.language.walk import Scene, value
 from guards.projection import Region
-from guards.records import Action, Booleans, Integers, Row, Schema
+from guards.records import Action, Booleans, Row, Schema
 from guards.shield import Shield
-from tests.guards.batched import Context
+from tests.guards.batched import Context, Integers
 
 Values = NDArray[Any]
 # A value and, where evaluating it failed in some cells, which those are.

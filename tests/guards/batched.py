@@ -1,4 +1,4 @@
-"""Batched: the guards over arrays of N rows, for a decision path that works on those. It adds no meaning of its own.
+"""Batched: the guards asked about N rows at once, for tests that compare many. It adds no meaning of its own.
 
 Actions are rows of an array (``guards.records.Actions``); a row that holds no action says so by NO_ACTION, or by NaN
 among numbers. A mask[N, W] has a column for every choice: every action, every choice of every factor, none for a Box.
@@ -7,17 +7,21 @@ among numbers. A mask[N, W] has a column for every choice: every action, every c
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from export.spec import ActionSpace, Box, Discrete, MultiDiscrete
 from guards import shield
-from guards.actions import Written, holder_of, read
 from guards.constraints.constraint import Constraint, Mode
-from guards.projection import Region, every, scale_of, some
-from guards.records import NO_ACTION, Action, Actions, Allowed, Booleans, Floats, History, Integers, Row, Schema
+from guards.projection import Region, scale_of
+from guards.records import NO_ACTION, Action, Actions, Booleans, Floats, History, Row, Schema
 from guards.shield import MASK
 
+Integers = NDArray[np.int64]
+# What constraints leave of N rows: truths[N, W], one for each choice; of a Box bounds[N, 2, D], or nothing[N, 0].
+Allowed = NDArray[Any]
 Forbids = Callable[[Row, Action], bool]
 
 
@@ -81,29 +85,13 @@ class Domain:
     """
 
     def __init__(self, space: ActionSpace, *, joined: bool = False) -> None:
-        self.space, self.joined, self._holds = space, joined, holder_of(space)
-        self.sizes = np.array(
-            (space.n,) if isinstance(space, Discrete) else getattr(space, "sizes", ()), dtype=np.int64
-        )
+        self.space, self.joined = space, joined
+        self.sizes = np.array(space.sizes, dtype=np.int64)
         self.starts = np.cumsum(self.sizes) - self.sizes
         self.width = int(self.sizes.sum())
         self.shape: tuple[int, ...] = tuple(self.sizes.tolist()) if joined else (self.width,)
         nothing = [NO_ACTION] * len(self.sizes) if len(self.sizes) else [np.nan] * space.width
         self.nothing: Actions = np.array(nothing[0] if isinstance(space, Discrete) else nothing)
-
-    def read(self, written: Written) -> Actions:
-        """The one action that somebody wrote; raises GuardMisconfigured."""
-        return np.array(read(written, self.space))
-
-    def holds(self, actions: Actions, mask: Booleans | None) -> Booleans:
-        """Whether each row[N] is an action of the space that the requests' masks[N, W] leave."""
-        held = [self._holds(one) for one in _each(actions)]
-        passes = np.array(held, dtype=np.bool_)
-        if mask is not None:
-            rows = np.arange(len(actions))
-            columns = self.starts + np.where(passes[:, None], actions.reshape(len(actions), -1), 0)
-            passes &= every(mask[rows[:, None], columns])
-        return passes
 
     def columns(self, actions: Actions) -> Actions:
         """Where each row's choices stand in what is left: [N], or [N, K] of several; any where there is no action.
@@ -127,25 +115,14 @@ class Domain:
     def choosable(self, allowed: Allowed) -> Booleans:
         """Whether what is allowed leaves each row an action."""
         if isinstance(self.space, MultiDiscrete) and not self.joined:
-            return every(np.logical_or.reduceat(allowed, self.starts, axis=1))
+            return _every(np.logical_or.reduceat(allowed, self.starts, axis=1))
         if allowed.ndim > 2:
-            return every(allowed[:, 0] <= allowed[:, 1])
-        return some(allowed) if self.width else np.ones(len(allowed), dtype=np.bool_)
-
-    def differ(self, a: Actions, b: Actions) -> Booleans:
-        """Whether two actions a row are not the same."""
-        return np.asarray(a != b) if a.ndim == 1 else some(a != b)
-
-    def there(self, actions: Actions) -> Booleans:
-        """Whether each row holds an action."""
-        if isinstance(self.space, Box):
-            return every(np.isfinite(actions))
-        return np.asarray(actions != NO_ACTION) if actions.ndim == 1 else every(actions != NO_ACTION)
+            return _every(allowed[:, 0] <= allowed[:, 1])
+        return _some(allowed) if self.width else np.ones(len(allowed), dtype=np.bool_)
 
     def told(self, actions: Actions) -> list[Action | None]:
         """Each row as a value on its own; None where there is no action."""
-        there = self.there(actions).tolist()
-        return [one if here else None for one, here in zip(_each(actions), there, strict=True)]
+        return [None if np.isnan(one).any() or np.equal(one, self.nothing).all() else one for one in _each(actions)]
 
 
 def _each(actions: Actions) -> list[Action]:
@@ -189,10 +166,6 @@ class Ruling(Asked):
         """What is left to draw from."""
         return self.allowed
 
-    def rows(self, index: Integers) -> "Ruling":
-        """What some of the rows may do: which constraint it is that forbids the rest is not asked of them."""
-        return Ruling([self.seen[i] for i in index.tolist()], (), self.domain, self.allowed[index])
-
     def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - what was drawn is allowed
         """What to do for each proposal: choices are not moved."""
         return drawn
@@ -200,7 +173,7 @@ class Ruling(Asked):
     def permits(self, rows: Integers, columns: Integers) -> Booleans:
         """Whether some rows[M] may do the actions at these columns."""
         cells = self.allowed[rows if columns.ndim == 1 else rows[:, None], columns]
-        return cells if cells.ndim == 1 else every(cells)
+        return cells if cells.ndim == 1 else _every(cells)
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,12 +197,6 @@ class BoxRuling(Asked):
     def leaves(self) -> Allowed:
         """What is left to draw from: the bounds[N, 2, D] of each row, with no regard to half-spaces."""
         return np.array([[one.low, one.high] for one in self.regions])
-
-    def rows(self, index: Integers) -> "BoxRuling":
-        """The ruling of some rows."""
-        at = index.tolist()
-        seen, regions = [self.seen[i] for i in at], [self.regions[i] for i in at]
-        return BoxRuling(seen, self.bound, self.domain, regions, self.scale)
 
     def nearest(self, proposed: Actions, drawn: Actions) -> Actions:  # noqa: ARG002 - a draw knows no half-spaces
         """The allowed action[N, D] that is nearest to each row's proposal; none where there is none."""
@@ -289,3 +256,13 @@ class Shield:
 
     def __repr__(self) -> str:
         return repr(self.one)
+
+
+def _every(cells: Booleans) -> Booleans:
+    """Whether all of each row's cells[N, ...] are true."""
+    return np.asarray(np.logical_and.reduce(cells, axis=1))
+
+
+def _some(cells: Booleans) -> Booleans:
+    """Whether any of each row's cells[N, ...] is true."""
+    return np.asarray(np.logical_or.reduce(cells, axis=1))

@@ -260,7 +260,6 @@ class TestRuling:
 
         assert told.allowed.shape == (2, 0)
         assert told.leaves.tolist() == [[list(ARM.low), list(ARM.high)]] * 2
-        assert told.rows(np.array([1])).leaves.shape == (1, 2, 3)
 
     def test_ranges_that_say_nothing_are_not_taken_for_units(self) -> None:
         """None, one that is nothing, and one that is nearly everything."""

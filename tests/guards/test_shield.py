@@ -167,18 +167,6 @@ def test_an_action_is_allowed_where_nobody_who_denies_is_against_it(some: list[C
         assert np.array_equal(ruling.reported(actions), np.broadcast_to(reported, rows.shape))
 
 
-def test_what_some_rows_may_do_is_asked_of_them_alone() -> None:
-    """By their place among all; what was drawn from what is left is done."""
-    mask = [[True, False, True, True, True, True], [False, True, True, True, True, True], [True] * 6]
-    ruling = Shield([NO_DOWN], SCHEMA).judge(context_of([[0, 0, 0], [-1, 0, 0], [-1, 0, 0]], mask=mask))
-    some = np.array([2, 1])
-
-    assert ruling.leaves.tolist() == [[*mask[0][:2], False, *mask[0][3:]], *mask[1:]]
-    assert ruling.rows(some).leaves.tolist() == [mask[2], mask[1]]
-    assert ruling.permits(some, np.array([0, 0])).tolist() == [True, False]
-    assert ruling.nearest(np.array([1, 1, 1]), np.array([0, 1, 2])).tolist() == [0, 1, 2]
-
-
 def test_what_has_no_mask_is_asked_about_what_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where there are too many whole actions for a list, masks and prohibitions are told together."""
     monkeypatch.setattr("guards.actions.JOINT_LIMIT", 23)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from export.spec import ActionSpace, Box, Discrete, Field, Fields
 from guards.errors import ExpressionInvalid
 from guards.language.syntax import MAX_DEPTH, MAX_LENGTH, MAX_PARTS
-from guards.records import NO_ACTION, History, Integers, Schema
+from guards.records import NO_ACTION, History, Schema
 from tests.acting import ARM, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of, schema_of
 from tests.guards.asked import Result, compile_expression
-from tests.guards.batched import Context
+from tests.guards.batched import Context, Integers
 from tests.guards.strategies import contexts, numbers, truths
 
 REFUSED = {

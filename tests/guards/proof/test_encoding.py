@@ -9,6 +9,7 @@ import z3
 
 from export.spec import Factor, MultiDiscrete
 from guards.abstention import Fresh
+from guards.actions import read
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, OverActions, RateLimit, Rule
 from guards.errors import GuardMisconfigured
 from guards.language.terms import Term
@@ -18,7 +19,7 @@ from guards.proof.symbols import Symbols
 from guards.records import Schema
 from tests.fakes import Fickle
 from tests.guards.asked import binding
-from tests.guards.batched import Domain, Shield
+from tests.guards.batched import Shield
 from tests.guards.language.test_walk import every_action
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, situation, together
 from tests.guards.proof.test_smt import bindings
@@ -96,7 +97,7 @@ def test_over_a_box_it_may_forbid_what_it_forbids_at_its_worst(constraint: Const
 def held_to_the_shield(constraint: Constraint, schema: Schema) -> None:
     """Compare what a formula says with the shield, in random situations at their worst."""
     random = Random(8)  # noqa: S311 - a test that repeats itself
-    symbols, shield, domain = Symbols(schema), Shield([constraint], schema), Domain(schema.action)
+    symbols, shield = Symbols(schema), Shield([constraint], schema)
     formula = may_forbid(constraint, symbols)
 
     for one in (situation(random, schema) for _ in range(120)):
@@ -109,11 +110,11 @@ def held_to_the_shield(constraint: Constraint, schema: Schema) -> None:
         at_worst = replace(one, past=replace(one.past, used=used, kept=kept))
         again = [] if one.past.previous is None else [one.past.previous]
         for action in [*every_action(random, schema), *again]:
-            read = domain.read(action)
-            parts = zip(symbols.acted, read.tolist(), strict=True)
+            done = read(action, schema.action)
+            parts = zip(symbols.acted, done if isinstance(done, tuple) else [done], strict=True)
             bound = [*bindings(symbols, one), *[(symbol, constant(part, symbol)) for symbol, part in parts]]
             may = z3.is_true(z3.simplify(z3.substitute(formula, *bound)))
-            assert may is not bool(shield.check(together(schema, [at_worst]), read[None])[0]), (one, action)
+            assert may is not bool(shield.check(together(schema, [at_worst]), np.array([done]))[0]), (one, action)
 
 
 def test_sums_that_are_too_many_have_no_translation() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import z3
 
+from guards.actions import read
 from guards.errors import Untranslatable
 from guards.language.syntax import term_of
 from guards.language.terms import Term
@@ -14,7 +15,6 @@ from guards.proof.scenario import Before, Scenario
 from guards.proof.solving import constant
 from guards.proof.symbols import Symbols, exact
 from guards.records import NEVER, Schema
-from tests.guards.batched import Domain
 from tests.guards.holes import PLANT
 from tests.guards.language.test_walk import every_action, interpreted
 from tests.guards.pairs import DYADIC, FACTORED, NUMBERED, condition, situation
@@ -57,7 +57,7 @@ def real(number: float) -> z3.ArithRef:
 def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> int:
     """Compare the interpreter with the translation; gives the number of pairs."""
     random = Random(seed)  # noqa: S311 - a test that repeats itself
-    symbols, domain = everything(schema), Domain(schema.action)
+    symbols = everything(schema)
     known = [(one, bindings(symbols, one)) for one in (situation(random, schema) for _ in range(400))]
     pairs = 0
     for _ in range(expressions):
@@ -65,7 +65,9 @@ def compare(seed: int, expressions: int, each: int, schema: Schema = DYADIC) -> 
         value, failed = translate(source, symbols)
         outcome = z3.If(failed, z3.IntVal(2), z3.If(value, z3.IntVal(1), z3.IntVal(0)))
         # One number with a digit for each action: a substitution costs more than what it substitutes.
-        asked = [zip(symbols.acted, np.atleast_1d(domain.read(action)).tolist(), strict=True) for action in actions]
+        asked = [
+            zip(symbols.acted, np.atleast_1d(read(action, schema.action)).tolist(), strict=True) for action in actions
+        ]
         parts = [[(symbol, constant(part, symbol)) for symbol, part in one] for one in asked]
         told = z3.Sum([z3.substitute(outcome, *bound) * 10**i for i, bound in enumerate(parts)])
         for one, bound in random.sample(known, each):
