@@ -7,15 +7,11 @@ from typing import Annotated
 
 from pydantic import Field
 
-from guards.baselines.baseline import KEPT as KEPT
-from guards.baselines.baseline import Baseline as Baseline
-from guards.baselines.baseline import Propose as Propose
-from guards.baselines.baseline import Remember as Remember
+from guards.baselines.baseline import KEPT, Baseline, Propose, Remember
 from guards.baselines.controllers import Pid, Proportional, Threshold
-from guards.baselines.lookup import Constant as Constant
-from guards.baselines.lookup import Hold, Lookup
-from guards.baselines.lookup import Policy as Policy
-from guards.baselines.lookup import Rules as Rules
+from guards.baselines.lookup import Constant, Hold, Lookup, Policy, Rules
+
+__all__ = ["KEPT", "AnyBaseline", "Baseline", "Constant", "Policy", "Propose", "Remember", "Rules"]
 
 AnyBaseline = Annotated[
     Constant | Hold | Rules | Threshold | Proportional | Pid | Lookup | Policy, Field(discriminator="kind")

@@ -216,40 +216,36 @@ class _Actuator(NamedTuple):
 
 
 def _actuator(effect: dict[str, float], schema: Schema) -> _Actuator:
-    """Of a Box its one number; of named actions their effects. Raises GuardMisconfigured."""
-    space = schema.action
-    if isinstance(space, Discrete):
-        return _by_effect(effect, schema)
-    if not isinstance(space, Box) or space.width > 1 or effect:
-        msg = f"effect: is {effect} over {space.width} columns of a {space.kind} action, expected "
-        raise GuardMisconfigured(msg + "named actions with effects, or a Box of one number without")
-    (low,), (high,) = space.low, space.high
-    return _Actuator(lambda wanted: (min(high, max(low, wanted)),), lambda action: part_of(action, 0), (low, high))
-
-
-def _by_effect(effect: dict[str, float], schema: Schema) -> _Actuator:
-    """The action whose effect is nearest to a wanted change without overshooting it, in direction or in size.
+    """Of a Box its one number; of named actions the one whose effect is nearest to a wanted change without overshooting
+    it, in direction or in size. Raises GuardMisconfigured.
 
     The one action that is not named changes nothing; of equal effects the schema's first is done.
     """
+    space = schema.action
+    if isinstance(space, Box) and space.width == 1 and not effect:
+        (low,), (high,) = space.low, space.high
+        return _Actuator(lambda wanted: (min(high, max(low, wanted)),), lambda action: part_of(action, 0), (low, high))
+    if not isinstance(space, Discrete):
+        msg = f"effect: is {effect} over {space.width} columns of a {space.kind} action, expected "
+        raise GuardMisconfigured(msg + "named actions with effects, or a Box of one number without")
     for name in effect:
         action_of("effect", name, schema)
-    idle = [name for name in schema.actions if effect.get(name) == 0]
-    unnamed = [name for name in schema.actions if name not in effect]
+    idle = [name for name in space.names if effect.get(name) == 0]
+    unnamed = [name for name in space.names if name not in effect]
     if not idle and len(unnamed) != 1:
         msg = f"effect: {', '.join(unnamed) or 'no action'} would change nothing, expected one that is named with 0"
         raise GuardMisconfigured(msg)
     nothing = (idle or unnamed)[0]
     effects = {nothing: 0.0, **effect}
-    actions = {0.0: schema.actions.index(nothing)}
-    for i, name in enumerate(schema.actions):
+    numbers: dict[Action, float] = {i: effects.get(name, nan) for i, name in enumerate(space.names)}
+    actions = {0.0: space.names.index(nothing)}
+    for i, name in enumerate(space.names):
         actions.setdefault(effects.get(name, 0.0), i)
     changes = sorted(actions)
 
     def act(wanted: float) -> Action:
         return actions[changes[bisect_left(changes, wanted) if wanted < 0 else bisect_right(changes, wanted) - 1]]
 
-    numbers: dict[Action, float] = {i: effects.get(name, nan) for i, name in enumerate(schema.actions)}
     return _Actuator(act, numbers.__getitem__, [0.0, *effect.values()])
 
 
