@@ -49,7 +49,7 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     try:
         config = Config.read(config_path)
         with within_file(config_path):
-            application = assemble(config, data, _await_word if held else _go_on)
+            application = assemble(config, data, _await_word if held else lambda: None)
     except SupervisorGone:
         return 0
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
@@ -68,10 +68,6 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
 def _failed(problem: str) -> int:
     sys.stderr.write(f"actd: {problem}\n")
     return MISCONFIGURED
-
-
-def _go_on() -> None:
-    """Nobody has to be waited for."""
 
 
 def _await_word() -> None:
