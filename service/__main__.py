@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from service import supervisor
-from service.processes import MISCONFIGURED, UMASK
+from service.processes import MISCONFIGURED, UMASK, failed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,22 +39,17 @@ def _serve(options: argparse.Namespace) -> int:
         listening = supervisor.listen(options.host, options.port)
     except supervisor.Unprepared as error:
         if error.status != MISCONFIGURED:
-            return _failed(str(error))
+            return failed(str(error))
         return MISCONFIGURED
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
-        return _failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")
+        return failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")
     with listening:
         port = listening.getsockname()[1]
         admin = options.admin_port if options.admin_port is not None else port + 1 if options.port else 0
         return asyncio.run(
             supervisor.supervise(options.config.resolve(), data, hold, listening, options.admin_host, admin)
         )
-
-
-def _failed(problem: str) -> int:
-    sys.stderr.write(f"actd: {problem}\n")
-    return MISCONFIGURED
 
 
 def _parser() -> argparse.ArgumentParser:

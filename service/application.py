@@ -5,10 +5,10 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from random import SystemRandom
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +16,7 @@ from guards.records import Schema
 from service.api.asgi import ActMiddleware
 from service.api.decoding import RequestDecoder
 from service.api.endpoint import Endpoint
-from service.api.routes import Parts, create_app
+from service.api.routes import create_app
 from service.api.schemas import Codec
 from service.clock import Clock
 from service.config import Config
@@ -25,7 +25,6 @@ from service.decision.batcher import Batcher
 from service.decision.commit import Committer
 from service.decision.explore.numerics import NUMERICS, fingerprint
 from service.decision.fallback_probe import FallbackProbe
-from service.decision.sessions import Sessions
 from service.decision.watch import Watch
 from service.log.durable import DurableJournal
 from service.log.ids import Keyring
@@ -51,34 +50,61 @@ SET_S = 1.5
 _log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
+class Loaded(NamedTuple):
+    """What was read, checked and tried before there is a journal."""
+
+    engine: Engine
+    # The version that the baseline is, where it is one.
+    trusted: Engine | None
+    keyring: Keyring
+    common: Behaviour
+
+
 class Application:
     """The parts of a running data plane."""
 
-    config: Config
-    data: Path
-    engine: Engine
-    schema: Schema
-    keyring: Keyring
-    journal: Journal
-    sessions: Sessions
-    lease: Lease
-    stats: Stats
-    committer: Committer
-    fallback_probe: FallbackProbe
-    breakers: Breakers
-    started: float
-    endpoint: Endpoint
-    resumed: Resumed
-    clock: Clock
-    trusted: Engine | None = None
-    asgi: ActMiddleware = field(init=False)
-    watch: Watch = field(init=False)
-    stopping: bool = False
-    _said_ahead: float = 0.0
+    def __init__(
+        self, config: Config, data: Path, loaded: Loaded, journal: Journal, resumed: Resumed, clock: Clock
+    ) -> None:
+        self.config, self.data, self.journal, self.resumed, self.clock = config, data, journal, resumed, clock
+        self.engine, self.trusted, self.keyring, common = loaded
+        self.schema, self.sessions, self.started = common.schema, resumed.sessions, time.monotonic()
+        self.lease, self.stats, self.codec = Lease(), Stats(self.schema), Codec(self.schema)
+        self.stopping, self._said_ahead = False, 0.0
+        limits, behaviour = config.limits, replace(common, writer=journal.writer)
+        self.fallback_probe = FallbackProbe(behaviour, limits.stale_seconds)
+        self.committer = Committer(
+            behaviour,
+            journal,
+            self.sessions,
+            self.lease,
+            self.stats.committed,
+            probe=self.fallback_probe,
+            deadline_s=limits.deadline_ms / 1000,
+            unlogged=limits.unlogged,
+        )
+        self.breakers = Breakers(config.breaker, [self.engine.label], SystemRandom().random, self.started)
+        self._face()
 
-    def __post_init__(self) -> None:
+    def _face(self) -> None:
+        """Put together what meets requests."""
+        config, engine, owner = self.config, self.engine, self.committer.owners.session_of
+        engines, layout = {engine.label: engine}, self.codec.layout
+        batcher = Batcher(Router(engine.label), engines, self.sessions, self.committer, layout, self.breakers)
+        ahead_s = self.resumed.ahead_s()
+        self.decoder = RequestDecoder(self.codec, config, self.keyring, owner=owner, ahead_s=ahead_s, now=self.clock)
+        self.endpoint = Endpoint(
+            self.decoder,
+            batcher,
+            policy=config.name,
+            actions=self.codec.actions,
+            refused=self.stats.refuse,
+            late=self.stats.answer_late,
+            idempotency=self.resumed.idempotency,
+        )
+        self.exposition = Exposition(self.stats, config.name, self.gauges, self.labelled)
         self.watch = Watch(self.journal, self.committer, now=self.clock.now)
+        self.asgi = ActMiddleware(create_app(self), self.endpoint, body_bytes=config.limits.body_bytes)
 
     def introduce(self) -> None:
         """Write the writer's first record: what all its later records refer to."""
@@ -227,7 +253,7 @@ class Application:
             Labelled("journal_faults", "What befell the journal", "what", self._faults(), counts=True),
         ]
 
-    def describe(self) -> dict[str, Any]:
+    def policy(self) -> dict[str, Any]:
         """The schema that is served, and what decides over it."""
         manifest = self.engine.manifest
         return {
@@ -251,59 +277,25 @@ class Application:
         }
 
 
-def _at_once() -> None:
-    """Wait for nothing."""
-
-
 def assemble(
-    config: Config, data: Path, wait: Callable[[], None] = _at_once, clock: Clock | None = None
+    config: Config, data: Path, wait: Callable[[], None] = lambda: None, clock: Clock | None = None
 ) -> Application:
     """Load and check everything, ``wait``, and open a journal; ``clock`` is the process's, begun now unless given.
 
     Raises ConfigInvalid, VersionRefused, KeyringInvalid, FolderForeign, JournalUnavailable or OSError.
     """
-    engine, trusted, keyring, common = _loaded(config, data)
-    schema = common.schema
+    loaded = _loaded(config, data)
     wait()
     clock = clock or Clock()
-    resumed = resume(data, config, common, engine, keyring.place, Instant.now(clock.now))
-    journal = _journal(config, data / "journal")
-    sessions, lease, stats = resumed.sessions, Lease(), Stats(schema)
-    codec, behaviour = Codec(schema), replace(common, writer=journal.writer)
-    fallback_probe = FallbackProbe(behaviour, config.limits.stale_seconds)
-    committer = _committer(config, fallback_probe, behaviour, journal, sessions, lease, stats)
-    breakers = Breakers(config.breaker, [engine.label], SystemRandom().random, time.monotonic())
-    batcher = Batcher(Router(engine.label), {engine.label: engine}, sessions, committer, codec.layout, breakers)
-    owner = committer.owners.session_of
-    decoder = RequestDecoder(codec, config, keyring, owner=owner, ahead_s=resumed.ahead_s(), now=clock)
-    running = Application(
-        config=config,
-        data=data,
-        engine=engine,
-        schema=schema,
-        keyring=keyring,
-        journal=journal,
-        sessions=sessions,
-        lease=lease,
-        stats=stats,
-        committer=committer,
-        fallback_probe=fallback_probe,
-        breakers=breakers,
-        started=time.monotonic(),
-        clock=clock,
-        trusted=trusted,
-        resumed=resumed,
-        endpoint=_endpoint(config, codec, decoder, batcher, stats, resumed),
-    )
-    running.asgi = ActMiddleware(
-        create_app(_parts(running, codec, decoder)), running.endpoint, body_bytes=config.limits.body_bytes
-    )
+    place = loaded.keyring.place
+    resumed = resume(data, config, loaded.common, loaded.engine, place, Instant.now(clock.now))
+    running = Application(config, data, loaded, _journal(config, data / "journal"), resumed, clock)
     running.introduce()
     return running
 
 
-def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring, Behaviour]:
-    """The policy and the one that the baseline is, if it is one, the keys, and what all decisions have in common."""
+def _loaded(config: Config, data: Path) -> Loaded:
+    """Read, check and try what decides."""
     engine = load_policy(config)
     schema = Schema.of(engine.manifest, config.facts)
     trusted = load_baseline(config, schema, engine)
@@ -314,38 +306,7 @@ def _loaded(config: Config, data: Path) -> tuple[Engine, Engine | None, Keyring,
     common = bound(config, schema, engine.manifest, keyring, advise)
     proven(config, schema)
     warm_up(common, engine)
-    return engine, trusted, keyring, common
-
-
-def _committer(
-    config: Config,
-    probe: FallbackProbe,
-    behaviour: Behaviour,
-    journal: Journal,
-    sessions: Sessions,
-    lease: Lease,
-    stats: Stats,
-) -> Committer:
-    """Who decides batches and makes them durable."""
-    deadline_s, unlogged = config.limits.deadline_ms / 1000, config.limits.unlogged
-    return Committer(
-        behaviour, journal, sessions, lease, stats.committed, probe=probe, deadline_s=deadline_s, unlogged=unlogged
-    )
-
-
-def _endpoint(
-    config: Config, codec: Codec, decoder: RequestDecoder, batcher: Batcher, stats: Stats, resumed: Resumed
-) -> Endpoint:
-    """Who has bodies decided, and knows what was asked for in the last minute."""
-    return Endpoint(
-        decoder,
-        batcher,
-        policy=config.name,
-        actions=codec.actions,
-        refused=stats.refuse,
-        late=stats.answer_late,
-        idempotency=resumed.idempotency,
-    )
+    return Loaded(engine, trusted, keyring, common)
 
 
 def _journal(config: Config, folder: Path) -> Journal:
@@ -354,20 +315,3 @@ def _journal(config: Config, folder: Path) -> Journal:
     if not reserve.hold():
         _log.warning("%s: there is no room to keep some for when the disk is full", folder)
     return (DurableJournal if config.durability == "disk" else Journal)(folder, reserve=reserve)
-
-
-def _parts(running: Application, codec: Codec, decoder: RequestDecoder) -> Parts:
-    """What the routes are made of."""
-    return Parts(
-        codec=codec,
-        endpoint=running.endpoint,
-        decoder=decoder,
-        committer=running.committer,
-        stats=running.stats,
-        exposition=Exposition(running.stats, running.config.name, running.gauges, running.labelled),
-        limits=running.config.limits,
-        report=running.report,
-        policy=running.describe,
-        ready=running.ready,
-        lifespan=lambda _: running.alive(),
-    )

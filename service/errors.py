@@ -13,6 +13,9 @@ class RequestRefused(Exception):
 
     code: ClassVar[str] = "refused"
 
+    def __init_subclass__(cls, code: str = "") -> None:
+        cls.code = code or cls.code
+
     def __init__(self, message: str, path: str = "$") -> None:
         super().__init__(message)
         self.message = message
@@ -25,34 +28,24 @@ class RequestRefused(Exception):
         return {"code": self.code, "path": self.path, "message": self.message}
 
 
-class NotJson(RequestRefused):
+class NotJson(RequestRefused, code="not_json"):
     """The body is not JSON."""
 
-    code = "not_json"
 
-
-class DoesNotFit(RequestRefused):
+class DoesNotFit(RequestRefused, code="does_not_fit"):
     """The body does not fit the schema."""
 
-    code = "does_not_fit"
 
-
-class TooLarge(RequestRefused):
+class TooLarge(RequestRefused, code="too_large"):
     """The body is larger than the cap."""
 
-    code = "too_large"
 
-
-class WrongMediaType(RequestRefused):
+class WrongMediaType(RequestRefused, code="wrong_media_type"):
     """The body is not declared as JSON."""
 
-    code = "wrong_media_type"
 
-
-class TooSlow(RequestRefused):
+class TooSlow(RequestRefused, code="too_slow"):
     """The body did not arrive in time."""
-
-    code = "too_slow"
 
 
 class NothingTaken(DoesNotFit):
@@ -66,25 +59,17 @@ class NothingTaken(DoesNotFit):
         return msgspec.json.encode({"error": self.to_json(), "results": msgspec.Raw(self._results)})
 
 
-class Conflict(RequestRefused):
+class Conflict(RequestRefused, code="conflict"):
     """The request id was used for another body, or a decision that is named is another session's."""
 
-    code = "conflict"
 
-
-class NoSafeActionLeft(RequestRefused):
+class NoSafeActionLeft(RequestRefused, code="no_safe_action"):
     """Every rung of the ladder is refused by the constraints."""
 
-    code = "no_safe_action"
 
-
-class NotDurable(RequestRefused):
+class NotDurable(RequestRefused, code="journal_unavailable"):
     """The decision could not be journalled, so it was not made."""
 
-    code = "journal_unavailable"
 
-
-class InternalFault(RequestRefused):
+class InternalFault(RequestRefused, code="internal"):
     """The service has a fault, which is in its log."""
-
-    code = "internal"

@@ -19,7 +19,7 @@ from service.config import Config, ConfigInvalid
 from service.hold import FolderRefused, Owner
 from service.log.ids import KeyringInvalid
 from service.log.ownership import keyring_of, make_folders, refuse_other_service, take
-from service.processes import MISCONFIGURED, UMASK
+from service.processes import UMASK, failed
 
 
 def prepare(config_path: Path, data: Path, process: int) -> tuple[int, Owner]:
@@ -54,16 +54,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with socket.socket(fileno=options.answer) as answer:
             socket.send_fds(answer, [json.dumps(asdict(owner)).encode()], [held])
     except (ConfigInvalid, FolderRefused, KeyringInvalid) as error:
-        return _failed(str(error))
+        return failed(str(error))
     except OSError as error:
         where = error.filename or options.data
-        return _failed(f"{where}: {error.strerror}, expected a data folder that can be written")
+        return failed(f"{where}: {error.strerror}, expected a data folder that can be written")
     return 0
-
-
-def _failed(problem: str) -> int:
-    sys.stderr.write(f"actd: {problem}\n")
-    return MISCONFIGURED
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from service.config import Config, ConfigInvalid, within_file
 from service.hold import FolderRefused
 from service.log.ids import KeyringInvalid
 from service.log.journal import JournalUnavailable
-from service.processes import MISCONFIGURED as MISCONFIGURED
+from service.processes import failed
 from service.versions.engine import VersionRefused
 
 DRAIN_S = 5
@@ -49,13 +49,13 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     try:
         config = Config.read(config_path)
         with within_file(config_path):
-            application = assemble(config, data, _await_word if held else _go_on)
+            application = assemble(config, data, _await_word if held else lambda: None)
     except SupervisorGone:
         return 0
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
-        return _failed(str(error))
+        return failed(str(error))
     except OSError as error:
-        return _failed(
+        return failed(
             f"{error.filename or data}: {error.strerror}, expected a data folder that can be read and written"
         )
     collect_seldom()
@@ -63,15 +63,6 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     with socket.socket(fileno=descriptor) as listening, suppress(KeyboardInterrupt):
         uvloop.run(serve(application, listening, began))
     return 0
-
-
-def _failed(problem: str) -> int:
-    sys.stderr.write(f"actd: {problem}\n")
-    return MISCONFIGURED
-
-
-def _go_on() -> None:
-    """Nobody has to be waited for."""
 
 
 def _await_word() -> None:

@@ -287,26 +287,9 @@ def warm_up(behaviour: Behaviour, engine: Engine) -> None:
 
 
 def _batch(engine: Engine, observation: np.ndarray) -> Batch:
+    entry = SessionState(None, None, History(known=True, since=0.0))
     rows = [
-        Request(
-            session=f"warm-up {i}",
-            observation=[],
-            previous=None,
-            begins=True,
-            feedback=None,
-            facts=None,
-            mask=None,
-            explore=True,
-            options=None,
-            at=0.0,
-            now=0.0,
-            observed_at=None,
-            arrived=0.0,
-            read=0.0,
-            deadline=0.0,
-            answer=_Nobody(),
-            entry=SessionState(None, None, History(known=True, since=0.0)),
-        )
+        Request(session=f"warm-up {i}", observation=[], begins=True, answer=_Nobody(), entry=entry)
         for i in range(len(observation))
     ]
     stable = Assignment(track="stable", probability=1.0, version=engine.label)

@@ -4,8 +4,7 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from fastapi import FastAPI, Request, Response
@@ -16,7 +15,7 @@ from service.api.decoding import RequestDecoder, decoded
 from service.api.endpoint import STATUS, EncodedAnswer, Endpoint, PendingAnswer
 from service.api.openapi import declared
 from service.api.schemas import Codec, FeedbackResult
-from service.config import Limits
+from service.config import Config
 from service.decision.batch import Outcome
 from service.decision.commit import Committer
 from service.errors import DoesNotFit, NotDurable, NothingTaken, RequestRefused, TooLarge
@@ -31,21 +30,21 @@ CHUNK = 64
 _CODES = {404: "not_found", 405: "method_not_allowed"}
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What the routes are made of."""
+class Parts(Protocol):
+    """What the routes need of the data plane."""
 
+    config: Config
     codec: Codec
     endpoint: Endpoint
     decoder: RequestDecoder
     committer: Committer
     stats: Stats
     exposition: Exposition
-    limits: Limits
-    report: Callable[[], dict[str, Any]]
-    policy: Callable[[], dict[str, Any]]
-    ready: Callable[[], dict[str, Any]]
-    lifespan: Callable[[Any], AbstractAsyncContextManager[None]]
+
+    def report(self) -> dict[str, Any]: ...
+    def policy(self) -> dict[str, Any]: ...
+    def ready(self) -> dict[str, Any]: ...
+    def alive(self) -> AbstractAsyncContextManager[None]: ...
 
 
 def create_app(parts: Parts) -> FastAPI:
@@ -54,7 +53,7 @@ def create_app(parts: Parts) -> FastAPI:
         title="actd",
         version="0.1.0",
         summary="Answers controllers with guarded actions.",
-        lifespan=parts.lifespan,
+        lifespan=lambda _: parts.alive(),
         redoc_url=None,
         # A redirect would go wherever the request's Host says.
         redirect_slashes=False,
@@ -71,7 +70,7 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
 
     @app.post("/act", response_model=None, openapi_extra=schema["act"], summary="Decide an action")
     async def act(request: Request) -> Response:
-        body = await read_body(request.scope, request.receive, parts.limits.body_bytes)
+        body = await read_body(request.scope, request.receive, parts.config.limits.body_bytes)
         if body is None:
             return Response(status_code=400)
         asked = parts.endpoint.ask(body, arrived(request.scope))
@@ -80,14 +79,14 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
 
     @app.post("/act/batch", response_model=None, openapi_extra=schema["batch"], summary="Decide many actions")
     async def act_batch(request: Request) -> Response:
-        body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
+        body = await read_body(request.scope, request.receive, parts.config.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
         return _json(await _decided(parts, body, arrived(request.scope)))
 
     @app.post("/feedback", response_model=None, openapi_extra=schema["feedback"], summary="Tell what came of it")
     async def feedback(request: Request) -> Response:
-        body = await read_body(request.scope, request.receive, parts.limits.batch_bytes)
+        body = await read_body(request.scope, request.receive, parts.config.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
         return _json(await _noted(parts, body))
@@ -126,8 +125,8 @@ async def _decided(parts: Parts, body: bytes, came: float) -> bytes:
     rows = decoded(parts.codec.decode_batch, body).requests
     if body.count(b'"requests"') > 1 or b"\\u" in body:
         _refuse_repeated_keys(body, "$")
-    if len(rows) > parts.limits.batch_rows:
-        raise TooLarge(f"has {len(rows)} requests, expected at most {parts.limits.batch_rows}", "$.requests")
+    if len(rows) > parts.config.limits.batch_rows:
+        raise TooLarge(f"has {len(rows)} requests, expected at most {parts.config.limits.batch_rows}", "$.requests")
     endpoint, replies = parts.endpoint, list[tuple[EncodedAnswer, float]]()
     for at in range(0, len(rows), CHUNK):
         waiting = [_attempted(parts, rows[i], came) for i in range(at, min(at + CHUNK, len(rows)))]
@@ -143,8 +142,8 @@ async def _noted(parts: Parts, body: bytes) -> bytes:
     """What became of one item of feedback or a list; others have their turn after every chunk."""
     many = body.lstrip()[:1] == b"["
     items = decoded(_decode_items, body) if many else [decoded(_decode_item, body)]
-    if len(items) > parts.limits.batch_rows:
-        raise TooLarge(f"has {len(items)} items, expected at most {parts.limits.batch_rows}")
+    if len(items) > parts.config.limits.batch_rows:
+        raise TooLarge(f"has {len(items)} items, expected at most {parts.config.limits.batch_rows}")
     results: list[FeedbackResult] = []
     for at in range(0, len(items), CHUNK):
         part = range(at, min(at + CHUNK, len(items)))
@@ -176,8 +175,8 @@ def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> PendingAnswer | R
     """A row of a batch on its way, or its own error: other rows are not harmed by it."""
     body = bytes(row)
     try:
-        if len(body) > parts.limits.body_bytes:
-            msg = f"is larger than expected: at most {parts.limits.body_bytes} bytes"
+        if len(body) > parts.config.limits.body_bytes:
+            msg = f"is larger than expected: at most {parts.config.limits.body_bytes} bytes"
             raise TooLarge(msg)
         decoded(parts.codec.decode_act, body)
         _refuse_repeated_keys(body, "$")

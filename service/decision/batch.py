@@ -52,19 +52,19 @@ class Request(Struct, kw_only=True):
 
     session: str
     observation: Sequence[float] | np.ndarray
-    previous: str | None
-    begins: bool
-    feedback: Feedback | None
-    facts: dict[str, float] | None
-    mask: list[bool] | None
-    explore: bool
-    options: dict[str, bool | float | str] | None
-    at: float
-    now: float
-    observed_at: float | None
-    arrived: float
-    read: float
-    deadline: float
+    previous: str | None = None
+    begins: bool = False
+    feedback: Feedback | None = None
+    facts: dict[str, float] | None = None
+    mask: list[bool] | None = None
+    explore: bool = True
+    options: dict[str, bool | float | str] | None = None
+    at: float = 0.0
+    now: float = 0.0
+    observed_at: float | None = None
+    arrived: float = 0.0
+    read: float = 0.0
+    deadline: float = 0.0
     answer: Waiter
     timed: bool = False
     report: Report | None = None

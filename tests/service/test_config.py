@@ -11,6 +11,7 @@ from guards.breaker import Breaker
 from service import server
 from service.application import assemble
 from service.config import Config, ConfigInvalid
+from service.processes import MISCONFIGURED
 from tests import artefacts
 
 LEAST = 'name = "demo"\npolicy = "demo.onnx"\n[baseline]\nkind = "constant"\naction = "hold"\n'
@@ -339,7 +340,7 @@ def test_what_is_found_while_starting_names_the_file_too(
 
     status = server.run(path, tmp_path / "data", -1)
 
-    assert status == server.MISCONFIGURED
+    assert status == MISCONFIGURED
     told = capsys.readouterr().err
     assert told.startswith(f"actd: {path}: {problem.format(folder=tmp_path)}")
     assert told.count("policy.toml") == 1

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service import server
+from service.processes import MISCONFIGURED
 from tests.system.serving import demo
 
 
@@ -24,7 +25,7 @@ def test_a_folder_that_cannot_be_read_is_named(
     with socket.create_server(("127.0.0.1", 0)) as listening:
         status = server.run(demo(tmp_path), tmp_path / "data", listening.fileno())
 
-    assert status == server.MISCONFIGURED
+    assert status == MISCONFIGURED
     (sentence,) = capsys.readouterr().err.splitlines()
     assert sentence == (
         f"actd: {tmp_path}/data/journal: {os.strerror(number)}, expected a data folder that can be read and written"

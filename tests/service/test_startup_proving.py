@@ -11,7 +11,7 @@ import pytest
 
 from export.spec.extras import install
 from service.config import ConfigInvalid
-from service.server import MISCONFIGURED
+from service.processes import MISCONFIGURED
 from tests.in_process import asking, serving
 from tests.service.test_supervisor import serve
 from tests.system.serving import MINIMAL, ROOT, demo
