@@ -73,10 +73,6 @@ class DurableJournal(Journal):
             self._write_anew(error)
         return kept
 
-    def has_behind(self) -> bool:
-        """Every sync has all segments."""
-        return False
-
     def try_disk(self) -> None:
         """Write and sync a file beside, on any thread, to see whether the disk does that again; raises OSError."""
         path = self.folder / ".try"
@@ -125,7 +121,10 @@ class DurableJournal(Journal):
         was, self._segment = self._segment, Segment(self.folder, self._mark.seq + 1, exclusive=True)
         self._files.drop([was])
         self._named = True
-        self._segment.size = self._lay(self._unsynced)
+        data, written = b"".join(self._unsynced), 0
+        while written < len(data):
+            written += some(self._write(self._segment.descriptor, data[written:]))
+        self._segment.size = written
 
     def _cut_back(self) -> None:
         """Leave of the files what is synced; raises OSError where a file that is not cannot be removed."""
@@ -164,13 +163,6 @@ class DurableJournal(Journal):
             self._cut_back()
         except OSError as failed:
             _log.error("%s: what was not synced cannot be removed (%s)", self.folder, failed.strerror)
-
-    def _lay(self, lines: list[bytes]) -> int:
-        """Write lines to a segment that has none; their bytes. Raises OSError."""
-        data, written = b"".join(lines), 0
-        while written < len(data):
-            written += some(self._write(self._segment.descriptor, data[written:]))
-        return written
 
     def _move(self, mark: SyncedTo) -> None:
         """Everything up to a mark is on the disk, and may be read."""

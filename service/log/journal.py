@@ -2,8 +2,7 @@ r"""The journal: an append-only file of lines, one record a line, ``CRC32 CHAIN 
 
 CRC32 (8 hex digits) covers the rest of the line after its space; CHAIN (32 hex digits) is BLAKE2b-128 over the whole
 line before, so that no line can be taken out or changed unseen. A writer is a random id minted at each process start,
-with a folder of its own and a sequence from 1: nothing is ever continued. Segments are named by their first sequence
-number. Other processes read with ``read_segment`` (``lines.py``); they never write here.
+with a folder of its own and a sequence from 1: nothing is ever continued. Readers have ``lines.py``.
 
 What is taken away while it is written to is found, replaced, and told by a ``Loss``. A file whose sync failed is never
 synced again, because the system may have dropped what it could not write.
@@ -13,12 +12,11 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar
 from zlib import crc32
 
-from service.log.lines import CHAIN_START, Line, chain_of, first_of, read_segment, segments
+from service.log.lines import CHAIN_START, NO_LINE, Line, chain_of, first_of, read_segment, segments
 from service.log.lock import Lock, alive
 from service.log.records import Writer, encode_record
 from service.log.reserve import FULL, Reserve
@@ -96,7 +94,7 @@ class Journal:
 
     def introduce(self, writer: Writer) -> None:
         """Append the first record, which is written anew where it is taken away; raises JournalUnavailable."""
-        self.losses.introduce(writer)
+        self.losses.introduction = writer
         self.append([encode_record(writer)], writer.ms)
 
     def append(self, texts: list[bytes], ms: int) -> None:
@@ -108,9 +106,11 @@ class Journal:
         chain = self._chain
         lines = []
         for text in texts:
-            # As ``line_of`` and ``chain_of`` have it.
             line = b"%08x %b %b\n" % (crc32(text, crc32(chain + b" ")), chain, text)
-            chain = blake2b(line, digest_size=16).hexdigest().encode()
+            # As ``chain_of`` has it.
+            hashed = NO_LINE.copy()
+            hashed.update(line)
+            chain = hashed.hexdigest().encode()
             lines.append(line)
         data = b"".join(lines)
         written = 0
@@ -195,7 +195,7 @@ class Journal:
 
     def has_behind(self) -> bool:
         """Whether segments that are no longer written to are still to be synced, and nobody will."""
-        return bool(self._files.behind)
+        return bool(self._files.behind) and not self.durable
 
     def close(self) -> None:
         """Let the writer go: what it wrote stays, nobody will continue it."""
@@ -242,24 +242,21 @@ class Journal:
         """Begin another segment; raises OSError."""
         self._look()
         self._hold(self.folder)
-        self._begin(self.next_seq)
-        self._torn = self._astray = False
-
-    def _begin(self, seq: int) -> None:
-        """Write to the segment that begins with ``seq`` from now on; raises OSError."""
         old, files = self._segment, self._files
-        if old.first == seq and not self._astray:
+        empty = old.first == self.next_seq
+        if empty and not self._astray:
             # It has nothing whole in it.
             old.path.unlink(missing_ok=True)
-        self._segment = Segment(self.folder, seq, exclusive=self.durable)
+        self._segment = Segment(self.folder, self.next_seq, exclusive=self.durable)
         self._named = True
-        if self._astray or old.first == seq:
+        if self._astray or empty:
             files.drop([old])
-            return
-        files.behind.append(old)
-        if len(files.behind) > _BEHIND and not self.durable and not files.syncing:
-            sync = self.begin_sync(behind=True)
-            self.finish(sync, sync.attempt())
+        else:
+            files.behind.append(old)
+            if len(files.behind) > _BEHIND and not self.durable and not files.syncing:
+                sync = self.begin_sync(behind=True)
+                self.finish(sync, sync.attempt())
+        self._torn = self._astray = False
 
     def _tell(self) -> None:
         """Append what was lost, behind who the writer is where that is gone too; raises JournalUnavailable."""

@@ -6,11 +6,12 @@ advance within ``LEASE_S`` on the reader's own clock. Acting on stable and falli
 """
 
 import os
-import zlib
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from service.log.lines import sealed, unsealed
 
 LEASE_S = 5.0
 HEARTBEAT_S = 1.0
@@ -33,12 +34,11 @@ _decode = msgspec.json.Decoder(Page).decode
 
 def write_page(path: Path, page: Page) -> None:
     """Publish a page: written beside, then renamed into place."""
-    text = msgspec.json.encode(page)
     # The folder may have been taken away.
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
+        draft.write_bytes(sealed(msgspec.json.encode(page)))
         draft.replace(path)
     except OSError:
         # A full disk has room for no half page either.
@@ -50,15 +50,9 @@ def write_page(path: Path, page: Page) -> None:
 def read_page(path: Path) -> Page | None:
     """The page as published; None where there is none or it is damaged."""
     try:
-        line = path.read_bytes()
-    except OSError:
-        return None
-    text = line[9:-1]
-    if line[:9] != b"%08x " % zlib.crc32(text):
-        return None
-    try:
-        return _decode(text)
-    except msgspec.MsgspecError:
+        text = unsealed(path.read_bytes())
+        return None if text is None else _decode(text)
+    except (OSError, msgspec.MsgspecError):
         return None
 
 
