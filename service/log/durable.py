@@ -34,17 +34,6 @@ class DurableJournal(Journal):
         super().__init__(folder, **options)
         self._mark = self._mark._replace(path=self._segment.path)
 
-    def sync(self) -> None:
-        """Make what was appended survive a power loss, here and now; raises JournalUnavailable, and then what was not
-        synced was taken back."""
-        while True:
-            sync = self.begin_sync()
-            error = sync.attempt()
-            if self.finish(sync, error):
-                return
-            if self.suspended:
-                raise self._unsyncable(error)
-
     def begin_sync(self, *, behind: bool = False) -> Sync:
         """What is to be synced now. One at a time: the next may begin when ``finish`` has had this one."""
         if self._astray:
@@ -116,10 +105,10 @@ class DurableJournal(Journal):
         """Write what is not synced to another segment, and to none that it was written to; raises OSError."""
         self._epoch += 1
         self._hold(self.folder)
-        self._files.drop([*self._files.behind])
+        self._drop([*self._behind])
         self._cut_back()
         was, self._segment = self._segment, Segment(self.folder, self._mark.seq + 1, exclusive=True)
-        self._files.drop([was])
+        self._drop([was])
         self._named = True
         data, written = b"".join(self._unsynced), 0
         while written < len(data):

@@ -20,7 +20,7 @@ from service.log.lines import CHAIN_START, NO_LINE, Line, chain_of, first_of, re
 from service.log.lock import Lock, alive
 from service.log.records import Writer, encode_record
 from service.log.reserve import FULL, Reserve
-from service.log.segment import Files, Losses, Segment, Sync, SyncedTo, some, sync_data, sync_folder
+from service.log.segment import Losses, Segment, Sync, SyncedTo, some, sync_data, sync_folder
 
 __all__ = ["CHAIN_START", "Journal", "JournalUnavailable", "Line", "alive", "chain_of", "read_segment", "segments"]
 SEGMENT_BYTES = 64 * 1024 * 1024
@@ -72,7 +72,10 @@ class Journal:
         self._sync = sync or sync_data
         self._chain = CHAIN_START
         self._lock = Lock()
-        self._files = Files()
+        # Segments that are still to be synced, and those that are to be closed once no sync needs them.
+        self._behind: list[Segment] = []
+        self._stale: list[Segment] = []
+        self._syncing = False
         # Another segment has to be begun; the one there is was taken away.
         self._torn = self._astray = False
         self._epoch = 0
@@ -165,19 +168,24 @@ class Journal:
         return "works"
 
     def sync(self) -> None:
-        """Make what was appended survive a power loss, here and now; raises JournalUnavailable."""
-        sync = self.begin_sync()
-        error = sync.attempt()
-        if not self.finish(sync, error):
-            raise self._unsyncable(error)
+        """Make what was appended survive a power loss, here and now; raises JournalUnavailable, and then what was not
+        synced was taken back, where the disk is promised."""
+        while True:
+            sync = self.begin_sync()
+            error = sync.attempt()
+            if self.finish(sync, error):
+                return
+            if self.suspended or not self.durable:
+                msg = f"{self.folder}: the journal cannot be synced ({error and error.strerror})"
+                raise JournalUnavailable(msg)
 
     def begin_sync(self, *, behind: bool = False) -> Sync:
         """What is to be synced now: all of it, or (``behind``) the segments that are no longer written to.
 
         One at a time: the next may begin when ``finish`` has had this one.
         """
-        self._files.syncing = True
-        files = [*self._files.behind] if behind else [*self._files.behind, self._segment]
+        self._syncing = True
+        files = [*self._behind] if behind else [*self._behind, self._segment]
         mark = SyncedTo(self.next_seq - 1, self._chain, self._segment.path, self._segment.size)
         folders = (self.folder, self.folder.parent) if self._named else ()
         self._named = False
@@ -185,22 +193,22 @@ class Journal:
 
     def finish(self, sync: Sync, error: OSError | None = None) -> bool:
         """Take in what came of a sync; whether it did what it should. Where not, no file of it is synced again."""
-        self._files.syncing = False
+        self._syncing = False
         if error is not None:
             self.failed_syncs += 1
             self._named |= bool(sync.folders)
             _log.error("%s: the journal cannot be synced (%s)", self.folder, error.strerror)
-        self._files.drop([one for one in self._files.behind if one in sync.files])
+        self._drop([one for one in self._behind if one in sync.files])
         return error is None
 
     def has_behind(self) -> bool:
         """Whether segments that are no longer written to are still to be synced, and nobody will."""
-        return bool(self._files.behind) and not self.durable
+        return bool(self._behind) and not self.durable
 
     def close(self) -> None:
         """Let the writer go: what it wrote stays, nobody will continue it."""
-        self._files.syncing = False
-        self._files.drop([*self._files.behind, self._segment])
+        self._syncing = False
+        self._drop([*self._behind, self._segment])
         self._lock.close()
 
     def _failed(self, error: OSError, kept: int) -> JournalUnavailable:
@@ -208,9 +216,6 @@ class Journal:
         if not self.suspended:
             self.trouble = f"{kind}: the journal cannot be written ({error.strerror})"
         return JournalUnavailable(f"{self.folder}: the journal cannot be written ({error.strerror})", kept)
-
-    def _unsyncable(self, error: OSError | None) -> JournalUnavailable:
-        return JournalUnavailable(f"{self.folder}: the journal cannot be synced ({error and error.strerror})")
 
     def _relieved(self, error: OSError) -> bool:
         """Whether there is room now where there was none: the reserve was let go."""
@@ -242,21 +247,27 @@ class Journal:
         """Begin another segment; raises OSError."""
         self._look()
         self._hold(self.folder)
-        old, files = self._segment, self._files
-        empty = old.first == self.next_seq
+        old, empty = self._segment, self._segment.first == self.next_seq
         if empty and not self._astray:
             # It has nothing whole in it.
             old.path.unlink(missing_ok=True)
         self._segment = Segment(self.folder, self.next_seq, exclusive=self.durable)
         self._named = True
         if self._astray or empty:
-            files.drop([old])
+            self._drop([old])
         else:
-            files.behind.append(old)
-            if len(files.behind) > _BEHIND and not self.durable and not files.syncing:
+            self._behind.append(old)
+            if len(self._behind) > _BEHIND and not self.durable and not self._syncing:
                 sync = self.begin_sync(behind=True)
                 self.finish(sync, sync.attempt())
         self._torn = self._astray = False
+
+    def _drop(self, files: list[Segment]) -> None:
+        """Close files, once no sync needs them."""
+        self._behind = [one for one in self._behind if one not in files]
+        self._stale += files
+        while self._stale and not self._syncing:
+            self._stale.pop().close()
 
     def _tell(self) -> None:
         """Append what was lost, behind who the writer is where that is gone too; raises JournalUnavailable."""

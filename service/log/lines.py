@@ -14,6 +14,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -57,6 +58,28 @@ def unsealed(line: bytes) -> bytes | None:
     """The text of such a line; None where it is not as it was written."""
     text = line[9:-1]
     return text if line[:9] == b"%08x " % zlib.crc32(text) else None
+
+
+def publish(path: Path, text: bytes, *, sync: bool = False) -> None:
+    """Put a sealed text, and nothing else, into a file: whoever reads sees it whole, or the one before.
+
+    Raises OSError, and leaves nothing beside then.
+    """
+    # The folder may have been taken away.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(sealed(text))
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        # A full disk has room for no half file either.
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def first_of(segment: Path) -> int:

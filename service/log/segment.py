@@ -3,7 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -77,25 +77,6 @@ def _ranges(seqs: set[int]) -> list[Range]:
         else:
             found.append((seq, seq))
     return found
-
-
-class Files:
-    """``behind`` are those that are still to be synced."""
-
-    def __init__(self) -> None:
-        self.behind: list[Segment] = []
-        self.syncing = False
-        self._stale: list[Segment] = []
-
-    def drop(self, files: Sequence[Segment]) -> None:
-        """Close files, once no sync needs them."""
-        self.behind = [one for one in self.behind if one not in files]
-        self._stale += files
-        while self._stale and not self.syncing:
-            self._stale.pop().close()
-
-    def __repr__(self) -> str:
-        return f"<Files {len(self.behind)} to be synced, {len(self._stale)} to be closed>"
 
 
 class SyncedTo(NamedTuple):

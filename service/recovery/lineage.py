@@ -7,7 +7,6 @@ writer decides anything; where that cannot be, it is taken away, and then nothin
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -19,7 +18,7 @@ import msgspec
 from guards.records import Schema
 from service.config import Config
 from service.log.journal import JournalUnavailable
-from service.log.lines import sealed, unsealed
+from service.log.lines import publish, unsealed
 from service.log.records import Durability
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -111,7 +110,7 @@ class Lineage:
             named.pop()
         self.ancestors = tuple(named)
         try:
-            self._write()
+            publish(self._path, msgspec.json.encode(self.ancestors), sync=True)
         except OSError as error:
             # What is there would name an older writer as the last one.
             try:
@@ -124,16 +123,7 @@ class Lineage:
         """Say that this process's writer ends in order with record ``seq``, which is on the disk like all before."""
         self.ancestors = (msgspec.structs.replace(self.ancestors[0], ended=seq), *self.ancestors[1:])
         with suppress(OSError):
-            self._write()
-
-    def _write(self) -> None:
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(sealed(msgspec.json.encode(self.ancestors)))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+            publish(self._path, msgspec.json.encode(self.ancestors), sync=True)
 
     def __repr__(self) -> str:
         return f"<Lineage of {len(self.ancestors)} writers>"

@@ -5,13 +5,11 @@ counts up while the agent lives; a lease on risky authority (exploration, a cana
 advance within ``LEASE_S`` on the reader's own clock. Acting on stable and falling back need no lease.
 """
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
-from service.log.lines import sealed, unsealed
+from service.log.lines import publish, unsealed
 
 LEASE_S = 5.0
 HEARTBEAT_S = 1.0
@@ -33,18 +31,8 @@ _decode = msgspec.json.Decoder(Page).decode
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Publish a page: written beside, then renamed into place."""
-    # The folder may have been taken away.
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(sealed(msgspec.json.encode(page)))
-        draft.replace(path)
-    except OSError:
-        # A full disk has room for no half page either.
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    """Publish a page; raises OSError."""
+    publish(path, msgspec.json.encode(page))
 
 
 def read_page(path: Path) -> Page | None:
