@@ -143,7 +143,7 @@ class Application:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self.committer.settled()
             if self.watch.tell_rest():
-                self.resumed.end(self.journal.next_seq - 1)
+                self.resumed.lineage.end(self.journal.next_seq - 1)
 
     async def _watch_page(self) -> None:
         page = self.data / "state" / "agent.page"

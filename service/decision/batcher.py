@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 import numpy as np
@@ -31,30 +32,23 @@ from service.versions.router import Assignment, Router
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Batcher:
     """Collects the requests of a turn and sends them on their way."""
 
-    def __init__(
-        self,
-        router: Router,
-        engines: Mapping[str, Engine],
-        sessions: Sessions,
-        committer: Committer,
-        layout: Layout,
-        breakers: Breakers,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._router = router
-        self._engines = engines
-        self._sessions = sessions
-        self._committer = committer
-        self._dtype = layout.dtype
-        self._clock = clock
-        self._breakers = breakers
-        self._runs = Runs(self._take, self._over, clock=clock)
-        self._pending: list[Request] = []
-        self._behind: dict[str, list[Request]] = {}
+    _router: Router
+    _engines: Mapping[str, Engine]
+    _sessions: Sessions
+    _committer: Committer
+    _layout: Layout
+    _breakers: Breakers
+    clock: Callable[[], float] = time.monotonic
+    _runs: Runs = field(init=False)
+    _pending: list[Request] = field(default_factory=list)
+    _behind: dict[str, list[Request]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._runs = Runs(self._take, self._over, self.clock)
 
     def submit(self, request: Request) -> None:
         """Take a request; it is decided at the end of this turn of the loop."""
@@ -88,7 +82,7 @@ class Batcher:
                 batches.setdefault(assignment.version, (assignment, []))[1].append(request)
         for assignment, rows in batches.values():
             try:
-                observation = np.array([request.observation for request in rows], dtype=self._dtype)
+                observation = np.array([request.observation for request in rows], dtype=self._layout.dtype)
                 engine = self._engines[assignment.version]
                 self._run(Batch(requests=rows, assignment=assignment, engine=engine, observation=observation))
             except Exception:  # noqa: BLE001 - whatever it is, somebody waits for an answer
@@ -103,7 +97,7 @@ class Batcher:
         if self._breakers.closed(version):
             self._ask(batch)
             return
-        now = self._clock()
+        now = self.clock()
         self._committer.commit(batch.answered(BreakerOpen(), now))
         due = self._breakers.waited(version, now)
         if due or (batch.engine.initial and self._breakers.probing(version)):
@@ -111,7 +105,7 @@ class Batcher:
 
     def _ask(self, batch: Batch) -> None:
         """Infer here, or on the pool with the sessions busy until it is committed."""
-        now, engine = self._clock(), batch.engine
+        now, engine = self.clock(), batch.engine
         late = [i for i, request in enumerate(batch.requests) if request.deadline < now]
         # Those whose deadline is over need no model, and those whose memory is not here must not have one.
         lost = lost_rows(batch) if engine.initial else ()
@@ -126,7 +120,7 @@ class Batcher:
         if engine.inline:
             self._over(batch, self._infer(batch, inputs))
         else:
-            batch.began = self._clock()
+            batch.began = self.clock()
             self._behind.update((request.session, []) for request in batch.requests)
             self._runs.start(batch, inputs)
 
@@ -140,7 +134,7 @@ class Batcher:
         if not batch.requests:
             return
         batch.purpose = "probe" if due else "shadow"
-        inputs, batch.began = self._inputs(batch), self._clock()
+        inputs, batch.began = self._inputs(batch), self.clock()
         if due:
             self._breakers.sent(batch.assignment.version, batch.began)
         if due and batch.engine.inline:
@@ -189,12 +183,12 @@ class Batcher:
 
     def _infer(self, batch: Batch, inputs: Inputs) -> Reasons:
         """Infer here and now, and decide; rows that are late by then take the baseline. Gives what came of the rows."""
-        batch.began = self._clock()
+        batch.began = self.clock()
         try:
             batch.output = batch.engine.infer(inputs)
         except PolicyUnavailable as why:
             batch.output = why
-        done = self._clock()
+        done = self.clock()
         late = [i for i, request in enumerate(batch.requests) if request.deadline < done]
         if not late:
             return self._decide(batch)
@@ -217,7 +211,7 @@ class Batcher:
         """All rows of a batch are decided: its version's breaker learns what came of them."""
         if batch.purpose != "shadow":
             tell = self._breakers.answered if batch.purpose == "answer" else self._breakers.probed
-            tell(batch.assignment.version, reasons, self._clock())
+            tell(batch.assignment.version, reasons, self.clock())
 
     def _free(self, requests: list[Request]) -> None:
         """These are decided: what came behind them in their sessions is next."""

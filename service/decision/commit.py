@@ -101,7 +101,6 @@ class Committer:
             return []
         began = self._clock()
         self._place(batch, began)
-        batch.feedback = self._feedback(batch) if batch.seq != self._journal.next_seq else []
         told = len(batch.feedback)
         decide(self._behaviour, batch)
         decided = self._clock()
@@ -122,8 +121,9 @@ class Committer:
     def _place(self, batch: Batch, began: float) -> None:
         """Make it the next batch in the log, behind the feedback that came with it."""
         journal, requests, output = self._journal, batch.requests, batch.output
-        batch.seq = journal.next_seq + len([one for one in requests if one.feedback is not None])
-        batch.ms = max(journal.last_ms, int(requests[-1].at * 1000))
+        told = [one.feedback for one in requests if one.feedback is not None]
+        batch.seq, batch.ms = journal.next_seq + len(told), max(journal.last_ms, int(requests[-1].at * 1000))
+        batch.feedback = self._placed(told, batch.ms) if told else []
         batch.generation = self._lease.generation
         batch.may_explore = began < self._lease.until
         batch.infer_us = round((began - batch.began) * 1e6)
@@ -177,8 +177,7 @@ class Committer:
         if not feedback:
             return
         ms = max(self._journal.last_ms, int(at * 1000))
-        first = self._journal.next_seq
-        placed = [msgspec.structs.replace(told, seq=first + i, ms=ms) for i, told in enumerate(feedback)]
+        placed = self._placed(feedback, ms)
         self._journal.append([encode_record(told) for told in placed], ms)
         self._sessions.end([told.decision_id for told in placed if told.ends])
         if self._sync_queue is not None and not await self._sync_queue.kept():
@@ -190,11 +189,10 @@ class Committer:
         if self._sync_queue is not None:
             await self._sync_queue.settled()
 
-    def _feedback(self, batch: Batch) -> list[Feedback]:
-        """The feedback that came with the requests, placed in the log before their decisions."""
-        told = [request.feedback for request in batch.requests if request.feedback is not None]
+    def _placed(self, feedback: Sequence[Feedback], ms: int) -> list[Feedback]:
+        """Feedback with its place, which is the next in the log."""
         first = self._journal.next_seq
-        return [msgspec.structs.replace(one, seq=first + i, ms=batch.ms) for i, one in enumerate(told)]
+        return [msgspec.structs.replace(one, seq=first + i, ms=ms) for i, one in enumerate(feedback)]
 
     def _remember(self, batch: Batch) -> None:
         """Advance the sessions' histories, and the memories of those rows that have one: it is in the journal."""

@@ -7,8 +7,9 @@ that fails too, everything that waits is taken back.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from typing import NamedTuple
 
 from service.decision.batch import Batch
 from service.decision.sessions import Sessions
@@ -18,8 +19,7 @@ from service.log.records import Decision
 from service.log.segment import Sync
 
 
-@dataclass(frozen=True, slots=True)
-class _Queued:
+class _Queued(NamedTuple):
     """What is done once it is on the disk, or is taken back; ``voids`` tells which."""
 
     voids: int
@@ -94,12 +94,12 @@ class SyncQueue:
 _KNOWN = 10_000
 
 
+@dataclass(slots=True, eq=False)
 class Retracted:
     """Those of one process."""
 
-    def __init__(self, sessions: Sessions) -> None:
-        self._sessions = sessions
-        self.known: dict[str, None] = {}
+    _sessions: Sessions
+    known: dict[str, None] = field(default_factory=dict)
 
     def take_back(self, batch: Batch) -> None:
         """Take back a batch, with the feedback that came along, and answer that it was not made."""

@@ -7,12 +7,11 @@ grows stale, or a loop that decides once a second would never show whether they 
 
 import logging
 import math
-from collections.abc import Callable
 from typing import Any
 
 from service.decision.batch import Batch, Behaviour
 from service.decision.decide import advised
-from service.log.ids import body_of, body_prefix
+from service.log.ids import body_of
 from service.log.records import Decision
 
 _log = logging.getLogger(__name__)
@@ -27,7 +26,6 @@ class FallbackProbe:
     def __init__(self, behaviour: Behaviour, stale_s: float) -> None:
         self._behaviour = behaviour
         self._stale_s = stale_s
-        self._prefix = body_prefix(behaviour.key, behaviour.writer)
         self._traffic: float | None = None
         # The next place in the log that is drawn, and when the rungs are tried without one: at once, to begin with.
         self._due = 0
@@ -59,37 +57,27 @@ class FallbackProbe:
 
     def _place(self, block: int) -> int:
         """Which of a thousand places in the log is drawn."""
-        drawn = self._behaviour.key.draw(body_of(self._prefix, 0, block, "shadow"))
+        drawn = self._behaviour.key.draw(body_of(self._behaviour.prefix, 0, block, "shadow"))
         return block * EVERY + int.from_bytes(drawn[:8], "little") % EVERY
 
     def to_json(self, now: float) -> dict[str, dict[str, Any]]:
         """How long ago each last worked, and whether that is too long: it is not where nothing was decided since."""
-        busy = self._traffic is not None and now - self._traffic <= self._stale_s
-        ago = {rung: None if at is None else now - at for rung, at in self.last_success.items()}
-        return {
-            rung: {
-                "last_success_s_ago": None if s is None else round(s, 1),
-                "stale": busy and (s is None or s > self._stale_s),
-            }
-            for rung, s in ago.items()
-        }
+        busy, told = self._traffic is not None and now - self._traffic <= self._stale_s, {}
+        for rung, at in self.last_success.items():
+            ago = None if at is None else now - at
+            stale = busy and (ago is None or ago > self._stale_s)
+            told[rung] = {"last_success_s_ago": None if ago is None else round(ago, 1), "stale": stale}
+        return told
 
     def _try(self, batch: Batch, row: int, now: float) -> None:
         """Put one decided row to every rung, each by itself."""
-        behaviour = self._behaviour
-        left = behaviour.judge(batch.rows[row])
-
-        def baseline() -> bool:
-            return advised(behaviour, batch, row, left)[1] is not None
-
-        def last_resort() -> bool:
-            assert behaviour.last_resort is not None  # noqa: S101 - or there is no such rung
-            return behaviour.shield.check(batch.rows[row], behaviour.last_resort)
-
-        tries: dict[str, Callable[[], bool]] = {BASELINE: baseline, LAST_RESORT: last_resort}
+        behaviour, seen = self._behaviour, batch.rows[row]
         for rung in self.last_success:
             try:
-                if tries[rung]():
+                action = behaviour.last_resort
+                if rung == BASELINE:
+                    _, action = advised(behaviour, batch, row, behaviour.judge(seen))
+                if action is not None and behaviour.shield.check(seen, action):
                     self.last_success[rung] = now
             except Exception:  # noqa: BLE001 - whatever it is, nobody may be harmed by a rehearsal
                 _log.exception("the rung %s was tried and has a fault", rung)

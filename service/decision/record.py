@@ -22,7 +22,6 @@ from service.log.records import (
     Refused,
     V,
     listed,
-    listed_rows,
 )
 from service.versions.engine import ModelOutput
 
@@ -50,7 +49,7 @@ class Recorder:
         }
         observation = batch.observation
         short = observation.ndim == 2 and observation.shape[1] <= LIST_LIMIT
-        self._observations = observation.tolist() if short else listed_rows(observation)
+        self._observations: list[Any] = observation.tolist() if short else [Packed.of(row) for row in observation]
         # Of an observation that is not one row of numbers nothing has a name.
         self.seen: list[list[float]] = self._observations
         if batch.observation.ndim > 2:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from guards.errors import DeadlineExceeded, InferenceFailed, PolicyUnavailable
 from service.decision.batch import Batch
@@ -10,22 +11,18 @@ from service.versions.breakers import Reasons
 from service.versions.engine import Inputs, ModelOutput
 
 
+@dataclass(slots=True, eq=False)
 class Runs:
-    """All runs on the pool of a process."""
+    """All runs on the pool of a process.
 
-    def __init__(
-        self,
-        take: Callable[[Batch], Reasons],
-        over: Callable[[Batch, Reasons], None],
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        """``take`` decides rows whose output is here, or will not come, and gives what came of them; ``over`` is told
-        of a batch that all rows have left, and what came of them all."""
-        self.take = take
-        self.over = over
-        self.clock = clock
-        self.running = 0
+    ``take`` decides rows whose output is here, or will not come, and gives what came of them; ``over`` is told of a
+    batch that all rows have left, and what came of them all.
+    """
+
+    take: Callable[[Batch], Reasons]
+    over: Callable[[Batch, Reasons], None]
+    clock: Callable[[], float] = time.monotonic
+    running: int = 0
 
     def start(self, batch: Batch, inputs: Inputs) -> None:
         """Start a run for a batch."""
@@ -45,17 +42,14 @@ class PooledBatch:
         self._reasons: list[str | None] = []
         self._loop = asyncio.get_running_loop()
         runs.running += 1
-        self._run = batch.engine.start(inputs, self._ended)
+        # The run ends on a thread of the pool.
+        self._run = batch.engine.start(inputs, lambda _: self._loop.call_soon_threadsafe(self._finish))
         self._timer = self._watched()
 
     def _watched(self) -> asyncio.TimerHandle:
         """Wake at the earliest deadline of those who wait."""
         earliest = min(request.deadline for request in self._waiting.values())
         return self._loop.call_later(max(0.0, earliest - self._runs.clock()), self._expire)
-
-    def _ended(self, _: object) -> None:
-        """The run has ended, on a thread of the pool."""
-        self._loop.call_soon_threadsafe(self._finish)
 
     def _expire(self) -> None:
         """Rows past their deadline take the baseline alone; with the last of them the run is stopped."""

@@ -96,7 +96,7 @@ class Sessions:
 
     def remembered(self, session: str, now: float) -> SessionState:
         """The session's last decision here; history is not assumed for a session never seen."""
-        states = self._of(session)
+        states = self._states.get(session) or self._of(session)
         if not states:
             return self._seen(session, None, now)
         last = states[-1]

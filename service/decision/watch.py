@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from service.decision.commit import Committer
 from service.log.durable import DurableJournal
@@ -13,14 +14,14 @@ PERIOD_S = 1.0
 _log = logging.getLogger(__name__)
 
 
+@dataclass(slots=True, eq=False)
 class Watch:
-    """Looks after one journal."""
+    """Looks after one journal; ``now`` is the wall clock (s since 1970)."""
 
-    def __init__(self, journal: Journal, committer: Committer, *, now: Callable[[], float]) -> None:
-        self._journal = journal
-        self._committer = committer
-        self._now = now
-        self._said = ""
+    _journal: Journal
+    _committer: Committer
+    now: Callable[[], float]
+    _said: str = ""
 
     async def keep(self) -> None:
         """Look each second, for ever."""
@@ -48,7 +49,7 @@ class Watch:
                 # What was lost is told, and nobody waits for that.
                 self._committer.harden()
             if not self._committer.unlogged.is_told():
-                self._committer.tell(self._now())
+                self._committer.tell(self.now())
             elif journal.trouble and not journal.suspended:
                 # Nothing else tells whether there is room again.
                 self.beat()
@@ -61,7 +62,7 @@ class Watch:
     def beat(self) -> None:
         """Append a sign of life; raises JournalUnavailable."""
         journal = self._journal
-        ms = max(journal.last_ms, int(self._now() * 1000))
+        ms = max(journal.last_ms, int(self.now() * 1000))
         journal.append([encode_record(Heartbeat(seq=journal.next_seq, ms=ms))], ms)
         self._committer.harden()
 
@@ -69,7 +70,7 @@ class Watch:
         """At the end: say what is not in the log, and sync all of it; whether that was done."""
         try:
             if not self._committer.unlogged.is_told():
-                self._committer.tell(self._now())
+                self._committer.tell(self.now())
             self._journal.sync()
         except JournalUnavailable as error:
             self._say(str(error))

@@ -34,17 +34,6 @@ class DurableJournal(Journal):
         super().__init__(folder, **options)
         self._mark = self._mark._replace(path=self._segment.path)
 
-    def sync(self) -> None:
-        """Make what was appended survive a power loss, here and now; raises JournalUnavailable, and then what was not
-        synced was taken back."""
-        while True:
-            sync = self.begin_sync()
-            error = sync.attempt()
-            if self.finish(sync, error):
-                return
-            if self.suspended:
-                raise self._unsyncable(error)
-
     def begin_sync(self, *, behind: bool = False) -> Sync:
         """What is to be synced now. One at a time: the next may begin when ``finish`` has had this one."""
         if self._astray:
@@ -72,10 +61,6 @@ class DurableJournal(Journal):
         elif error is not None and sync.epoch == self._epoch:
             self._write_anew(error)
         return kept
-
-    def has_behind(self) -> bool:
-        """Every sync has all segments."""
-        return False
 
     def try_disk(self) -> None:
         """Write and sync a file beside, on any thread, to see whether the disk does that again; raises OSError."""
@@ -120,12 +105,15 @@ class DurableJournal(Journal):
         """Write what is not synced to another segment, and to none that it was written to; raises OSError."""
         self._epoch += 1
         self._hold(self.folder)
-        self._files.drop([*self._files.behind])
+        self._drop([*self._behind])
         self._cut_back()
         was, self._segment = self._segment, Segment(self.folder, self._mark.seq + 1, exclusive=True)
-        self._files.drop([was])
+        self._drop([was])
         self._named = True
-        self._segment.size = self._lay(self._unsynced)
+        data, written = b"".join(self._unsynced), 0
+        while written < len(data):
+            written += some(self._write(self._segment.descriptor, data[written:]))
+        self._segment.size = written
 
     def _cut_back(self) -> None:
         """Leave of the files what is synced; raises OSError where a file that is not cannot be removed."""
@@ -164,13 +152,6 @@ class DurableJournal(Journal):
             self._cut_back()
         except OSError as failed:
             _log.error("%s: what was not synced cannot be removed (%s)", self.folder, failed.strerror)
-
-    def _lay(self, lines: list[bytes]) -> int:
-        """Write lines to a segment that has none; their bytes. Raises OSError."""
-        data, written = b"".join(lines), 0
-        while written < len(data):
-            written += some(self._write(self._segment.descriptor, data[written:]))
-        return written
 
     def _move(self, mark: SyncedTo) -> None:
         """Everything up to a mark is on the disk, and may be read."""

@@ -21,6 +21,7 @@ TOKEN_VERSION = 1
 TOKEN_LENGTH = 52
 _BODY = 23
 _TRACKS: tuple[Track, ...] = ("stable", "canary", "shadow")
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 # Beside the track: the decision is not in the log, and its number counts those that are not.
 _UNLOGGED = 0x80
 
@@ -55,7 +56,7 @@ class Key:
         """The token of a body: the body and its MAC."""
         mac = self._mac.copy()
         mac.update(body)
-        return base64.urlsafe_b64encode(body + mac.digest()).decode("ascii")
+        return binascii.b2a_base64(body + mac.digest(), newline=False).translate(_TO_URL).decode("ascii")
 
     def authentic(self, raw: bytes) -> bool:
         """Whether the MAC at the end of a token's 39 bytes is this key's."""
@@ -126,8 +127,8 @@ def body_prefix(key: Key, writer: bytes) -> bytes:
 
 def body_of(prefix: bytes, ms: int, seq: int, track: Track, *, unlogged: bool = False) -> bytes:
     """The 23 bytes that a token says and that the draw is made from."""
-    kind = _TRACKS.index(track) | (_UNLOGGED if unlogged else 0)
-    return prefix + ms.to_bytes(6, "big") + seq.to_bytes(6, "big") + bytes([kind])
+    # One number of 6 bytes, 6 and 1: making three costs twice as much.
+    return prefix + (ms << 56 | seq << 8 | _TRACKS.index(track) | (_UNLOGGED if unlogged else 0)).to_bytes(13, "big")
 
 
 def body_of_token(token: str) -> bytes:
@@ -140,13 +141,8 @@ def is_unlogged(token: str) -> bool:
     return bool(body_of_token(token)[-1] & _UNLOGGED)
 
 
-def public_id(token: str) -> str:
-    """The id without its MAC: what traces and datasets show, useless for feedback."""
-    return public_id_of_body(body_of_token(token))
-
-
 def public_id_of_body(body: bytes) -> str:
-    """The same, from the 23 bytes that the token is made of."""
+    """A token without its MAC, from the 23 bytes that it says: what traces and datasets show, useless for feedback."""
     return base64.urlsafe_b64encode(body).decode("ascii").rstrip("=")
 
 

@@ -2,8 +2,7 @@ r"""The journal: an append-only file of lines, one record a line, ``CRC32 CHAIN 
 
 CRC32 (8 hex digits) covers the rest of the line after its space; CHAIN (32 hex digits) is BLAKE2b-128 over the whole
 line before, so that no line can be taken out or changed unseen. A writer is a random id minted at each process start,
-with a folder of its own and a sequence from 1: nothing is ever continued. Segments are named by their first sequence
-number. Other processes read with ``read_segment`` (``lines.py``); they never write here.
+with a folder of its own and a sequence from 1: nothing is ever continued. Readers have ``lines.py``.
 
 What is taken away while it is written to is found, replaced, and told by a ``Loss``. A file whose sync failed is never
 synced again, because the system may have dropped what it could not write.
@@ -13,16 +12,15 @@ import logging
 import os
 import secrets
 from collections.abc import Callable
-from hashlib import blake2b
 from pathlib import Path
 from typing import ClassVar
 from zlib import crc32
 
-from service.log.lines import CHAIN_START, Line, chain_of, first_of, read_segment, segments
+from service.log.lines import CHAIN_START, NO_LINE, Line, chain_of, first_of, read_segment, segments
 from service.log.lock import Lock, alive
 from service.log.records import Writer, encode_record
 from service.log.reserve import FULL, Reserve
-from service.log.segment import Files, Losses, Segment, Sync, SyncedTo, some, sync_data, sync_folder
+from service.log.segment import Losses, Segment, Sync, SyncedTo, some, sync_data, sync_folder
 
 __all__ = ["CHAIN_START", "Journal", "JournalUnavailable", "Line", "alive", "chain_of", "read_segment", "segments"]
 SEGMENT_BYTES = 64 * 1024 * 1024
@@ -74,7 +72,10 @@ class Journal:
         self._sync = sync or sync_data
         self._chain = CHAIN_START
         self._lock = Lock()
-        self._files = Files()
+        # Segments that are still to be synced, and those that are to be closed once no sync needs them.
+        self._behind: list[Segment] = []
+        self._stale: list[Segment] = []
+        self._syncing = False
         # Another segment has to be begun; the one there is was taken away.
         self._torn = self._astray = False
         self._epoch = 0
@@ -96,7 +97,7 @@ class Journal:
 
     def introduce(self, writer: Writer) -> None:
         """Append the first record, which is written anew where it is taken away; raises JournalUnavailable."""
-        self.losses.introduce(writer)
+        self.losses.introduction = writer
         self.append([encode_record(writer)], writer.ms)
 
     def append(self, texts: list[bytes], ms: int) -> None:
@@ -108,9 +109,11 @@ class Journal:
         chain = self._chain
         lines = []
         for text in texts:
-            # As ``line_of`` and ``chain_of`` have it.
             line = b"%08x %b %b\n" % (crc32(text, crc32(chain + b" ")), chain, text)
-            chain = blake2b(line, digest_size=16).hexdigest().encode()
+            # As ``chain_of`` has it.
+            hashed = NO_LINE.copy()
+            hashed.update(line)
+            chain = hashed.hexdigest().encode()
             lines.append(line)
         data = b"".join(lines)
         written = 0
@@ -165,19 +168,24 @@ class Journal:
         return "works"
 
     def sync(self) -> None:
-        """Make what was appended survive a power loss, here and now; raises JournalUnavailable."""
-        sync = self.begin_sync()
-        error = sync.attempt()
-        if not self.finish(sync, error):
-            raise self._unsyncable(error)
+        """Make what was appended survive a power loss, here and now; raises JournalUnavailable, and then what was not
+        synced was taken back, where the disk is promised."""
+        while True:
+            sync = self.begin_sync()
+            error = sync.attempt()
+            if self.finish(sync, error):
+                return
+            if self.suspended or not self.durable:
+                msg = f"{self.folder}: the journal cannot be synced ({error and error.strerror})"
+                raise JournalUnavailable(msg)
 
     def begin_sync(self, *, behind: bool = False) -> Sync:
         """What is to be synced now: all of it, or (``behind``) the segments that are no longer written to.
 
         One at a time: the next may begin when ``finish`` has had this one.
         """
-        self._files.syncing = True
-        files = [*self._files.behind] if behind else [*self._files.behind, self._segment]
+        self._syncing = True
+        files = [*self._behind] if behind else [*self._behind, self._segment]
         mark = SyncedTo(self.next_seq - 1, self._chain, self._segment.path, self._segment.size)
         folders = (self.folder, self.folder.parent) if self._named else ()
         self._named = False
@@ -185,22 +193,22 @@ class Journal:
 
     def finish(self, sync: Sync, error: OSError | None = None) -> bool:
         """Take in what came of a sync; whether it did what it should. Where not, no file of it is synced again."""
-        self._files.syncing = False
+        self._syncing = False
         if error is not None:
             self.failed_syncs += 1
             self._named |= bool(sync.folders)
             _log.error("%s: the journal cannot be synced (%s)", self.folder, error.strerror)
-        self._files.drop([one for one in self._files.behind if one in sync.files])
+        self._drop([one for one in self._behind if one in sync.files])
         return error is None
 
     def has_behind(self) -> bool:
         """Whether segments that are no longer written to are still to be synced, and nobody will."""
-        return bool(self._files.behind)
+        return bool(self._behind) and not self.durable
 
     def close(self) -> None:
         """Let the writer go: what it wrote stays, nobody will continue it."""
-        self._files.syncing = False
-        self._files.drop([*self._files.behind, self._segment])
+        self._syncing = False
+        self._drop([*self._behind, self._segment])
         self._lock.close()
 
     def _failed(self, error: OSError, kept: int) -> JournalUnavailable:
@@ -208,9 +216,6 @@ class Journal:
         if not self.suspended:
             self.trouble = f"{kind}: the journal cannot be written ({error.strerror})"
         return JournalUnavailable(f"{self.folder}: the journal cannot be written ({error.strerror})", kept)
-
-    def _unsyncable(self, error: OSError | None) -> JournalUnavailable:
-        return JournalUnavailable(f"{self.folder}: the journal cannot be synced ({error and error.strerror})")
 
     def _relieved(self, error: OSError) -> bool:
         """Whether there is room now where there was none: the reserve was let go."""
@@ -242,24 +247,27 @@ class Journal:
         """Begin another segment; raises OSError."""
         self._look()
         self._hold(self.folder)
-        self._begin(self.next_seq)
-        self._torn = self._astray = False
-
-    def _begin(self, seq: int) -> None:
-        """Write to the segment that begins with ``seq`` from now on; raises OSError."""
-        old, files = self._segment, self._files
-        if old.first == seq and not self._astray:
+        old, empty = self._segment, self._segment.first == self.next_seq
+        if empty and not self._astray:
             # It has nothing whole in it.
             old.path.unlink(missing_ok=True)
-        self._segment = Segment(self.folder, seq, exclusive=self.durable)
+        self._segment = Segment(self.folder, self.next_seq, exclusive=self.durable)
         self._named = True
-        if self._astray or old.first == seq:
-            files.drop([old])
-            return
-        files.behind.append(old)
-        if len(files.behind) > _BEHIND and not self.durable and not files.syncing:
-            sync = self.begin_sync(behind=True)
-            self.finish(sync, sync.attempt())
+        if self._astray or empty:
+            self._drop([old])
+        else:
+            self._behind.append(old)
+            if len(self._behind) > _BEHIND and not self.durable and not self._syncing:
+                sync = self.begin_sync(behind=True)
+                self.finish(sync, sync.attempt())
+        self._torn = self._astray = False
+
+    def _drop(self, files: list[Segment]) -> None:
+        """Close files, once no sync needs them."""
+        self._behind = [one for one in self._behind if one not in files]
+        self._stale += files
+        while self._stale and not self._syncing:
+            self._stale.pop().close()
 
     def _tell(self) -> None:
         """Append what was lost, behind who the writer is where that is gone too; raises JournalUnavailable."""

@@ -3,12 +3,10 @@ record. Readers never write there.
 
 A segment has the records before the first of the next one: what it has beyond was taken back by its writer.
 
-The synced mark: up to where a writer's log is on the disk, for those who read it; only where that is promised.
-
-Readers see what is written before it is synced. Where a decision is answered only after that, and its sync fails, it
-was never made; so nobody may read beyond the mark. The file ``synced`` is ``CRC32 SEQ BOOT\n``, written in place after
-each sync. After the machine has started again (BOOT is another) there is no more to be taken back: what the log then
-has is on the disk, and the mark may be older than that.
+The synced mark says up to where a log is on the disk, where that is promised. What is beyond may be read before it is
+synced; where that fails it was never made, so nobody may. The file ``synced`` is ``CRC32 SEQ BOOT\n``, written in place
+after each sync. After the machine has started again (BOOT is another) there is no more to be taken back: what the log
+then has is on the disk, and the mark may be older than that.
 """
 
 import os
@@ -16,6 +14,7 @@ import re
 import sys
 import zlib
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from hashlib import blake2b
@@ -26,6 +25,8 @@ import msgspec
 from service.log.records import AnyRecord, decode_record
 
 CHAIN_START = b"0" * 32
+# What a line's hash begins as: to copy it costs less than to make it.
+NO_LINE = blake2b(digest_size=16)
 MARK = "synced"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # The mark may be read while it is being written, which takes some microseconds.
@@ -48,9 +49,37 @@ class Line:
     damage: str = ""
 
 
-def line_of(chain: bytes, text: bytes) -> bytes:
-    """A record's JSON as a line that follows one of this chain."""
-    return b"%08x %b %b\n" % (zlib.crc32(text, zlib.crc32(chain + b" ")), chain, text)
+def sealed(text: bytes) -> bytes:
+    """A text as a line that shows whether it is as it was written: ``CRC32 TEXT\\n``."""
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def unsealed(line: bytes) -> bytes | None:
+    """The text of such a line; None where it is not as it was written."""
+    text = line[9:-1]
+    return text if line[:9] == b"%08x " % zlib.crc32(text) else None
+
+
+def publish(path: Path, text: bytes, *, sync: bool = False) -> None:
+    """Put a sealed text, and nothing else, into a file: whoever reads sees it whole, or the one before.
+
+    Raises OSError, and leaves nothing beside then.
+    """
+    # The folder may have been taken away.
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+            file.write(sealed(text))
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError:
+        # A full disk has room for no half file either.
+        with suppress(OSError):
+            draft.unlink()
+        raise
 
 
 def first_of(segment: Path) -> int:
@@ -70,12 +99,11 @@ def segments(folder: Path) -> list[Path]:
             begins = {folder / one.name: _begin(folder / one.name, one.inode()) for one in here}
     except (FileNotFoundError, NotADirectoryError):
         return []
-    names = {path: first_of(path) for path in begins}
-    numbers = set(names.values())
+    names = {first_of(path) for path in begins}
     return sorted(
         path
         for path, seq in begins.items()
-        if seq is None or seq == names[path] or (seq > names[path] and seq not in numbers)
+        if seq is None or seq == first_of(path) or (seq > first_of(path) and seq not in names)
     )
 
 
@@ -174,8 +202,7 @@ class Synced:
 
     def move(self, seq: int) -> None:
         """Say that everything up to ``seq`` is on the disk; raises OSError."""
-        text = b"%020d %b" % (seq, boot())
-        os.pwrite(self._descriptor, b"%08x %b\n" % (zlib.crc32(text), text), 0)
+        os.pwrite(self._descriptor, sealed(b"%020d %b" % (seq, boot())), 0)
 
     def close(self) -> None:
         """Leave the mark as it is."""
@@ -191,11 +218,10 @@ def synced(folder: Path) -> int | None:
     """Up to which record a log may be read, None where it may be to its end: it has no mark that can be read."""
     for _ in range(_TRIES):
         try:
-            line = (folder / MARK).read_bytes()
+            text = unsealed((folder / MARK).read_bytes())
         except (FileNotFoundError, NotADirectoryError):
             return None
-        text = line[9:-1]
-        if line[:9] == b"%08x " % zlib.crc32(text):
+        if text is not None:
             seq, _, told = text.partition(b" ")
             return int(seq) if told == boot() else None
     return None

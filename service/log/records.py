@@ -6,7 +6,7 @@ never running backwards within a writer). Arrays of more than 64 elements are wr
 
 from base64 import b64decode, b64encode
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -57,14 +57,6 @@ def listed(array: np.ndarray) -> Numbers:
         numbers: list[float] = array.tolist()
         return numbers
     return Packed.of(array)
-
-
-def listed_rows(array: np.ndarray) -> list[Any]:
-    """Each row of an array[N, ...] as a list, or packed where it is long or has more than one axis."""
-    if array.ndim == 2 and array.shape[1] <= LIST_LIMIT:
-        rows: list[Any] = array.tolist()
-        return rows
-    return [Packed.of(row) for row in array]
 
 
 def unlisted(numbers: Numbers | Bits, dtype: str) -> np.ndarray:

@@ -3,7 +3,7 @@
 import errno
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -62,12 +62,10 @@ def some(written: int) -> int:
 
 def is_at(descriptor: int, path: Path) -> bool:
     """Whether a path leads to an open file; raises OSError where that cannot be seen."""
-    ours = os.fstat(descriptor)
     try:
-        there = os.lstat(path)
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
     except (FileNotFoundError, NotADirectoryError):
         return False
-    return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
 
 
 def _ranges(seqs: set[int]) -> list[Range]:
@@ -79,31 +77,6 @@ def _ranges(seqs: set[int]) -> list[Range]:
         else:
             found.append((seq, seq))
     return found
-
-
-class Files:
-    """``behind`` are those that are still to be synced."""
-
-    def __init__(self) -> None:
-        self.behind: list[Segment] = []
-        self.syncing = False
-        self._stale: list[Segment] = []
-
-    def drop(self, files: Sequence[Segment]) -> None:
-        """Close files, once no sync needs them."""
-        self.behind = [one for one in self.behind if one not in files]
-        self._stale += files
-        if not self.syncing:
-            self.close()
-
-    def close(self) -> None:
-        """Close what was dropped."""
-        for one in self._stale:
-            one.close()
-        self._stale = []
-
-    def __repr__(self) -> str:
-        return f"<Files {len(self.behind)} to be synced, {len(self._stale)} to be closed>"
 
 
 class SyncedTo(NamedTuple):
@@ -159,13 +132,9 @@ class Losses:
     def __init__(self) -> None:
         self.segments = 0
         self.records = 0
-        # What the journal has still to be told of.
+        # What the journal has still to be told of, and who its writer is, to be told again where that is taken away.
         self.owed: list[Range] = []
-        self._introduction: Writer | None = None
-
-    def introduce(self, writer: Writer) -> None:
-        """Who the writer is, to be told again where that is taken away."""
-        self._introduction = writer
+        self.introduction: Writer | None = None
 
     def found(self, path: Path, gone: list[Range]) -> None:
         """A segment was taken away, and these of its records with it."""
@@ -179,9 +148,9 @@ class Losses:
         """The records that tell what is owed, from ``seq`` on; who the writer is comes first where that is told
         ``anew``."""
         told: list[Writer | Loss] = []
-        if anew and self._introduction is not None:
-            ms = max(ms, self._introduction.ms)
-            told.append(msgspec.structs.replace(self._introduction, seq=seq, ms=ms))
+        if anew and self.introduction is not None:
+            ms = max(ms, self.introduction.ms)
+            told.append(msgspec.structs.replace(self.introduction, seq=seq, ms=ms))
         for first, last in self.owed:
             place, count = seq + len(told), last - first + 1
             told.append(Loss(seq=place, ms=ms, count=count, cause=SEGMENT_LOST, first=first, last=last))

@@ -7,9 +7,7 @@ writer decides anything; where that cannot be, it is taken away, and then nothin
 
 import hashlib
 import json
-import os
 import time
-import zlib
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +18,7 @@ import msgspec
 from guards.records import Schema
 from service.config import Config
 from service.log.journal import JournalUnavailable
+from service.log.lines import publish, unsealed
 from service.log.records import Durability
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -111,7 +110,7 @@ class Lineage:
             named.pop()
         self.ancestors = tuple(named)
         try:
-            self._write()
+            publish(self._path, msgspec.json.encode(self.ancestors), sync=True)
         except OSError as error:
             # What is there would name an older writer as the last one.
             try:
@@ -124,17 +123,7 @@ class Lineage:
         """Say that this process's writer ends in order with record ``seq``, which is on the disk like all before."""
         self.ancestors = (msgspec.structs.replace(self.ancestors[0], ended=seq), *self.ancestors[1:])
         with suppress(OSError):
-            self._write()
-
-    def _write(self) -> None:
-        text = msgspec.json.encode(self.ancestors)
-        draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-            file.write(b"%08x %b\n" % (zlib.crc32(text), text))
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(self._path)
+            publish(self._path, msgspec.json.encode(self.ancestors), sync=True)
 
     def __repr__(self) -> str:
         return f"<Lineage of {len(self.ancestors)} writers>"
@@ -143,10 +132,8 @@ class Lineage:
 def _read(path: Path) -> tuple[Ancestor, ...]:
     """The writers that the file names; none where there is no such file, or it is not as it was written."""
     try:
-        line = path.read_bytes()
-        if line[:9] != b"%08x " % zlib.crc32(line[9:-1]):
-            return ()
-        return msgspec.json.decode(line[9:-1], type=tuple[Ancestor, ...])
+        text = unsealed(path.read_bytes())
+        return () if text is None else msgspec.json.decode(text, type=tuple[Ancestor, ...])
     except (OSError, msgspec.MsgspecError):
         return ()
 

@@ -62,10 +62,6 @@ class Resumed:
         """Join the lineage as this writer, before anything is decided; raises JournalUnavailable."""
         self.lineage.begin(msgspec.structs.replace(self.own, writer=writer))
 
-    def end(self, seq: int) -> None:
-        """Leave a log that ends with record ``seq``, and is on the disk."""
-        self.lineage.end(seq)
-
     async def settle(self) -> None:
         """Work out those sessions that nobody asks for, bit by bit, and let go of the logs."""
         while self.retained.build(SETTLED):  # noqa: ASYNC110 - it rests so that others are answered, and waits for nothing
@@ -111,10 +107,21 @@ def resume(
     for one in reversed(index.asked):
         recall = partial(reader.decision, one.ref)
         idempotency.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
+    found, asked, took = len(retained), len(index.asked), clock() - start
     resumed = Resumed(
-        sessions, idempotency, lineage, own, retained, reader, lineage.ancestors, len(retained), len(index.asked)
+        sessions,
+        idempotency,
+        lineage,
+        own,
+        retained,
+        reader,
+        lineage.ancestors,
+        found,
+        asked,
+        search.records,
+        took,
+        why,
     )
-    resumed.records, resumed.seconds, resumed.why = search.records, clock() - start, why
     if search.records or why:
         _log.info("resumed %d sessions from %d records in %.2f s", len(retained), search.records, resumed.seconds)
     if why:

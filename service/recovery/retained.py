@@ -6,7 +6,7 @@ made, and not before it is asked for or there is time: at start there is none fo
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
 
@@ -65,30 +65,24 @@ class _Made(NamedTuple):
         return at if at is not None and self.timed else self.record.at + self.ahead
 
 
+@dataclass(slots=True, eq=False)
 class Reader:
     """Turns lines of the logs into states of sessions.
 
-    ``unreadable`` counts lines that were not there any more, ``memories_lost`` decisions whose step a policy could not
-    be run for again; where it does not ``relive``, it is not run.
+    ``place`` reads a decision's id: where it stands in whose log. ``unreadable`` counts lines that were not there any
+    more, ``memories_lost`` decisions whose step a policy could not be run for again; where nothing ``replays``, it is
+    not run.
     """
 
-    def __init__(
-        self,
-        behaviour: Behaviour,
-        engine: Engine,
-        layout: Layout,
-        place: Callable[[str], Place | None],
-        archive: Archive,
-    ) -> None:
-        """``place`` reads a decision's id: where it stands in whose log."""
-        self._behaviour = behaviour
-        self._engine = engine
-        self._layout = layout
-        self._place = place
-        self._archive = archive
-        self._kin: dict[str, Kin] = {}
-        self.replays = True
-        self.memories_lost = self.unreadable = 0
+    _behaviour: Behaviour
+    _engine: Engine
+    _layout: Layout
+    _place: Callable[[str], Place | None]
+    _archive: Archive
+    _kin: dict[str, Kin] = field(default_factory=dict)
+    replays: bool = True
+    memories_lost: int = 0
+    unreadable: int = 0
 
     def know(self, kin: Kin) -> None:
         """Take decisions of this writer from now on."""

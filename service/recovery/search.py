@@ -187,16 +187,15 @@ class Search:
     def _bounded(self, readback: Readback) -> Iterator[tuple[int, Glimpse]]:
         try:
             for count, found in enumerate(readback.glimpses()):
-                if count % _CHECK_EVERY == 0 and self._is_spent(readback.read_bytes):
-                    self._spent = True
-                    return
+                if count % _CHECK_EVERY == 0:
+                    late = self._work() > self._worked or self._clock() > self._until
+                    self._spent = late or readback.read_bytes > self._bytes
+                    if self._spent:
+                        return
                 yield found
         finally:
             self._bytes -= readback.read_bytes
             self.records += readback.records
-
-    def _is_spent(self, read_bytes: int) -> bool:
-        return self._work() > self._worked or self._clock() > self._until or read_bytes > self._bytes
 
     def _why(self, readback: Readback) -> str:
         if self._spent:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from guards.breaker import BUCKETS, Breaker, BreakerState, Event, event_of
@@ -13,13 +14,13 @@ _REASONS = {reason.__name__: reason for reason in PolicyUnavailable.__subclasses
 Reasons = Sequence[str | None]
 
 
+@dataclass(slots=True)
 class _Standing:
     """Where a version's breaker stands, and the good batches that it has not been told of yet."""
 
-    def __init__(self, state: BreakerState) -> None:
-        self.state = state
-        self.untold = 0
-        self.openings = 0
+    state: BreakerState
+    untold: int = 0
+    openings: int = 0
 
 
 class Breakers:

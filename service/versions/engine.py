@@ -6,10 +6,11 @@ loops, runs on a bounded pool of threads, where a run is terminated once nobody 
 
 import math
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from contextlib import contextmanager
+from functools import cache, partial
+from timeit import repeat
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,6 @@ _LOAD_DEADLINE_S = 10.0
 _LARGEST_CHUNK = 256
 # What all runs together may take at once; a run that asks for more fails, and the process lives.
 _WORKING_BYTES = 1 << 30
-_RNG_SEED = 0
 
 # What goes into a graph: arrays[N, ...] by the names of its inputs.
 Inputs = Mapping[str, np.ndarray]
@@ -144,10 +144,10 @@ class Engine:
         self._run = self._session._sess.run  # noqa: SLF001
         self.chunk = 0  # rows that run inline at once; 0: on the pool
         self._row: _OneRow | None = None
-        with _Watchdog(self.label, _LOAD_DEADLINE_S) as watchdog:
-            self._verify(watchdog.options)
+        with _watched(_LOAD_DEADLINE_S) as options:
+            self._verify(options)
             if not artefact.loops:
-                self.chunk = self._measure(watchdog.options)
+                self.chunk = self._measure(options)
         if self.chunk and self._plain and len(self._outputs) == 1:
             (name,), golden = self._outputs, self.manifest.golden
             row, found = golden.inputs["obs"].array()[:1], golden.outputs[name].array()[:1]
@@ -180,7 +180,7 @@ class Engine:
         starts = range(0, count, self.chunk)
         return ModelOutput.joined([self.run(_part(inputs, at, at + self.chunk), None) for at in starts])
 
-    def start(self, inputs: Inputs, done: Callable[["Future[ModelOutput]"], None]) -> Run:
+    def start(self, inputs: Inputs, done: Callable[["Future[ModelOutput]"], object]) -> Run:
         """Begin a run on the pool; ``done`` is called on a thread of the pool."""
         run = Run(self, inputs)
         run.future.add_done_callback(done)
@@ -237,7 +237,7 @@ class Engine:
         while rows <= _LARGEST_CHUNK:
             _, inputs, _ = self.golden(rows)
             try:
-                best = min(self._timed(inputs, options) for _ in range(5))
+                best = min(repeat(partial(self.run, inputs, options), repeat=5, number=1))
             except InferenceFailed as error:
                 msg = f"{self.label}: a batch of {rows} rows cannot be run ({error})"
                 raise VersionRefused(msg) from error
@@ -245,11 +245,6 @@ class Engine:
                 break
             chunk, rows = rows, rows * 2
         return chunk
-
-    def _timed(self, inputs: Inputs, options: ort.RunOptions) -> float:
-        start = time.perf_counter()
-        self.run(inputs, options)
-        return time.perf_counter() - start
 
     def __repr__(self) -> str:
         where = f"inline to {self.chunk} rows" if self.inline else "on the pool"
@@ -281,24 +276,17 @@ class _OneRow:
         return ModelOutput(self._out.copy())
 
 
-class _Watchdog:
-    """Terminates what runs with its options once a deadline has passed: a graph may loop for ever."""
-
-    def __init__(self, label: str, seconds: float) -> None:
-        self.options = ort.RunOptions()
-        self._timer = threading.Timer(seconds, self._stop)
-        self._timer.daemon = True
-        self._label = label
-
-    def _stop(self) -> None:
-        self.options.terminate = True
-
-    def __enter__(self) -> "_Watchdog":
-        self._timer.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+@contextmanager
+def _watched(seconds: float) -> Iterator[ort.RunOptions]:
+    """Options with which a run is terminated once a deadline has passed: a graph may loop for ever."""
+    options = ort.RunOptions()
+    timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+    timer.daemon = True
+    timer.start()
+    try:
+        yield options
+    finally:
+        timer.cancel()
 
 
 def load_version(

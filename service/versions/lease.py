@@ -5,12 +5,11 @@ counts up while the agent lives; a lease on risky authority (exploration, a cana
 advance within ``LEASE_S`` on the reader's own clock. Acting on stable and falling back need no lease.
 """
 
-import os
-import zlib
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from service.log.lines import publish, unsealed
 
 LEASE_S = 5.0
 HEARTBEAT_S = 1.0
@@ -32,33 +31,16 @@ _decode = msgspec.json.Decoder(Page).decode
 
 
 def write_page(path: Path, page: Page) -> None:
-    """Publish a page: written beside, then renamed into place."""
-    text = msgspec.json.encode(page)
-    # The folder may have been taken away.
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(b"%08x %b\n" % (zlib.crc32(text), text))
-        draft.replace(path)
-    except OSError:
-        # A full disk has room for no half page either.
-        with suppress(OSError):
-            draft.unlink()
-        raise
+    """Publish a page; raises OSError."""
+    publish(path, msgspec.json.encode(page))
 
 
 def read_page(path: Path) -> Page | None:
     """The page as published; None where there is none or it is damaged."""
     try:
-        line = path.read_bytes()
-    except OSError:
-        return None
-    text = line[9:-1]
-    if line[:9] != b"%08x " % zlib.crc32(text):
-        return None
-    try:
-        return _decode(text)
-    except msgspec.MsgspecError:
+        text = unsealed(path.read_bytes())
+        return None if text is None else _decode(text)
+    except (OSError, msgspec.MsgspecError):
         return None
 
 

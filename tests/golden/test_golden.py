@@ -9,7 +9,7 @@ import pytest
 
 from export.__main__ import main as export
 from export.spec.artefact import open_artefact
-from service.log.lines import CHAIN_START, chain_of, line_of, read_segment
+from service.log.lines import CHAIN_START, chain_of, read_segment, sealed
 from service.log.records import AnyRecord, encode_record
 from tests.export.translations import made_once
 from tests.golden.surface import (
@@ -61,7 +61,7 @@ class TestJournal:
         for number, (line, raw) in enumerate(zip(lines, data.splitlines(keepends=True), strict=True), start=1):
             assert line.record is not None, f"{JOURNAL.name}:{number} is not read: {line.damage}{LINE_MEANT}"
             assert encode_record(line.record) == line.text, f"{JOURNAL.name}:{number} is written otherwise{LINE_MEANT}"
-            assert line_of(chain, line.text) == raw, f"{JOURNAL.name}:{number} has another frame{LINE_MEANT}"
+            assert sealed(chain + b" " + line.text) == raw, f"{JOURNAL.name}:{number} has another frame{LINE_MEANT}"
             chain = chain_of(raw)
 
     def test_every_type_of_record_is_there(self) -> None:

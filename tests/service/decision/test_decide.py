@@ -17,7 +17,7 @@ from guards.shield import Violation
 from service.decision.batch import Batch, Behaviour
 from service.decision.explore.explorers import EpsilonGreedy, Greedy, Normal, Softmax
 from service.decision.sessions import SessionState
-from service.log.ids import Keyring, public_id
+from service.log.ids import Keyring, body_of_token, public_id_of_body
 from service.log.records import HEAD_LIMIT, Decision, Packed, Refused, unlisted
 from service.versions.router import Assignment
 from tests.acting import BOUNDED, SWITCHES, acting_behaviour
@@ -112,7 +112,7 @@ class TestPolicy:
             one(behaviour_of(), entry=SessionState("elsewhere", None, History(known=False, since=NOW))),
         )
 
-        assert (first.episode, first.step) == (public_id(first.id), 0)
+        assert (first.episode, first.step) == (public_id_of_body(body_of_token(first.id)), 0)
         assert (lost.episode, lost.step, lost.previous) == (None, None, "elsewhere")
 
     def test_a_masked_proposal_is_an_intervention_with_its_cause(self) -> None:

@@ -37,7 +37,6 @@ from service.log.records import (
     decode_record,
     encode_record,
     listed,
-    listed_rows,
     unlisted,
 )
 
@@ -716,7 +715,7 @@ class TestRecords:
         """Masks of few actions are lists, of many packed, and both come back."""
         truths = np.random.default_rng(3).integers(0, 2, (3, actions)).astype(np.bool_)
 
-        rows = listed_rows(truths)
+        rows = [listed(row) for row in truths]
 
         assert isinstance(rows[0], list) == (actions <= 64)
         assert np.array_equal(np.stack([unlisted(row, "bool") for row in rows]), truths)

@@ -84,8 +84,12 @@ SESSIONS = tuple("abcdefgh")
 def serving(
     folder: Path, artefact: bytes | None = None, *, behind: float = 0.0, boot: str = "", **settings: Any
 ) -> Iterator[Serving]:
-    """Serve with a clock that is so far (s) behind; after the machine was started again, where a ``boot`` is named."""
-    clock = Clock(lambda: time.time() - behind)
+    """Serve with a clock that is so far (s) behind; after the machine was started again, where a ``boot`` is named.
+
+    Requests have time, unless their ``limits`` say otherwise: on a busy machine the policy would be too late, and the
+    baseline holds, as who has to rest does.
+    """
+    clock, settings = Clock(lambda: time.time() - behind), {"limits": PATIENT, **settings}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("service.application.Instant", Started(boot))
         with served_from(folder, artefact, clock, **settings) as served:
