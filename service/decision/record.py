@@ -50,7 +50,7 @@ class Recorder:
         }
         observation = batch.observation
         short = observation.ndim == 2 and observation.shape[1] <= LIST_LIMIT
-        self._observations = observation.tolist() if short else [Packed.of(row) for row in observation]
+        self._observations: list[Any] = observation.tolist() if short else [Packed.of(row) for row in observation]
         # Of an observation that is not one row of numbers nothing has a name.
         self.seen: list[list[float]] = self._observations
         if batch.observation.ndim > 2:
