@@ -25,7 +25,8 @@ from service.clock import elapsed
 from service.config import Config, ConfigInvalid
 from service.hold import FolderHold, FolderRefused, Owner, lock
 from service.log.ids import KeyringInvalid
-from service.log.ownership import UMASK, keyring_of, make_folders, refuse_other_service
+from service.log.ownership import keyring_of, make_folders, refuse_other_service
+from service.processes import UMASK
 
 MISCONFIGURED = 2
 FOREIGN_STORE = 3

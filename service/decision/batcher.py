@@ -143,7 +143,6 @@ class Batcher:
             self._runs.start(batch, inputs)
 
     def _inputs(self, batch: Batch) -> Inputs:
-        """What goes into the network."""
         engine = batch.engine
         mask = _masks(batch) if engine.masked else None
         return engine.inputs(batch.observation, mask, stacked_states(batch) if engine.initial else ())

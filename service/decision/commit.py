@@ -50,12 +50,9 @@ class Committer:
         unlogged: Literal["refuse", "serve"] = "refuse",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``observe`` and ``probe`` are told of what was answered, and when (s, monotonic).
-
-        ``deadline_s`` is how long a version may take at least: whoever waits less blames it for nothing.
-
-        ``unlogged`` says whether stable goes on deciding while nothing can be written.
-        """
+        """``observe`` and ``probe`` are told of what was answered, and when (s, monotonic); ``deadline_s`` is how long
+        a version may take at least: whoever waits less blames it for nothing; ``unlogged`` says whether stable goes on
+        deciding while nothing can be written."""
         self.owners = Owners(journal.writer.hex())
         self._behaviour = behaviour
         self._journal = journal

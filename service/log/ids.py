@@ -156,8 +156,7 @@ def load_keyring(path: Path) -> Keyring:
         msg = f'{path}: is not a keyring ({type(error).__name__}), expected {{"keys": {{"1": "64 hex digits"}}}}'
         raise KeyringInvalid(msg) from error
     if not keys or short or any(not 0 < number < 256 for number in keys):
-        msg = f"{path}: expected at least one key, numbered 1 to 255, of 64 hex digits"
-        raise KeyringInvalid(msg)
+        raise KeyringInvalid(f"{path}: expected at least one key, numbered 1 to 255, of 64 hex digits")
     return Keyring(keys)
 
 

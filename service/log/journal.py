@@ -92,8 +92,7 @@ class Journal:
             self._segment.path = self.folder / self._segment.path.name
             sync_folder(folder)
         except OSError as error:
-            msg = f"{self.folder}: the journal cannot be written ({error.strerror})"
-            raise JournalUnavailable(msg) from error
+            raise JournalUnavailable(f"{self.folder}: the journal cannot be written ({error.strerror})") from error
 
     def introduce(self, writer: Writer) -> None:
         """Append the first record, which is written anew where it is taken away; raises JournalUnavailable."""
@@ -176,8 +175,7 @@ class Journal:
             if self.finish(sync, error):
                 return
             if self.suspended or not self.durable:
-                msg = f"{self.folder}: the journal cannot be synced ({error and error.strerror})"
-                raise JournalUnavailable(msg)
+                raise JournalUnavailable(f"{self.folder}: the journal cannot be synced ({error and error.strerror})")
 
     def begin_sync(self, *, behind: bool = False) -> Sync:
         """What is to be synced now: all of it, or (``behind``) the segments that are no longer written to.

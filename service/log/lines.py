@@ -31,7 +31,7 @@ MARK = "synced"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # The mark may be read while it is being written, which takes some microseconds.
 _TRIES = 100
-_PREFIX = 8 + 1 + 32 + 1
+PREFIX = 8 + 1 + 32 + 1
 _SEGMENT = re.compile(r"[0-9]{20}\.log")
 # More than any record has.
 _HEAD = 64 * 1024 * 1024
@@ -176,9 +176,9 @@ def _lines(line: bytes, end: int) -> Iterator[Line]:
 
 
 def _line(line: bytes, end: int) -> Line:
-    text = line[_PREFIX:-1]
+    text = line[PREFIX:-1]
     chain = line[9 : 9 + 32]
-    if len(line) <= _PREFIX or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
+    if len(line) <= PREFIX or line[:8] != b"%08x" % zlib.crc32(line[9:-1]):
         return Line(None, text, chain, end, damage="its checksum does not fit")
     try:
         return Line(decode_record(text), text, chain, end)

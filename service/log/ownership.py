@@ -16,7 +16,6 @@ from service.hold import OWNER, FolderRefused, lock, owner_of
 from service.log.ids import Keyring, load_keyring, make_keyring
 from service.log.journal import read_segment, segments
 from service.log.records import Writer
-from service.processes import UMASK as UMASK
 
 KEYRING = "keyring.json"
 _FOLDERS = ("journal", "state")
@@ -43,20 +42,13 @@ def make_folders(data: Path) -> None:
     """
     for folder in (data, *(data / name for name in _FOLDERS)):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for path in _ours(data):
+    walked = (one for name in _FOLDERS for one in os.walk(data / name))
+    inner = [Path(found) / name for found, folders, files in walked for name in (*folders, *files)]
+    for path in (*(data / name for name in (*_FILES, *_FOLDERS)), *inner):
         with suppress(FileNotFoundError, PermissionError):
             mode = path.lstat().st_mode & 0o777
             if mode & 0o077 and not path.is_symlink():
                 path.chmod(mode & 0o700)
-
-
-def _ours(data: Path) -> Iterator[Path]:
-    for name in _FILES:
-        yield data / name
-    for name in _FOLDERS:
-        yield data / name
-        for found, folders, files in os.walk(data / name):
-            yield from (Path(found) / inner for inner in (*folders, *files))
 
 
 def take(data: Path, service: str) -> int:

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import msgspec
 
-from service.log.lines import readable
+from service.log.lines import PREFIX, readable
 
 CHUNK = 1024 * 1024
 # A segment of at most so many bytes is kept in memory, a larger one open.
 _SMALL = 1024 * 1024
-_PREFIX = 8 + 1 + 32 + 1
 # A line is named by one number, which costs least: segment, offset and length.
 _OFFSET_BITS, _LENGTH_BITS = 48, 32
 
@@ -89,7 +88,7 @@ class Archive:
             line = self.read(place >> _OFFSET_BITS, start, start + length)
         except OSError:
             return None
-        return line[_PREFIX:] if len(line) == length and _sound(line) else None
+        return line[PREFIX:] if len(line) == length and _sound(line) else None
 
     def close(self) -> None:
         """Let go of all that is open."""
@@ -179,10 +178,10 @@ def _look(line: bytes) -> Glimpse | None:
     if not _sound(line):
         return None
     try:
-        return _glimpse(memoryview(line)[_PREFIX:])
+        return _glimpse(memoryview(line)[PREFIX:])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
 
 
 def _sound(line: bytes) -> bool:
-    return len(line) > _PREFIX and line[:9] == b"%08x " % zlib.crc32(memoryview(line)[9:])
+    return len(line) > PREFIX and line[:9] == b"%08x " % zlib.crc32(memoryview(line)[9:])

@@ -69,7 +69,6 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def _ranges(seqs: set[int]) -> list[Range]:
-    """Sequence numbers as ranges, first and last."""
     found: list[Range] = []
     for seq in sorted(seqs):
         if found and found[-1][1] == seq - 1:

@@ -105,6 +105,5 @@ class Breakers:
 
 
 def _event(kind: Any, reasons: Reasons) -> Event:
-    """What a breaker has to know of a batch."""
     why = {i: _REASONS[reason]() for i, reason in enumerate(reasons) if reason is not None}
     return event_of(kind, len(reasons), why)

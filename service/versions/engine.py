@@ -137,8 +137,7 @@ class Engine:
         try:
             self._session = ort.InferenceSession(artefact.data, _options(), providers=["CPUExecutionProvider"])
         except Exception as error:
-            msg = f"{self.label}: ONNX Runtime cannot load it ({_first_line(error)})"
-            raise VersionRefused(msg) from error
+            raise VersionRefused(f"{self.label}: ONNX Runtime cannot load it ({_first_line(error)})") from error
         # The public method checks the names of inputs in Python at each call, a third of what a small network takes;
         # ours are checked once, when the artefact is opened.
         self._run = self._session._sess.run  # noqa: SLF001
@@ -216,20 +215,17 @@ class Engine:
             ones = [_part(probe, i, i + 1) for i in range(rows_of(probe))]
             alone = [self._run(self._outputs, given, options) for given in ones]
         except Exception as error:
-            msg = f"{self.label}: its golden rows cannot be run ({_first_line(error)})"
-            raise VersionRefused(msg) from error
+            raise VersionRefused(f"{self.label}: its golden rows cannot be run ({_first_line(error)})") from error
         close = self.manifest.parity.close
         for i, name in enumerate(self._outputs):
             expected = golden.outputs[name].array()
             if found[i].shape != expected.shape or not close(expected, found[i], name).all():
-                msg = f"{self.label}: its golden rows give other outputs than the file says ({name})"
-                raise VersionRefused(msg)
+                raise VersionRefused(f"{self.label}: its golden rows give other outputs than the file says ({name})")
             if not np.array_equal(again[i], once_more[i]):
                 msg = f"{self.label}: two runs on the same input differ ({name}); a policy has to be deterministic"
                 raise VersionRefused(msg)
             if not close(again[i], np.concatenate([row[i] for row in alone]), name).all():
-                msg = f"{self.label}: a row's output depends on the other rows of its batch ({name})"
-                raise VersionRefused(msg)
+                raise VersionRefused(f"{self.label}: a row's output depends on the other rows of its batch ({name})")
 
     def _measure(self, options: ort.RunOptions) -> int:
         """The most rows that run in less than the inline budget; 0 where one row alone takes longer."""
@@ -239,8 +235,7 @@ class Engine:
             try:
                 best = min(repeat(partial(self.run, inputs, options), repeat=5, number=1))
             except InferenceFailed as error:
-                msg = f"{self.label}: a batch of {rows} rows cannot be run ({error})"
-                raise VersionRefused(msg) from error
+                raise VersionRefused(f"{self.label}: a batch of {rows} rows cannot be run ({error})") from error
             if best > INLINE_BUDGET_S:
                 break
             chunk, rows = rows, rows * 2
@@ -308,8 +303,7 @@ def load_version(
             check_signature(data, signature, keys)
         artefact = open_artefact(data)
     except ArtefactError as error:
-        msg = f"the artefact is refused: {error}"
-        raise VersionRefused(msg) from error
+        raise VersionRefused(f"the artefact is refused: {error}") from error
     return Engine(artefact, schema or Schema.of(artefact.manifest, facts), pool)
 
 
@@ -320,8 +314,7 @@ def _columns(artefact: Artefact, schema: Schema) -> np.ndarray | None:
     if manifest.action != schema.action:
         both = (manifest.action, schema.action)
         found, wanted = (list(action.names) if isinstance(action, Discrete) else action for action in both)
-        msg = f"{label}: its actions are {found}, expected {wanted}"
-        raise VersionRefused(msg)
+        raise VersionRefused(f"{label}: its actions are {found}, expected {wanted}")
     if not isinstance(manifest.observation, Fields) or not isinstance(schema.observation, Fields):
         if manifest.observation != schema.observation:
             msg = f"{label}: its observation is {manifest.observation!r}, expected {schema.observation!r}"
@@ -342,7 +335,6 @@ def rows_of(inputs: Inputs) -> int:
 
 
 def _part(inputs: Inputs, start: int, stop: int) -> Inputs:
-    """Some of the rows of inputs."""
     return {name: array[start:stop] for name, array in inputs.items()}
 
 

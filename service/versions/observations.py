@@ -64,21 +64,17 @@ def decoded_text(text: str, space: Array) -> np.ndarray:
     try:
         raw = binascii.a2b_base64(text.encode("ascii"), strict_mode=True)
     except (binascii.Error, UnicodeEncodeError):
-        msg = "is not base64"
-        raise ValueError(msg) from None
+        raise ValueError("is not base64") from None
     size = space.size * dtype.itemsize
     if len(raw) != size:
-        msg = f"has {len(raw)} bytes in base64, expected {size}: {space.dtype}{list(space.shape)}"
-        raise ValueError(msg)
+        raise ValueError(f"has {len(raw)} bytes in base64, expected {size}: {space.dtype}{list(space.shape)}")
     array = np.frombuffer(raw, dtype=dtype.newbyteorder("<")).astype(dtype).reshape(space.shape)
     if dtype.kind == "f" and not np.isfinite(array).all():
-        msg = "holds NaN or infinity, expected numbers"
-        raise ValueError(msg)
+        raise ValueError("holds NaN or infinity, expected numbers")
     if space.dtype == "int64":
         low, high = integer_bounds(space.low, space.high)
         if array.min() < low or array.max() > high:
-            msg = f"holds a number outside of {low} to {high}"
-            raise ValueError(msg)
+            raise ValueError(f"holds a number outside of {low} to {high}")
     return array
 
 
