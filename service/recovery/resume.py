@@ -107,21 +107,10 @@ def resume(
     for one in reversed(index.asked):
         recall = partial(reader.decision, one.ref)
         idempotency.remember(one.session, one.request_id, one.digest, recall, start + KEPT_S - one.ago)
-    found, asked, took = len(retained), len(index.asked), clock() - start
     resumed = Resumed(
-        sessions,
-        idempotency,
-        lineage,
-        own,
-        retained,
-        reader,
-        lineage.ancestors,
-        found,
-        asked,
-        search.records,
-        took,
-        why,
+        sessions, idempotency, lineage, own, retained, reader, lineage.ancestors, len(retained), len(index.asked)
     )
+    resumed.records, resumed.seconds, resumed.why = search.records, clock() - start, why
     if search.records or why:
         _log.info("resumed %d sessions from %d records in %.2f s", len(retained), search.records, resumed.seconds)
     if why:
