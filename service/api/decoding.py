@@ -193,7 +193,7 @@ def refusal_of(error: Exception) -> RequestRefused:
     if isinstance(error, msgspec.ValidationError):
         return _misfit(str(error))
     if isinstance(error, msgspec.DecodeError):
-        return NotJson(f"is not JSON: {_AT.sub(_what, str(error))}")
+        return NotJson("is not JSON: " + _AT.sub(r"\g<what>", str(error)))
     if isinstance(error, UnicodeError):
         return NotJson("is not UTF-8")
     if isinstance(error, RecursionError):
@@ -210,10 +210,6 @@ def _misfit(message: str) -> RequestRefused:
         path = path if path in _OBJECTS else "$"
     what = what.replace("`float` that's a multiple of 1.0", "a whole number")
     return DoesNotFit(what[:1].lower() + what[1:], path)
-
-
-def _what(match: "re.Match[str]") -> str:
-    return match["what"]
 
 
 def _options(act: Any) -> dict[str, bool | float | str]:
