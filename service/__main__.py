@@ -38,9 +38,7 @@ def _serve(options: argparse.Namespace) -> int:
         hold = supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
     except supervisor.Unprepared as error:
-        if error.status != MISCONFIGURED:
-            return failed(str(error))
-        return MISCONFIGURED
+        return MISCONFIGURED if error.status == MISCONFIGURED else failed(str(error))
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
         return failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")
