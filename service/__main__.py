@@ -19,10 +19,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(UMASK)
     if options.command == "plane":
         # Not above: the supervisor, which is the other command, would hold all of the data plane's modules.
-        # Nothing that is imported is garbage: to look for some would make the start longer by a sixth.
+        # Nothing that is imported is garbage: to look for some, now or later, would make the start longer by a fifth.
         gc.disable()
         from service import server  # noqa: PLC0415
 
+        gc.freeze()
         gc.enable()
         return server.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
     return _serve(options)
