@@ -241,12 +241,7 @@ class Application:
             label: float(one["phase"] != "closed") for label, one in self.breakers.to_json(time.monotonic()).items()
         }
         return [
-            Labelled(
-                "rung_last_success_timestamp_seconds",
-                "When a rung below the policy last worked",
-                "rung",
-                worked,
-            ),
+            Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", worked),
             Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
             Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
             Labelled("unlogged", "Decided or told, and in no log", "what", self._unlogged(), counts=True),

@@ -129,17 +129,16 @@ def _unlike(found: ObservationSpace, wanted: ObservationSpace) -> str | None:
             return f"reads the field {field.name!r} as {found.dtype}, expected {wanted.dtype}, as it is observed"
         if field.unit != one.unit:
             return f"reads the field {field.name!r} in the unit {field.unit!r}, expected {one.unit!r}"
-        lows, highs = [-np.inf, field.low, one.low], [np.inf, field.high, one.high]
-        if max(low for low in lows if low is not None) > min(high for high in highs if high is not None):
-            ranges = f"{_range(field)}, expected some of {_range(one)}"
-            return f"reads the field {field.name!r} from {ranges}"
+        (low, high), (least, most) = _range(field), _range(one)
+        if max(low, least) > min(high, most):
+            wanted_range = f"expected some of {least:g} to {most:g}"
+            return f"reads the field {field.name!r} from {low:g} to {high:g}, {wanted_range}"
     return None
 
 
-def _range(field: Field) -> str:
-    """A field's declared bounds, for people."""
-    low, high = (-np.inf if field.low is None else field.low), (np.inf if field.high is None else field.high)
-    return f"{low:g} to {high:g}"
+def _range(field: Field) -> tuple[float, float]:
+    """A field's declared bounds, infinite where there are none."""
+    return (-np.inf if field.low is None else field.low), (np.inf if field.high is None else field.high)
 
 
 def _timed(engine: Engine, inputs: Inputs) -> float:
@@ -171,11 +170,7 @@ def _load(config: Config, setting: str, path: Path, schema: Schema | None, pool:
 
 
 def bound(
-    config: Config,
-    schema: Schema,
-    manifest: Manifest,
-    keyring: Keyring,
-    advise: Callable[[Row], Floats] | None = None,
+    config: Config, schema: Schema, manifest: Manifest, keyring: Keyring, advise: Callable[[Row], Floats] | None = None
 ) -> Behaviour:
     """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
 

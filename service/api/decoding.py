@@ -213,8 +213,6 @@ def _misfit(message: str) -> RequestRefused:
 
 
 def _options(act: Any) -> dict[str, bool | float | str]:
-    told = {"deadline_ms": act.deadline_ms, "request_id": act.request_id}
-    options: dict[str, bool | float | str] = {key: value for key, value in told.items() if value is not None}
-    if not act.explore:
-        options["explore"] = False
-    return options
+    """What a request says of how it is decided, where it says so."""
+    told = {"deadline_ms": act.deadline_ms, "request_id": act.request_id, "explore": None if act.explore else False}
+    return {key: value for key, value in told.items() if value is not None}

@@ -98,12 +98,7 @@ def _operation(body: dict[str, Any], answer: dict[str, Any], said: str, refusals
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _inlined(type_: Any) -> dict[str, Any]:
