@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from service import supervisor
 from service.processes import MISCONFIGURED, UMASK, failed
@@ -38,8 +39,9 @@ def _serve(options: argparse.Namespace) -> int:
         # The folder is ours as long as this process lives.
         hold = supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
-    except supervisor.Unprepared as error:
-        return MISCONFIGURED if error.status == MISCONFIGURED else failed(str(error))
+    except CalledProcessError as error:
+        refused = error.returncode == MISCONFIGURED
+        return MISCONFIGURED if refused else failed(f"the preparation ended with status {error.returncode}")
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
         return failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")

@@ -188,7 +188,7 @@ class Application:
 
     def report(self) -> dict[str, Any]:
         """The report with what the statistics do not know."""
-        told = {
+        return {
             "policy": self.config.name,
             "version": self.engine.label,
             "uptime_s": round(time.monotonic() - self.started, 1),
@@ -200,8 +200,8 @@ class Application:
             "resumed": self.resumed.to_json(),
             "journal": {"state": self.journal.state(), **self._faults()},
             "unlogged": self._unlogged(),
+            **reports.report(self.stats),
         }
-        return {**told, **reports.report(self.stats)}
 
     def _baseline(self) -> dict[str, Any]:
         """What the baseline is, and which version where it is a policy."""

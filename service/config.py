@@ -6,8 +6,6 @@ Addresses and secrets may come from the environment instead, by these names: ``R
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -148,15 +146,6 @@ class Config(Frozen):
     def digest(self) -> str:
         """The sha256 of ``text``, by which records name the configuration."""
         return hashlib.sha256(self.text().encode("ascii")).hexdigest()
-
-
-@contextmanager
-def within_file(path: Path) -> Iterator[None]:
-    """Say of a problem that is found after reading which file it is in; raises ConfigInvalid."""
-    try:
-        yield
-    except ConfigInvalid as error:
-        raise ConfigInvalid(f"{path}: {error}") from error
 
 
 def _first_problem(error: ValidationError, told: object) -> str:

@@ -7,6 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from service.api.action_json import Actions
 from service.api.decoding import RequestDecoder
@@ -133,7 +134,7 @@ class Endpoint:
     def answer_of(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""
         action, name, names = self._spoken(record.action)
-        answer = Answer(
+        return Answer(
             decision_id=record.id,
             action=action,
             action_name=name,
@@ -147,12 +148,9 @@ class Endpoint:
             source=record.source,
             violations=record.violations,
             durability=record.durability,
+            reason=UNSET if record.reason is None else record.reason,
+            moved=UNSET if record.moved is None else record.moved,
         )
-        if record.reason is not None:
-            answer.reason = record.reason
-        if record.moved is not None:
-            answer.moved = record.moved
-        return answer
 
     def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
         """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
