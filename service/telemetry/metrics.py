@@ -57,13 +57,13 @@ class Exposition(Collector):
         for told, count in stats.violations.items():
             violations.add_metric([self._policy, *told], count)
         yield violations
-        for name, text, label, values in (
-            ("refused", "Requests answered with an error", "code", stats.refused),
-            ("late_answers", "Answers after their deadline, by who decided", "source", stats.late),
-            ("feedback", "Feedback by how it was received", "status", stats.feedback),
-            ("out_of_range", "Observed numbers outside their declared range", "field", stats.out_of_range),
-        ):
-            yield self._family(Labelled(name, text, label, values, counts=True))
+        for name, one in {
+            "refused": ("Requests answered with an error", "code", stats.refused),
+            "late_answers": ("Answers after their deadline, by who decided", "source", stats.late),
+            "feedback": ("Feedback by how it was received", "status", stats.feedback),
+            "out_of_range": ("Observed numbers outside their declared range", "field", stats.out_of_range),
+        }.items():
+            yield self._family(Labelled(name, *one, counts=True))
         yield CounterMetricFamily("actd_flights", "Batches decided", value=stats.batches)
         lacking = "Decisions whose record lacks a head or a memory that is too large to be logged"
         yield CounterMetricFamily("actd_not_replayable", lacking, value=stats.not_replayable)
