@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 
 from service import supervisor
 from service.processes import MISCONFIGURED, UMASK, failed
@@ -19,10 +20,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.umask(UMASK)
     if options.command == "plane":
         # Not above: the supervisor, which is the other command, would hold all of the data plane's modules.
-        # Nothing that is imported is garbage: to look for some would make the start longer by a sixth.
+        # Nothing that is imported is garbage: to look for some, now or later, would make the start longer by a fifth.
         gc.disable()
         from service import server  # noqa: PLC0415
 
+        gc.freeze()
         gc.enable()
         return server.run(options.config, options.data, options.descriptor, began=options.began, held=options.held)
     return _serve(options)
@@ -37,10 +39,9 @@ def _serve(options: argparse.Namespace) -> int:
         # The folder is ours as long as this process lives.
         hold = supervisor.prepare(options.config, data)
         listening = supervisor.listen(options.host, options.port)
-    except supervisor.Unprepared as error:
-        if error.status != MISCONFIGURED:
-            return failed(str(error))
-        return MISCONFIGURED
+    except CalledProcessError as error:
+        refused = error.returncode == MISCONFIGURED
+        return MISCONFIGURED if refused else failed(f"the preparation ended with status {error.returncode}")
     except OSError as error:
         where = error.filename or f"{options.host}:{options.port}"
         return failed(f"{where}: {error.strerror}, expected a free address and a data folder that can be written")

@@ -188,7 +188,7 @@ class Application:
 
     def report(self) -> dict[str, Any]:
         """The report with what the statistics do not know."""
-        told = {
+        return {
             "policy": self.config.name,
             "version": self.engine.label,
             "uptime_s": round(time.monotonic() - self.started, 1),
@@ -200,8 +200,8 @@ class Application:
             "resumed": self.resumed.to_json(),
             "journal": {"state": self.journal.state(), **self._faults()},
             "unlogged": self._unlogged(),
+            **reports.report(self.stats),
         }
-        return {**told, **reports.report(self.stats)}
 
     def _baseline(self) -> dict[str, Any]:
         """What the baseline is, and which version where it is a policy."""
@@ -241,12 +241,7 @@ class Application:
             label: float(one["phase"] != "closed") for label, one in self.breakers.to_json(time.monotonic()).items()
         }
         return [
-            Labelled(
-                "rung_last_success_timestamp_seconds",
-                "When a rung below the policy last worked",
-                "rung",
-                worked,
-            ),
+            Labelled("rung_last_success_timestamp_seconds", "When a rung below the policy last worked", "rung", worked),
             Labelled("breaker_open", "Whether a version's breaker is open, or half open", "version", is_open),
             Labelled("breaker_openings", "How often it opened", "version", self.breakers.openings(), counts=True),
             Labelled("unlogged", "Decided or told, and in no log", "what", self._unlogged(), counts=True),

@@ -6,8 +6,6 @@ Addresses and secrets may come from the environment instead, by these names: ``R
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -119,11 +117,9 @@ class Config(Frozen):
         try:
             told = tomllib.loads(path.read_text("utf-8"))
         except OSError as error:
-            msg = f"{path}: cannot be read ({error.strerror}), expected a TOML file"
-            raise ConfigInvalid(msg) from error
+            raise ConfigInvalid(f"{path}: cannot be read ({error.strerror}), expected a TOML file") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            msg = f"{path}: is not TOML ({error})"
-            raise ConfigInvalid(msg) from error
+            raise ConfigInvalid(f"{path}: is not TOML ({error})") from error
         try:
             # Strict, and as JSON: "25" is no number and true is none either, while a list may still be a tuple.
             config = cls.model_validate_json(json.dumps(told, default=str), strict=True)
@@ -142,31 +138,14 @@ class Config(Frozen):
 
     def text(self) -> str:
         """Canonical JSON of everything that bears on a decision: artefacts are named by digest in the log."""
-        aside: Any = {
-            "policy": True,
-            "require_signature": True,
-            "proof": True,
-            "retention": True,
-            "baseline": {"path"},
-            "limits": {"unlogged"},
-        }
-        told = self.model_dump(mode="json", exclude=aside)
+        whole: dict[str, Any] = dict.fromkeys(("policy", "require_signature", "proof", "retention"), True)
+        told = self.model_dump(mode="json", exclude={**whole, "baseline": {"path"}, "limits": {"unlogged"}})
         return json.dumps(told, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
     @property
     def digest(self) -> str:
         """The sha256 of ``text``, by which records name the configuration."""
         return hashlib.sha256(self.text().encode("ascii")).hexdigest()
-
-
-@contextmanager
-def within_file(path: Path) -> Iterator[None]:
-    """Say of a problem that is found after reading which file it is in; raises ConfigInvalid."""
-    try:
-        yield
-    except ConfigInvalid as error:
-        msg = f"{path}: {error}"
-        raise ConfigInvalid(msg) from error
 
 
 def _first_problem(error: ValidationError, told: object) -> str:
@@ -182,7 +161,8 @@ def _first_problem(error: ValidationError, told: object) -> str:
     if first["type"] in ("union_tag_not_found", "union_tag_invalid"):
         kind = first["input"].get("kind")
         was = f"was {_shown(kind)}" if "kind" in first["input"] else "is missing"
-        return f"{where}.kind: {was}, expected {one_of(kind, _kinds(_UNIONS[first['loc'][0]]))}"
+        members = get_args(get_args(_UNIONS[first["loc"][0]])[0])
+        return f"{where}.kind: {was}, expected {one_of(kind, [one.model_fields['kind'].default for one in members])}"
     return f"{where}: was {_shown(first['input'])}, expected: {first['msg']}"
 
 
@@ -192,19 +172,10 @@ def _shown(value: object) -> str:
     return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
-def _kinds(union: Any) -> list[str]:
-    """The kinds of a union's members."""
-    return [member.model_fields["kind"].default for member in get_args(get_args(union)[0])]
-
-
 def _path(location: tuple[int | str, ...], told: object) -> str:
     """Where in the file: pydantic puts the kind of a union's member into the path, where the file has none."""
-    parts: list[str] = []
-    skip = False
-    for part in location:
-        if skip:
-            skip = False
-            continue
+    parts, rest = list[str](), iter(location)
+    for part in rest:
         parts.append(str(part))
         if isinstance(told, dict):
             told = told.get(part)
@@ -212,5 +183,6 @@ def _path(location: tuple[int | str, ...], told: object) -> str:
             told = told[part]
         else:
             told = None
-        skip = isinstance(told, dict) and isinstance(told.get("kind"), str)
+        if isinstance(told, dict) and isinstance(told.get("kind"), str):
+            next(rest, None)
     return ".".join(parts)

@@ -36,6 +36,9 @@ class Owner:
     process: int
     since: float
 
+    def __str__(self) -> str:
+        return f"the running service {self.service!r} (process {self.process})"
+
 
 class FolderHold:
     """A lock file as its owner holds it: where others look, though it was taken away or replaced meanwhile."""
@@ -101,18 +104,12 @@ def lock(path: Path, taken: Callable[[str], str], *, wait_s: float = 0.0) -> int
                 time.sleep(_WAIT_S)
                 continue
             os.close(descriptor)
-            raise FolderTaken(taken(_named(owner_of(path)))) from None
+            raise FolderTaken(taken(str(owner_of(path) or "a running service"))) from None
         except OSError as error:
             os.close(descriptor)
             error.filename = str(path)
             raise
         return descriptor
-
-
-def _named(owner: Owner | None) -> str:
-    if owner is None:
-        return "a running service"
-    return f"the running service {owner.service!r} (process {owner.process})"
 
 
 def owner_of(path: Path) -> Owner | None:

@@ -31,12 +31,8 @@ def prepare(config_path: Path, data: Path, process: int) -> tuple[int, Owner]:
     config = Config.read(config_path)
     make_folders(data)
     held = take(data, config.name)
-    try:
-        refuse_other_service(data, config.name)
-        return held, Owner(config.name, keyring_of(data).fingerprint, process, time.time())
-    except BaseException:
-        os.close(held)
-        raise
+    refuse_other_service(data, config.name)
+    return held, Owner(config.name, keyring_of(data).fingerprint, process, time.time())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -16,7 +16,7 @@ import uvloop
 
 from service.api.fast_path import ActProtocol
 from service.application import Application, assemble
-from service.config import Config, ConfigInvalid, within_file
+from service.config import Config, ConfigInvalid
 from service.hold import FolderRefused
 from service.log.ids import KeyringInvalid
 from service.log.journal import JournalUnavailable
@@ -35,10 +35,6 @@ def collect_seldom() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-class SupervisorGone(Exception):
-    """The supervisor has ended before there was anything to serve."""
-
-
 def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = None, held: bool = False) -> int:
     """Serve on the listening socket ``descriptor``; the exit status.
 
@@ -48,10 +44,10 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="actd: %(levelname)s %(name)s: %(message)s")
     try:
         config = Config.read(config_path)
-        with within_file(config_path):
+        try:
             application = assemble(config, data, _await_word if held else lambda: None)
-    except SupervisorGone:
-        return 0
+        except ConfigInvalid as error:
+            raise ConfigInvalid(f"{config_path}: {error}") from error
     except (ConfigInvalid, VersionRefused, KeyringInvalid, FolderRefused, JournalUnavailable) as error:
         return failed(str(error))
     except OSError as error:
@@ -66,9 +62,9 @@ def run(config_path: Path, data: Path, descriptor: int, *, began: int | None = N
 
 
 def _await_word() -> None:
-    """Wait for the supervisor's word; raises SupervisorGone where it ends without one."""
+    """Wait for the supervisor's word; where it ends without one there is nothing to serve, and nothing to say."""
     if not os.read(sys.stdin.fileno(), 64):
-        raise SupervisorGone
+        sys.exit(0)
 
 
 async def serve(application: Application, listening: socket.socket, began: int | None = None) -> None:

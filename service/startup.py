@@ -1,26 +1,24 @@
 """Startup: artefacts are read, checked and made ready, guards bound, the shield proved, and first calls paid for."""
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 
 from export.spec import Box, Field, Fields, Manifest, ObservationSpace
 from export.spec.artefact import SIZE_CAP
-from export.spec.signature import KeyInvalid, PublicKey, SignatureRefused, read_public_key, read_signature
+from export.spec.signature import KeyInvalid, SignatureRefused, read_public_key, read_signature
 from guards.abstention import Doubts, Fresh
 from guards.baselines import Policy, Propose, Remember
 from guards.baselines.controllers import Pid
 from guards.errors import GuardMisconfigured, InferenceFailed, InvalidOutput, ProofUnavailable
 from guards.proof.prove import prove
-from guards.proof.verdict import Statement
 from guards.records import Action, Floats, History, Row, Schema
 from guards.shield import Shield
-from service.config import Config, ConfigInvalid, Signatures
+from service.config import Config, ConfigInvalid
 from service.decision.batch import Batch, Behaviour, Request
 from service.decision.decide import decide
 from service.decision.explore.acting import acting_of
@@ -131,17 +129,16 @@ def _unlike(found: ObservationSpace, wanted: ObservationSpace) -> str | None:
             return f"reads the field {field.name!r} as {found.dtype}, expected {wanted.dtype}, as it is observed"
         if field.unit != one.unit:
             return f"reads the field {field.name!r} in the unit {field.unit!r}, expected {one.unit!r}"
-        lows, highs = [-np.inf, field.low, one.low], [np.inf, field.high, one.high]
-        if max(low for low in lows if low is not None) > min(high for high in highs if high is not None):
-            ranges = f"{_range(field)}, expected some of {_range(one)}"
-            return f"reads the field {field.name!r} from {ranges}"
+        (low, high), (least, most) = _range(field), _range(one)
+        if max(low, least) > min(high, most):
+            wanted_range = f"expected some of {least:g} to {most:g}"
+            return f"reads the field {field.name!r} from {low:g} to {high:g}, {wanted_range}"
     return None
 
 
-def _range(field: Field) -> str:
-    """A field's declared bounds, for people."""
-    low, high = (-np.inf if field.low is None else field.low), (np.inf if field.high is None else field.high)
-    return f"{low:g} to {high:g}"
+def _range(field: Field) -> tuple[float, float]:
+    """A field's declared bounds, infinite where there are none."""
+    return (-np.inf if field.low is None else field.low), (np.inf if field.high is None else field.high)
 
 
 def _timed(engine: Engine, inputs: Inputs) -> float:
@@ -161,27 +158,19 @@ def _load(config: Config, setting: str, path: Path, schema: Schema | None, pool:
         problem = getattr(error, "strerror", None) or error
         msg = f"{setting}: {path} cannot be read ({problem}), expected an artefact of actd-export"
         raise ConfigInvalid(msg) from error
-    required = config.require_signature
-    signature, keys = (None, None) if required is None else _vouching(path, required)
-    return load_version(artefact, schema, pool, config.facts, signature=signature, keys=keys)
-
-
-def _vouching(artefact: Path, required: Signatures) -> tuple[bytes | None, list[PublicKey]]:
-    """The signature beside an artefact, and the keys it may be of; raises VersionRefused where one cannot be read."""
+    if config.require_signature is None:
+        return load_version(artefact, schema, pool, config.facts)
     try:
-        return read_signature(artefact), [read_public_key(key) for key in required.keys]
+        signature, keys = read_signature(path), [read_public_key(key) for key in config.require_signature.keys]
     except KeyInvalid as error:
         raise VersionRefused(f"require_signature.keys: {error}") from error
     except SignatureRefused as error:
         raise VersionRefused(f"the artefact is refused: {error}") from error
+    return load_version(artefact, schema, pool, config.facts, signature=signature, keys=keys)
 
 
 def bound(
-    config: Config,
-    schema: Schema,
-    manifest: Manifest,
-    keyring: Keyring,
-    advise: Callable[[Row], Floats] | None = None,
+    config: Config, schema: Schema, manifest: Manifest, keyring: Keyring, advise: Callable[[Row], Floats] | None = None
 ) -> Behaviour:
     """What all decisions have in common; the writer is not known yet. Raises ConfigInvalid.
 
@@ -197,8 +186,7 @@ def bound(
     except GuardMisconfigured as error:
         raise ConfigInvalid(f"explore.{error}") from error
     if config.mask == "required" and isinstance(schema.action, Box):
-        msg = "mask: was 'required', expected 'optional': a Box has no choices to mask"
-        raise ConfigInvalid(msg)
+        raise ConfigInvalid("mask: was 'required', expected 'optional': a Box has no choices to mask")
     propose, last_resort, remember = _fallbacks(config, schema, manifest, advise)
     return Behaviour(
         schema=schema,
@@ -255,21 +243,14 @@ def proven(config: Config, schema: Schema) -> None:
             notes=False,
         )
     except ProofUnavailable as error:
-        msg = f"proof.at_start: was {asked.at_start!r}, and {error}"
-        raise ConfigInvalid(msg) from error
-    told = _one_line(verdict.left)
+        raise ConfigInvalid(f"proof.at_start: was {asked.at_start!r}, and {error}") from error
+    told = "; ".join(line.strip() for line in verdict.left.lines())
     if verdict.outcome == "proved":
         _log.info("%s", told)
     elif asked.at_start == "strict" or (asked.at_start == "refuse" and verdict.outcome == "counterexample"):
-        msg = f"constraints: {told}, expected it proved: proof.at_start is {asked.at_start!r}"
-        raise ConfigInvalid(msg)
+        raise ConfigInvalid(f"constraints: {told}, expected it proved: proof.at_start is {asked.at_start!r}")
     else:
         _log.warning("%s", told)
-
-
-def _one_line(answer: Statement) -> str:
-    """An answer in one line."""
-    return "; ".join(line.strip() for line in answer.lines())
 
 
 def warm_up(behaviour: Behaviour, engine: Engine) -> None:
@@ -278,29 +259,12 @@ def warm_up(behaviour: Behaviour, engine: Engine) -> None:
         observation, inputs, answer = engine.golden(n)
         if engine.inline:
             answer = engine.infer(inputs)
-        batch = _batch(engine, observation)
+        entry = SessionState(None, None, History(known=True, since=0.0))
+        rows = [Request(session="", observation=[], begins=True, answer=Future(), entry=entry) for _ in range(n)]
+        stable = Assignment(track="stable", probability=1.0, version=engine.label)
+        batch = Batch(requests=rows, assignment=stable, engine=engine, observation=observation, seq=1, may_explore=True)
         for output in (answer, InferenceFailed()):
             batch.spread = spread_of(output)
             decide(behaviour, batch.answered(output, 0.0))
             for record in batch.records:
                 encode_record(record)
-
-
-def _batch(engine: Engine, observation: np.ndarray) -> Batch:
-    entry = SessionState(None, None, History(known=True, since=0.0))
-    rows = [
-        Request(session=f"warm-up {i}", observation=[], begins=True, answer=_Nobody(), entry=entry)
-        for i in range(len(observation))
-    ]
-    stable = Assignment(track="stable", probability=1.0, version=engine.label)
-    return Batch(requests=rows, assignment=stable, engine=engine, observation=observation, seq=1, may_explore=True)
-
-
-class _Nobody:
-    """Waits for no outcome."""
-
-    def done(self) -> bool:
-        return True
-
-    def set_result(self, outcome: object, /) -> None:
-        raise asyncio.InvalidStateError(outcome)

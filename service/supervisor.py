@@ -193,24 +193,14 @@ async def _release(plane: Child, agent: Child) -> None:
 def prepare(config_path: Path, data: Path) -> FolderHold:
     """Have the configuration read and the data folder made ours before anything is started, by a process that ends.
 
-    Gives what holds the folder, to be kept. Raises Unprepared where it was refused, which has been said on standard
-    error by then, and OSError.
+    Gives what holds the folder, to be kept. Raises CalledProcessError where it was refused, which has been said on
+    standard error by then, and OSError.
     """
     ours, theirs = socket.socketpair()
     with ours, theirs:
         answer = theirs.fileno()
         command = [sys.executable, "-m", "service.preparation", str(config_path), "--data", str(data)]
-        done = subprocess.run([*command, "--answer", str(answer)], pass_fds=(answer,), check=False)  # noqa: S603 - ours
-        if done.returncode != 0:
-            raise Unprepared(done.returncode)
+        subprocess.run([*command, "--answer", str(answer)], pass_fds=(answer,), check=True)  # noqa: S603 - ours
         told, (held,), _, _ = socket.recv_fds(ours, _ANSWER_BYTES, 1)
     os.set_inheritable(held, False)
     return FolderHold(data / OWNER, held, Owner(**json.loads(told)))
-
-
-class Unprepared(Exception):
-    """Nothing can be started; ``status`` is what the preparation ended with."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"the preparation ended with status {status}")
-        self.status = status

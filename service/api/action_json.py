@@ -6,7 +6,7 @@ are, and integers as ``3.0``, as Julia's JSON does.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, UnsetType
 
@@ -19,8 +19,6 @@ Spoken = tuple[int | list[Any], str | UnsetType, list[str] | UnsetType]
 Schema = dict[str, Any]
 Truth = bool | int | float
 _Whole: Any = Annotated[float, Meta(multiple_of=1)]
-# Beside booleans, the numbers that are one.
-_Bit: Any = Annotated[int, Meta(ge=0, le=1)] | Annotated[float, Meta(ge=0, le=1, multiple_of=1)]
 
 
 def whole(least: int, most: int) -> Any:
@@ -28,23 +26,8 @@ def whole(least: int, most: int) -> Any:
     return Annotated[int, Meta(ge=least, le=most)] | Annotated[float, Meta(ge=least, le=most, multiple_of=1)]
 
 
-class Actions(Protocol):
-    """The actions of a space as callers say them."""
-
-    allowed_type: Any
-    executed_type: Any
-
-    def mask(self, allowed: Any) -> list[bool]:
-        """The request's own mask over all choices; raises DoesNotFit."""
-
-    def executed(self, told: Any, path: str) -> Action:
-        """The action that a decoded ``executed_action`` is; raises DoesNotFit."""
-
-    def spoken(self, action: Action) -> Spoken:
-        """An action as it is answered."""
-
-    def schemas(self) -> tuple[Schema, Schema, Schema]:
-        """JSON schemas of ``allowed``, ``executed_action`` and the answer's action with its names."""
+# Beside booleans, the numbers that are one.
+_Bit: Any = whole(0, 1)
 
 
 class DiscreteActions:
@@ -57,19 +40,22 @@ class DiscreteActions:
         self.executed_type: Any = whole(0, space.n - 1) | str
 
     def mask(self, allowed: list[Truth | str]) -> list[bool]:
+        """The request's own mask over all choices; raises DoesNotFit."""
         return _mask(allowed, self._index, "$.allowed", "action", "actions")
 
     def executed(self, told: float | str, path: str) -> Action:
+        """The action that a decoded ``executed_action`` is; raises DoesNotFit."""
         return _index(told, self._index, path, "an action")
 
     def spoken(self, action: Action) -> Spoken:
+        """An action as it is answered."""
         assert isinstance(action, int)  # noqa: S101 - so it was decided
         return action, self._names[action], UNSET
 
     def schemas(self) -> tuple[Schema, Schema, Schema]:
-        choice, name = _choice(self._names)
-        answer = {"action": {"type": "integer"}, "action_name": name}
-        return {"anyOf": [_truths(len(self._names)), _some(name, len(self._names))]}, choice, answer
+        """JSON schemas of ``allowed``, ``executed_action`` and the answer's action with its names."""
+        mask, choice, name = _choices(self._names)
+        return mask, choice, {"action": {"type": "integer"}, "action_name": name}
 
 
 class MultiDiscreteActions:
@@ -102,16 +88,9 @@ class MultiDiscreteActions:
         return list(action), UNSET, names
 
     def schemas(self) -> tuple[Schema, Schema, Schema]:
-        choices = [_choice(factor.names) for factor in self._factors]
-        lists = [
-            {"anyOf": [_truths(len(factor.names)), _some(name, len(factor.names))]}
-            for factor, (_, name) in zip(self._factors, choices, strict=True)
-        ]
-        answer = {
-            "action": _row([{"type": "integer"}] * len(choices)),
-            "action_names": _row([name for _, name in choices]),
-        }
-        return {"anyOf": [_truths(self._width), _row(lists)]}, _row([choice for choice, _ in choices]), answer
+        masks, choices, names = zip(*(_choices(factor.names) for factor in self._factors), strict=True)
+        answer = {"action": _row([{"type": "integer"}] * len(choices)), "action_names": _row(names)}
+        return {"anyOf": [_truths(self._width), _row(masks)]}, _row(choices), answer
 
     def _parts(self, allowed: list[Truth | list[Truth | str]]) -> Sequence[Sequence[Truth | str]]:
         """The mask factor by factor: as it was said, or cut out of all truths in a row."""
@@ -160,6 +139,9 @@ class BoxActions:
         return {"type": "null"}, numbers, {"action": numbers}
 
 
+Actions = DiscreteActions | MultiDiscreteActions | BoxActions
+
+
 def actions_of(space: ActionSpace) -> Actions:
     """How the actions of a space are said."""
     if isinstance(space, Discrete):
@@ -195,10 +177,12 @@ def _index(told: float | str, index: dict[str, int], path: str, what: str) -> in
     return int(told)
 
 
-def _choice(names: Sequence[str]) -> tuple[Schema, Schema]:
-    """JSON schemas of one choice, by index or by name, and of its name."""
+def _choices(names: Sequence[str]) -> tuple[Schema, Schema, Schema]:
+    """JSON schemas of a mask over choices, of one of them, by index or by name, and of its name."""
     name: Schema = {"enum": list(names)}
-    return {"anyOf": [{"type": "integer", "minimum": 0, "maximum": len(names) - 1}, name]}, name
+    some = {"type": "array", "items": name, "minItems": 1, "maxItems": len(names)}
+    index = {"type": "integer", "minimum": 0, "maximum": len(names) - 1}
+    return {"anyOf": [_truths(len(names)), some]}, {"anyOf": [index, name]}, name
 
 
 def _truths(count: int) -> Schema:
@@ -206,10 +190,6 @@ def _truths(count: int) -> Schema:
     return {"type": "array", "items": truth, "minItems": count, "maxItems": count}
 
 
-def _some(name: Schema, count: int) -> Schema:
-    return {"type": "array", "items": name, "minItems": 1, "maxItems": count}
-
-
-def _row(items: list[Schema]) -> Schema:
+def _row(items: Sequence[Schema]) -> Schema:
     """JSON schema of a list that has these, in this order."""
-    return {"type": "array", "prefixItems": items, "minItems": len(items), "maxItems": len(items)}
+    return {"type": "array", "prefixItems": list(items), "minItems": len(items), "maxItems": len(items)}

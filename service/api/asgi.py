@@ -42,8 +42,8 @@ class ActMiddleware:
             body = await read_body(scope, receive, self._cap)
             if body is None:
                 return
-            asked = self._endpoint.ask(body, arrived(scope))
-            status, content = self._endpoint.answer(await asked.outcome, asked.deadline)
+            outcome, deadline = self._endpoint.ask(body, arrived(scope))
+            status, content = self._endpoint.answer(await outcome, deadline)
         except RequestRefused as error:
             status, content = self._endpoint.refusal(error)
         headers = [_JSON, (b"content-length", b"%d" % len(content))]
@@ -62,26 +62,17 @@ def arrived(scope: Scope) -> float:
 async def read_body(scope: Scope, receive: Receive, cap: int) -> bytes | None:
     """The whole body; None where the client has left. Raises WrongMediaType, TooLarge or TooSlow."""
     check_headers(scope["headers"], cap)
+    body, more = bytearray(), True
     try:
         async with asyncio.timeout(RECEIVE_DEADLINE_S):
-            return await _received(receive, cap)
+            while more:
+                message = await receive()
+                if message["type"] != "http.request":
+                    return None
+                body += message.get("body", b"")
+                if len(body) > cap:
+                    raise TooLarge(f"has more than {cap} bytes, expected at most so many")
+                more = message.get("more_body", False)
     except TimeoutError:
-        msg = f"did not arrive within {RECEIVE_DEADLINE_S:g} s"
-        raise TooSlow(msg) from None
-
-
-async def _received(receive: Receive, cap: int) -> bytes | None:
-    parts: list[bytes] = []
-    size, more = 0, True
-    while more:
-        message = await receive()
-        if message["type"] != "http.request":
-            return None
-        part: bytes = message.get("body", b"")
-        parts.append(part)
-        size += len(part)
-        if size > cap:
-            msg = f"has more than {cap} bytes, expected at most so many"
-            raise TooLarge(msg)
-        more = message.get("more_body", False)
-    return b"".join(parts)
+        raise TooSlow(f"did not arrive within {RECEIVE_DEADLINE_S:g} s") from None
+    return bytes(body)

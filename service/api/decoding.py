@@ -193,7 +193,7 @@ def refusal_of(error: Exception) -> RequestRefused:
     if isinstance(error, msgspec.ValidationError):
         return _misfit(str(error))
     if isinstance(error, msgspec.DecodeError):
-        return NotJson(f"is not JSON: {_AT.sub(_what, str(error))}")
+        return NotJson("is not JSON: " + _AT.sub(r"\g<what>", str(error)))
     if isinstance(error, UnicodeError):
         return NotJson("is not UTF-8")
     if isinstance(error, RecursionError):
@@ -212,13 +212,7 @@ def _misfit(message: str) -> RequestRefused:
     return DoesNotFit(what[:1].lower() + what[1:], path)
 
 
-def _what(match: "re.Match[str]") -> str:
-    return match["what"]
-
-
 def _options(act: Any) -> dict[str, bool | float | str]:
-    told = {"deadline_ms": act.deadline_ms, "request_id": act.request_id}
-    options: dict[str, bool | float | str] = {key: value for key, value in told.items() if value is not None}
-    if not act.explore:
-        options["explore"] = False
-    return options
+    """What a request says of how it is decided, where it says so."""
+    told = {"deadline_ms": act.deadline_ms, "request_id": act.request_id, "explore": None if act.explore else False}
+    return {key: value for key, value in told.items() if value is not None}

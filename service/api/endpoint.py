@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
 import msgspec
+from msgspec import UNSET
 
 from service.api.action_json import Actions
 from service.api.decoding import RequestDecoder
@@ -46,9 +47,9 @@ class PendingAnswer(NamedTuple):
 class EncodedAnswer(NamedTuple):
     """An outcome as it is written, before it is known whether it leaves in time; who decided, if somebody did."""
 
-    status: int
     content: bytes
     source: DecisionSource | None
+    deadline: float
 
 
 class Endpoint:
@@ -99,44 +100,41 @@ class Endpoint:
     def answer(self, outcome: Outcome, deadline: float) -> tuple[int, bytes]:
         """Status and body of an outcome that is answered now."""
         if not isinstance(outcome, Decision):
-            reply = self.written(outcome)
-            return reply.status, reply.content
+            return self.refusal(outcome)
         told = self.answer_of(outcome)
         if self._clock() > deadline:
             told.late = True
             self._late(outcome.source)
         return 200, _encode(told)
 
-    def refusal(self, error: RequestRefused) -> tuple[int, bytes]:
-        """Status and body of an error, which is counted."""
-        self._refused(error)
-        return STATUS[error.code], error.body()
-
-    def now(self) -> float:
-        """The time (s, monotonic) that deadlines are of."""
-        return self._clock()
-
-    def stamped(self, reply: EncodedAnswer, deadline: float, now: float) -> bytes:
-        """The body of a reply that leaves with others at ``now``: a decision that is late says so, and is counted."""
-        if now <= deadline or reply.source is None:
-            return reply.content
-        self._late(reply.source)
-        return reply.content[:-1] + _LATE
-
-    def written(self, outcome: Outcome) -> EncodedAnswer:
-        """An outcome that will leave with others; errors that no record tells of are counted here."""
-        if isinstance(outcome, Decision):
-            return EncodedAnswer(200, _encode(self.answer_of(outcome)), outcome.source)
+    def refusal(self, outcome: Refused | RequestRefused) -> tuple[int, bytes]:
+        """Status and body of an error; one that no record tells of is counted here."""
         if isinstance(outcome, Refused):
             outcome = NoSafeActionLeft(f"no action is safe here: {outcome.reason}, and the baseline is refused too")
         else:
             self._refused(outcome)
-        return EncodedAnswer(STATUS[outcome.code], outcome.body(), None)
+        return STATUS[outcome.code], outcome.body()
+
+    def written(self, outcome: Outcome, deadline: float) -> EncodedAnswer:
+        """An outcome that will leave with others."""
+        if isinstance(outcome, Decision):
+            return EncodedAnswer(_encode(self.answer_of(outcome)), outcome.source, deadline)
+        return EncodedAnswer(self.refusal(outcome)[1], None, deadline)
+
+    def stamped(self, replies: Iterable[EncodedAnswer]) -> Iterator[bytes]:
+        """The bodies of replies that leave together now: a decision that is late says so, and is counted."""
+        now = self._clock()
+        for content, source, deadline in replies:
+            if now <= deadline or source is None:
+                yield content
+            else:
+                self._late(source)
+                yield content[:-1] + _LATE
 
     def answer_of(self, record: Decision) -> Answer:
         """What the caller is told of a decision's record."""
         action, name, names = self._spoken(record.action)
-        answer = Answer(
+        return Answer(
             decision_id=record.id,
             action=action,
             action_name=name,
@@ -150,12 +148,9 @@ class Endpoint:
             source=record.source,
             violations=record.violations,
             durability=record.durability,
+            reason=UNSET if record.reason is None else record.reason,
+            moved=UNSET if record.moved is None else record.moved,
         )
-        if record.reason is not None:
-            answer.reason = record.reason
-        if record.moved is not None:
-            answer.moved = record.moved
-        return answer
 
     def _take_once(self, request: Request, body: bytes, waiter: Waiter) -> None:
         """Several may wait for one outcome: it is a future of its own, which none of them can cancel."""
@@ -185,11 +180,8 @@ def check_headers(headers: Iterable[tuple[bytes, bytes]], cap: int) -> None:
         if name == b"content-type":
             typed = value == b"application/json" or value.partition(b";")[0].strip().lower() == b"application/json"
         elif name == b"content-length" and (len(value) > 12 or (value.isdigit() and int(value) > cap)):
-            msg = f"is larger than expected: at most {cap} bytes"
-            raise TooLarge(msg)
+            raise TooLarge(f"is larger than expected: at most {cap} bytes")
         elif name == b"content-encoding" and value.lower() != b"identity":
-            msg = "is compressed, expected plain JSON"
-            raise WrongMediaType(msg, "content-encoding")
+            raise WrongMediaType("is compressed, expected plain JSON", "content-encoding")
     if not typed:
-        msg = "is not declared as JSON, expected application/json"
-        raise WrongMediaType(msg, "content-type")
+        raise WrongMediaType("is not declared as JSON, expected application/json", "content-type")

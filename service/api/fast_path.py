@@ -9,7 +9,7 @@ docs/decisions/0001-act-below-asgi.md.
 import asyncio
 import logging
 import time
-from typing import Any, NamedTuple
+from typing import Any
 
 import httptools
 import uvicorn
@@ -29,10 +29,6 @@ TICK_S = 0.001
 _log = logging.getLogger(__name__)
 
 
-class _Ignored(asyncio.Event):
-    """Nobody waits for more of an exchange's body."""
-
-
 class Exchange:
     """One ``POST /act``: collects its body, and writes the answer when the outcome is here.
 
@@ -40,7 +36,7 @@ class Exchange:
     through ``disconnected`` that the client has left.
     """
 
-    message_event = _Ignored()
+    message_event = asyncio.Event()  # nobody waits for more of its body
 
     __slots__ = (
         "_arrived",
@@ -109,8 +105,6 @@ class Exchange:
         """Write the answer."""
         if self.done():
             return
-        if self._timer is not None:
-            self._timer.cancel()
         self._protocol.write_answer(outcome, self._deadline, self.keep_alive)
         self.response_complete = True
         if not self.keep_alive:
@@ -118,24 +112,16 @@ class Exchange:
         self._protocol.on_response_complete()
 
 
-class Upgrade(NamedTuple):
-    """The head of a request that offers to go on in another protocol."""
-
-    method: bytes
-    url: bytes
-    version: str
-    headers: list[tuple[bytes, bytes]]
-
-    def declined(self) -> bytes:
-        """The head without the offer."""
-        kept = [header for header in self.headers if header[0] not in (b"upgrade", b"http2-settings", b"connection")]
-        told = [value for name, value in self.headers if name == b"connection"]
-        tokens = [token.strip() for value in told for token in value.split(b",")]
-        left = [token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings")]
-        if left:
-            kept.append((b"connection", b", ".join(left)))
-        lines = b"".join(b"%b: %b\r\n" % header for header in kept)
-        return b"%b %b HTTP/%b\r\n%b\r\n" % (self.method, self.url, self.version.encode(), lines)
+def declined(method: bytes, url: bytes, version: str, headers: list[tuple[bytes, bytes]]) -> bytes:
+    """The head of a request that offers to go on in another protocol, without the offer."""
+    kept = [header for header in headers if header[0] not in (b"upgrade", b"http2-settings", b"connection")]
+    told = [value for name, value in headers if name == b"connection"]
+    tokens = [token.strip() for value in told for token in value.split(b",")]
+    left = [token for token in tokens if token.lower() not in (b"upgrade", b"http2-settings")]
+    if left:
+        kept.append((b"connection", b", ".join(left)))
+    lines = b"".join(b"%b: %b\r\n" % header for header in kept)
+    return b"%b %b HTTP/%b\r\n%b\r\n" % (method, url, version.encode(), lines)
 
 
 class ActProtocol(HttpToolsProtocol):
@@ -158,7 +144,7 @@ class ActProtocol(HttpToolsProtocol):
         self._endpoint = endpoint
         self._cap = body_bytes
         self._exchange: Exchange | None = None
-        self._upgrade: Upgrade | None = None
+        self._declined: bytes | None = None  # the head of a request whose offer of another protocol is declined
         self._asgi: list[Any] = []  # cycles of uvicorn's that may be under way: it knows the last one only
         self._read = self._arrived = 0.0  # when the last bytes were read, and when those with which a request began
         self._idle_since: float | None = None  # by the loop's time; None: a request may be on its way
@@ -179,7 +165,7 @@ class ActProtocol(HttpToolsProtocol):
             return
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             # The parser leaves the body to the other protocol: the request is read again, without the offer.
-            self._upgrade = Upgrade(parser.get_method(), self.url, parser.get_http_version(), self.headers)
+            self._declined = declined(parser.get_method(), self.url, parser.get_http_version(), self.headers)
             return
         if (
             self.url != b"/act"
@@ -215,7 +201,7 @@ class ActProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         exchange = self._exchange
         if exchange is None:
-            if self._upgrade is None:
+            if self._declined is None:
                 super().on_message_complete()
         elif exchange.response_complete:
             self.transport.close()
@@ -285,13 +271,13 @@ class ActProtocol(HttpToolsProtocol):
     def _stay(self, rest: bytes) -> None:
         """Go on with HTTP/1.1 where the client has offered another protocol, as Java's does with ``h2c``; ``rest`` is
         what comes after the request's head."""
-        upgrade, self._upgrade = self._upgrade, None
-        if upgrade is None:
+        head, self._declined = self._declined, None
+        if head is None:
             # To CONNECT there is no going on.
             return
         read, self._read = self._read, self._arrived
         self.parser = httptools.HttpRequestParser(self)
-        self.parser.feed_data(upgrade.declined())
+        self.parser.feed_data(head)
         self._read = read
         self.data_received(rest)
 

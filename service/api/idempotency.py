@@ -38,7 +38,8 @@ class Idempotency:
 
         ``digest`` is of the body, ``now`` in seconds, monotonic.
         """
-        self._expire(now)
+        while self._asked and next(iter(self._asked.values())).until <= now:
+            self._asked.popitem(last=False)
         asked = self._asked.get((session, request_id))
         if asked is None:
             return None
@@ -63,13 +64,6 @@ class Idempotency:
     def forget(self, session: str, request_id: str) -> None:
         """Let a request's answer go."""
         self._asked.pop((session, request_id), None)
-
-    def _expire(self, now: float) -> None:
-        while self._asked:
-            key, asked = next(iter(self._asked.items()))
-            if asked.until > now:
-                return
-            del self._asked[key]
 
     def __repr__(self) -> str:
         return f"<Idempotency {len(self._asked)} request ids>"

@@ -68,7 +68,7 @@ def _name(act: dict[str, Any], outcome: dict[str, Any], codec: Codec) -> None:
     properties = act["properties"]
     properties["allowed"] = {"anyOf": [allowed, {"type": "null"}], "default": None}
     properties["facts"] = {"anyOf": [{**facts, "additionalProperties": False}, {"type": "null"}], "default": None}
-    for told in (outcome, *(one for one in properties["feedback"].get("anyOf", [properties["feedback"]]))):
+    for told in (outcome, *properties["feedback"].get("anyOf", [properties["feedback"]])):
         if "properties" in told:
             told["properties"]["executed_action"] = {"anyOf": [executed, {"type": "null"}], "default": None}
 
@@ -98,12 +98,7 @@ def _operation(body: dict[str, Any], answer: dict[str, Any], said: str, refusals
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(properties),
-        "additionalProperties": False,
-    }
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
 
 
 def _inlined(type_: Any) -> dict[str, Any]:

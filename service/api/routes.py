@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from starlette.exceptions import HTTPException
 
 from service.api.asgi import arrived, read_body
 from service.api.decoding import RequestDecoder, decoded
-from service.api.endpoint import STATUS, EncodedAnswer, Endpoint, PendingAnswer
+from service.api.endpoint import EncodedAnswer, Endpoint, PendingAnswer
 from service.api.openapi import declared
 from service.api.schemas import Codec, FeedbackResult
 from service.config import Config
@@ -58,8 +57,13 @@ def create_app(parts: Parts) -> FastAPI:
         # A redirect would go wherever the request's Host says.
         redirect_slashes=False,
     )
+
+    async def refused(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestRefused)  # noqa: S101 - the handler is registered for nothing else
+        return _json(*parts.endpoint.refusal(error))
+
     app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestRefused, _refused(parts.stats))
+    app.add_exception_handler(RequestRefused, refused)
     _add_decisions(app, parts)
     _add_readings(app, parts)
     return app
@@ -73,23 +77,22 @@ def _add_decisions(app: FastAPI, parts: Parts) -> None:
         body = await read_body(request.scope, request.receive, parts.config.limits.body_bytes)
         if body is None:
             return Response(status_code=400)
-        asked = parts.endpoint.ask(body, arrived(request.scope))
-        status, content = parts.endpoint.answer(await asked.outcome, asked.deadline)
-        return _json(content, status)
+        outcome, deadline = parts.endpoint.ask(body, arrived(request.scope))
+        return _json(*parts.endpoint.answer(await outcome, deadline))
 
     @app.post("/act/batch", response_model=None, openapi_extra=schema["batch"], summary="Decide many actions")
     async def act_batch(request: Request) -> Response:
         body = await read_body(request.scope, request.receive, parts.config.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
-        return _json(await _decided(parts, body, arrived(request.scope)))
+        return _json(200, await _decided(parts, body, arrived(request.scope)))
 
     @app.post("/feedback", response_model=None, openapi_extra=schema["feedback"], summary="Tell what came of it")
     async def feedback(request: Request) -> Response:
         body = await read_body(request.scope, request.receive, parts.config.limits.batch_bytes)
         if body is None:
             return Response(status_code=400)
-        return _json(await _noted(parts, body))
+        return _json(200, await _noted(parts, body))
 
 
 def _add_readings(app: FastAPI, parts: Parts) -> None:
@@ -124,18 +127,17 @@ async def _decided(parts: Parts, body: bytes, came: float) -> bytes:
     """
     rows = decoded(parts.codec.decode_batch, body).requests
     if body.count(b'"requests"') > 1 or b"\\u" in body:
-        _refuse_repeated_keys(body, "$")
+        _refuse_repeated_keys(body)
     if len(rows) > parts.config.limits.batch_rows:
         raise TooLarge(f"has {len(rows)} requests, expected at most {parts.config.limits.batch_rows}", "$.requests")
-    endpoint, replies = parts.endpoint, list[tuple[EncodedAnswer, float]]()
+    endpoint, replies = parts.endpoint, list[EncodedAnswer]()
     for at in range(0, len(rows), CHUNK):
         waiting = [_attempted(parts, rows[i], came) for i in range(at, min(at + CHUNK, len(rows)))]
         for i, one in enumerate(waiting, start=at):
             outcome, deadline = (one, came) if isinstance(one, RequestRefused) else (await one.outcome, one.deadline)
-            replies.append((endpoint.written(_of_row(outcome, i)), deadline))
+            replies.append(endpoint.written(_of_row(outcome, i), deadline))
         await asyncio.sleep(0)
-    now = endpoint.now()
-    return b'{"decisions":[' + b",".join(endpoint.stamped(reply, deadline, now) for reply, deadline in replies) + b"]}"
+    return b'{"decisions":[' + b",".join(endpoint.stamped(replies)) + b"]}"
 
 
 async def _noted(parts: Parts, body: bytes) -> bytes:
@@ -176,10 +178,9 @@ def _attempted(parts: Parts, row: msgspec.Raw, came: float) -> PendingAnswer | R
     body = bytes(row)
     try:
         if len(body) > parts.config.limits.body_bytes:
-            msg = f"is larger than expected: at most {parts.config.limits.body_bytes} bytes"
-            raise TooLarge(msg)
+            raise TooLarge(f"is larger than expected: at most {parts.config.limits.body_bytes} bytes")
         decoded(parts.codec.decode_act, body)
-        _refuse_repeated_keys(body, "$")
+        _refuse_repeated_keys(body)
         return parts.endpoint.ask(body, came)
     except RequestRefused as error:
         return error
@@ -196,7 +197,7 @@ def _received(parts: Parts, item: msgspec.Raw, path: str) -> tuple[Feedback | No
     """One item of feedback: what to journal of it, and what to answer."""
     try:
         told = parts.decoder.feedback(item)
-        _refuse_repeated_keys(bytes(item), "$")
+        _refuse_repeated_keys(bytes(item))
     except RequestRefused as error:
         error.path = path + error.path[1:]
         return None, FeedbackResult(status="invalid", error=error.to_json())
@@ -212,12 +213,12 @@ _decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode_item = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-def _refuse_repeated_keys(body: bytes, path: str) -> None:
+def _refuse_repeated_keys(body: bytes) -> None:
     """Raise DoesNotFit where an object has a key twice: which of the two was meant is nobody's to guess."""
 
     def once(pairs: list[tuple[str, Any]]) -> None:
         if len({key for key, _ in pairs}) != len(pairs):
-            raise DoesNotFit("has a key twice, expected each once", path)
+            raise DoesNotFit("has a key twice, expected each once")
 
     try:
         json.loads(body, object_pairs_hook=once)
@@ -225,18 +226,9 @@ def _refuse_repeated_keys(body: bytes, path: str) -> None:
         return  # no JSON at all: whoever decodes it says so
 
 
-def _json(content: bytes, status: int = 200) -> Response:
+def _json(status: int, content: bytes) -> Response:
     headers = {"retry-after": "1"} if status == 503 else None
     return Response(content, status_code=status, media_type="application/json", headers=headers)
-
-
-def _refused(stats: Stats) -> Callable[[Request, Exception], Awaitable[Response]]:
-    async def answer(_: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestRefused)  # noqa: S101 - the handler is registered for nothing else
-        stats.refuse(error)
-        return _json(error.body(), STATUS[error.code])
-
-    return answer
 
 
 async def _http_error(_: Request, error: Exception) -> Response:

@@ -58,11 +58,14 @@ class Codec:
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
         self.actions = actions_of(schema.action)
-        self.layout = Layout(schema.observation)
-        self._listed = isinstance(schema.observation, Fields)
-        observation, self._named = _observation_type(schema.observation)
-        if schema.observation.size == 1 and not isinstance(schema.observation, Dict):
-            observation = _single(schema.observation) | observation
+        space = schema.observation
+        self.layout = Layout(space)
+        self._listed = isinstance(space, Fields)
+        observation, self._named = _observation_type(space)
+        if space.size == 1 and not isinstance(space, Dict):
+            # One number may stand without brackets around it.
+            bounds = space.fields[0] if isinstance(space, Fields) else space
+            observation = _number(space.dtype, bounds.low, bounds.high) | observation
         self.observation_type = observation
         # The named form of an observation of numbers.
         self.named = self._named if self._listed else None
@@ -88,12 +91,6 @@ class Codec:
             return self.layout.flattened([_part(entry.space, one, f"{path}.{entry.key}") for entry, one in parts])
         row = np.asarray(_part(space, observation, path), dtype=self.layout.dtype)
         return row if row.ndim else row.reshape(space.shape)
-
-
-def _single(space: Fields | Array) -> Any:
-    """The type of the number that an observation of one number is, without brackets around it."""
-    bounds = space.fields[0] if isinstance(space, Fields) else space
-    return _number(space.dtype, bounds.low, bounds.high)
 
 
 def _outcome_type(actions: Actions, observation: Any) -> Any:

@@ -19,15 +19,14 @@ class Histogram:
     __slots__ = ("_counts", "count", "total_us")
 
     def __init__(self) -> None:
-        self._counts = [0] * _BUCKETS
+        self._counts = np.zeros(_BUCKETS, dtype=np.int64)
         self.count = 0
         self.total_us = 0
 
     def add_all(self, us: np.ndarray) -> None:
         """Count durations[N]; what is under 1 µs counts as 1."""
         buckets = np.clip(np.log(np.maximum(us, 1.0)) * _SCALE, 0, _BUCKETS - 1).astype(np.int64)
-        for bucket, times in zip(*(a.tolist() for a in np.unique(buckets, return_counts=True)), strict=True):
-            self._counts[bucket] += times
+        self._counts += np.bincount(buckets, minlength=_BUCKETS)
         self.count += len(us)
         self.total_us += round(float(us.sum()))
 
@@ -35,22 +34,13 @@ class Histogram:
         """The q-quantile in µs; None while nothing was counted."""
         if not self.count:
             return None
-        rank, seen, bucket = q * (self.count - 1), 0, -1
-        while seen <= rank:
-            bucket += 1
-            seen += self._counts[bucket]
+        bucket = int(np.searchsorted(np.cumsum(self._counts), q * (self.count - 1), side="right"))
         return 2.0 * _GROWTH**bucket / (1.0 + 1.0 / _GROWTH)
 
     def up_to_us(self, bounds: Sequence[float]) -> list[int]:
         """How many durations were at most each of the ascending bounds (µs), within the histogram's 2 %."""
-        found, seen, bucket = [], 0, 0
-        for bound in bounds:
-            top = min(int(math.log(bound) * _SCALE), _BUCKETS - 1)
-            while bucket <= top:
-                seen += self._counts[bucket]
-                bucket += 1
-            found.append(seen)
-        return found
+        seen = np.cumsum(self._counts).tolist()
+        return [seen[min(int(math.log(bound) * _SCALE), _BUCKETS - 1)] for bound in bounds]
 
     def __repr__(self) -> str:
         return f"<Histogram of {self.count}, median {self.quantile_us(0.5)} µs>"

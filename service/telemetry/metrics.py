@@ -1,5 +1,6 @@
 """Metrics: the statistics as Prometheus reads it. The home of prometheus_client; nothing here counts."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -48,60 +49,48 @@ class Exposition(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Every metric of the data plane."""
-        self._stats.catch_up()
+        stats = self._stats
+        stats.catch_up()
         yield self._decisions()
-        violations = CounterMetricFamily(
-            "actd_violations", "Constraints that spoke, by what came of it", labels=["policy", "constraint", "verdict"]
-        )
-        for (constraint, verdict), count in list(self._stats.violations.items()):
-            violations.add_metric([self._policy, constraint, verdict], count)
+        text = "Constraints that spoke, by what came of it"
+        violations = CounterMetricFamily("actd_violations", text, labels=["policy", "constraint", "verdict"])
+        for told, count in stats.violations.items():
+            violations.add_metric([self._policy, *told], count)
         yield violations
-        for name, text, label, counts in (
-            ("actd_refused", "Requests answered with an error", "code", self._stats.refused),
-            (
-                "actd_late_answers",
-                "Answers after their deadline, by who decided",
-                "source",
-                self._stats.late,
-            ),
-            ("actd_feedback", "Feedback by how it was received", "status", self._stats.feedback),
-            ("actd_out_of_range", "Observed numbers outside their declared range", "field", self._stats.out_of_range),
-        ):
-            family = CounterMetricFamily(name, text, labels=["policy", label])
-            for value, count in list(counts.items()):
-                family.add_metric([self._policy, value], count)
-            yield family
-        yield CounterMetricFamily("actd_flights", "Batches decided", value=self._stats.batches)
+        for name, one in {
+            "refused": ("Requests answered with an error", "code", stats.refused),
+            "late_answers": ("Answers after their deadline, by who decided", "source", stats.late),
+            "feedback": ("Feedback by how it was received", "status", stats.feedback),
+            "out_of_range": ("Observed numbers outside their declared range", "field", stats.out_of_range),
+        }.items():
+            yield self._family(Labelled(name, *one, counts=True))
+        yield CounterMetricFamily("actd_flights", "Batches decided", value=stats.batches)
         lacking = "Decisions whose record lacks a head or a memory that is too large to be logged"
-        yield CounterMetricFamily("actd_not_replayable", lacking, value=self._stats.not_replayable)
+        yield CounterMetricFamily("actd_not_replayable", lacking, value=stats.not_replayable)
         yield self._durations()
         for name, number in self._gauges().items():
             yield GaugeMetricFamily(f"actd_{name}", name.replace("_", " "), value=number)
-        for told in self._labelled():
-            kind = CounterMetricFamily if told.counts else GaugeMetricFamily
-            one = kind(f"actd_{told.name}", told.text, labels=["policy", told.label])
-            for value, number in told.values.items():
-                one.add_metric([self._policy, value], number)
-            yield one
+        yield from map(self._family, self._labelled())
+
+    def _family(self, told: Labelled) -> Metric:
+        kind = CounterMetricFamily if told.counts else GaugeMetricFamily
+        family = kind(f"actd_{told.name}", told.text, labels=["policy", told.label])
+        for value, number in told.values.items():
+            family.add_metric([self._policy, value], number)
+        return family
 
     def _decisions(self) -> Metric:
+        counts: Counter[tuple[str, ...]] = Counter()
+        for values, count in self._stats.decisions.items():
+            cell = Cell(*values)
+            truths = [str(told).lower() for told in (cell.explored, cell.propensity_ok)]
+            action = self._stats.label(cell.action)
+            # Cells that differ in why a propensity is not ok have one sample.
+            counts[cell.version, cell.track, cell.source, cell.reason or "", action, *truths] += count
         labels = ["policy", "version", "track", "source", "reason", "action", "explored", "propensity_ok"]
         family = CounterMetricFamily("actd_decisions", "Decisions made", labels=labels)
-        for values, count in list(self._stats.decisions.items()):
-            cell = Cell(*values)
-            family.add_metric(
-                [
-                    self._policy,
-                    cell.version,
-                    cell.track,
-                    cell.source,
-                    cell.reason or "",
-                    self._stats.action_stats.label(cell.action),
-                    str(cell.explored).lower(),
-                    str(cell.propensity_ok).lower(),
-                ],
-                count,
-            )
+        for told, count in counts.items():
+            family.add_metric([self._policy, *told], count)
         return family
 
     def _durations(self) -> Metric:
@@ -110,7 +99,7 @@ class Exposition(Collector):
             "Time a decision took, by stage (total: from the request's arrival to its answer)",
             labels=["policy", "version", "stage"],
         )
-        for (stage, version), histogram in list(self._stats.stages.items()):
+        for (stage, version), histogram in self._stats.stages.items():
             counts = histogram.up_to_us([bound * 1e6 for bound in _BOUNDS_S])
             buckets = [(repr(bound), float(count)) for bound, count in zip(_BOUNDS_S, counts, strict=True)]
             buckets.append(("+Inf", float(histogram.count)))

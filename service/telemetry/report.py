@@ -13,32 +13,21 @@ def report(stats: Stats) -> dict[str, Any]:
     stats.catch_up()
     cells = {Cell(*labels): count for labels, count in stats.decisions.items()}
     total = sum(cells.values())
-    fallbacks: Counter[str] = Counter()
-    sources: Counter[str] = Counter()
-    action_stats: Counter[str] = Counter()
-    not_ok: Counter[str] = Counter()
-    explored = 0
-    for cell, count in cells.items():
-        sources[cell.source] += count
-        action_stats[stats.action_stats.label(cell.action)] += count
-        explored += count * cell.explored
-        if cell.reason is not None:
-            fallbacks[cell.reason] += count
-        if cell.why_not_ok is not None:
-            not_ok[cell.why_not_ok] += count
+    explored = sum(count for cell, count in cells.items() if cell.explored)
+    not_ok = _by(cells, "why_not_ok")
     return {
         "decisions": total,
         "mean_batch": round(total / stats.batches, 3) if stats.batches else None,
         "latency_ms": _latency(stats),
         "safety_violations": _violations(stats),
         "late_answers": dict(stats.late),
-        "fallbacks": dict(fallbacks),
-        "sources": dict(sources),
-        "actions": stats.action_stats.to_json(action_stats),
+        "fallbacks": _by(cells, "reason"),
+        "sources": _by(cells, "source"),
+        "actions": stats.actions(),
         "exploration_rate": explored / total if total else None,
         "propensity_not_ok": {
             "share": sum(not_ok.values()) / total if total else None,
-            "by_reason": dict(not_ok),
+            "by_reason": not_ok,
             "action_space": stats.action_space,
             "strata": _strata(cells),
         },
@@ -47,6 +36,15 @@ def report(stats: Stats) -> dict[str, Any]:
         "feedback": dict(stats.feedback),
         "refused": dict(stats.refused),
     }
+
+
+def _by(cells: dict[Cell, int], label: str) -> dict[str, int]:
+    """How many decisions have each value of a label; those that have none are left out."""
+    counts: Counter[str] = Counter()
+    for cell, count in cells.items():
+        if (value := getattr(cell, label)) is not None:
+            counts[value] += count
+    return dict(counts)
 
 
 def _strata(cells: dict[Cell, int]) -> list[dict[str, Any]]:
@@ -68,16 +66,16 @@ def _strata(cells: dict[Cell, int]) -> list[dict[str, Any]]:
             "source": source,
             "reason": reason or None,
             "decisions": total,
-            "share": lost[version, track, source, reason].total() / total,
-            "by_reason": dict(lost[version, track, source, reason]),
+            "share": lost[stratum].total() / total,
+            "by_reason": dict(lost[stratum]),
         }
-        for (version, track, source, reason), total in sorted(totals.items())
+        for stratum, total in sorted(totals.items())
+        for version, track, source, reason in [stratum]
     ]
 
 
 def _latency(stats: Stats) -> dict[str, dict[str, dict[str, float | None]]]:
     """By version and stage: quantiles in milliseconds, each within 1 %."""
-    versions = sorted({version for _, version in stats.stages})
     return {
         version: {
             stage: {
@@ -87,7 +85,7 @@ def _latency(stats: Stats) -> dict[str, dict[str, dict[str, float | None]]]:
             for stage in STAGES
             if (stage, version) in stats.stages
         }
-        for version in versions
+        for version in sorted({version for _, version in stats.stages})
     }
 
 

@@ -5,13 +5,13 @@ are counted by themselves, and of each number of a Box the smallest, the mean an
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from export.spec import ActionSpace, Box, Dict, Discrete, Fields, MultiDiscrete
+from export.spec import Box, Dict, Fields, MultiDiscrete
 from guards.records import Action, Schema
 from service.decision.batch import Batch
 from service.errors import RequestRefused
@@ -21,52 +21,20 @@ from service.telemetry.histogram import Histogram
 STAGES = ("wait", "infer", "decide", "journal", "total")
 
 
-class ActionStats(Protocol):
-    """The executed actions of a space."""
-
-    def label(self, action: int | None) -> str:
-        """What decisions counted by this action, or by none, are called: a name out of few."""
-
-    def count(self, actions: Sequence[Action]) -> None:
-        """Count executed actions that the cells do not tell apart."""
-
-    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:
-        """What was executed, given how many decisions have each label."""
-
-
-class DiscreteActionStats:
-    """How often each action was done: the labels are their names."""
-
-    def __init__(self, space: Discrete) -> None:
-        self._names = space.names
-
-    def label(self, action: int | None) -> str:
-        assert action is not None  # noqa: S101 - so it was counted
-        return self._names[action]
-
-    def count(self, actions: Sequence[Action]) -> None:
-        """Count nothing that the cells do not tell."""
-
-    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:
-        return {name: labels.get(name, 0) for name in self._names}
-
-
 class MultiDiscreteActionStats:
     """How often each choice of each factor was made."""
 
     def __init__(self, space: MultiDiscrete) -> None:
         self._names = [[f"{factor.name}={name}" for name in factor.names] for factor in space.factors]
         self._counts: Counter[str] = Counter()
-        self._kind = space.kind
-
-    def label(self, action: int | None) -> str:  # noqa: ARG002 - all are alike here
-        return self._kind
 
     def count(self, actions: Sequence[Action]) -> None:
+        """Count executed actions."""
         for names, choices in zip(self._names, np.array(actions, dtype=np.int64).T, strict=True):
             self._counts.update(dict(zip(names, np.bincount(choices, minlength=len(names)).tolist(), strict=True)))
 
-    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
+    def to_json(self) -> dict[str, int]:
+        """What was executed."""
         return {name: self._counts[name] for names in self._names for name in names}
 
 
@@ -77,12 +45,9 @@ class BoxActionStats:
         self._names = [field.name for field in space.fields]
         self._least, self._most = np.full(space.width, np.inf), np.full(space.width, -np.inf)
         self._mean, self._seen = np.zeros(space.width), 0
-        self._kind = space.kind
-
-    def label(self, action: int | None) -> str:  # noqa: ARG002 - all are alike here
-        return self._kind
 
     def count(self, actions: Sequence[Action]) -> None:
+        """Count executed actions."""
         numbers = np.array(actions, dtype=np.float64)
         self._least = np.minimum(self._least, numbers.min(axis=0))
         self._most = np.maximum(self._most, numbers.max(axis=0))
@@ -91,18 +56,12 @@ class BoxActionStats:
         share = len(numbers) / self._seen
         self._mean = self._mean * (1 - share) + (numbers / len(numbers)).sum(axis=0) * share
 
-    def to_json(self, labels: Mapping[str, int]) -> dict[str, Any]:  # noqa: ARG002 - there is one
+    def to_json(self) -> dict[str, dict[str, float]]:
+        """What was executed; nothing of none."""
         if not self._seen:
             return {}
         rows = zip(self._names, self._least.tolist(), self._mean.tolist(), self._most.tolist(), strict=True)
         return {name: {"min": least, "mean": mean, "max": most} for name, least, mean, most in rows}
-
-
-def action_stats_of(space: ActionSpace) -> ActionStats:
-    """The statistics of a space, of which nothing was done yet."""
-    if isinstance(space, Discrete):
-        return DiscreteActionStats(space)
-    return MultiDiscreteActionStats(space) if isinstance(space, MultiDiscrete) else BoxActionStats(space)
 
 
 class Cell(NamedTuple):
@@ -142,9 +101,15 @@ class Stats:
         self.not_replayable = 0
         self.batches = 0
         self.stages: defaultdict[tuple[str, str], Histogram] = defaultdict(Histogram)
-        self.action_stats = action_stats_of(schema.action)
-        self.action_space = schema.action.kind
-        self._listed = isinstance(schema.action, Discrete)
+        space = schema.action
+        self.action_space = space.kind
+        self._action_names = schema.actions
+        # Of actions that the cells do not tell apart.
+        self._action_stats: MultiDiscreteActionStats | BoxActionStats | None = None
+        if isinstance(space, MultiDiscrete):
+            self._action_stats = MultiDiscreteActionStats(space)
+        elif isinstance(space, Box):
+            self._action_stats = BoxActionStats(space)
         self._low, self._high, self._names = _bounds(schema)
         # Of a Dict, named numbers are some of a row's only.
         named = isinstance(schema.observation, Fields)
@@ -177,6 +142,19 @@ class Stats:
         if self._names and backlog:
             self._count_strays(np.concatenate([batch.observation for batch, _ in backlog]))
 
+    def label(self, action: int | None) -> str:
+        """What decisions that were counted by this action, or by none, are called: a name out of few."""
+        return self.action_space if action is None else self._action_names[action]
+
+    def actions(self) -> dict[str, Any]:
+        """What was executed."""
+        if self._action_stats is not None:
+            return self._action_stats.to_json()
+        done = dict.fromkeys(self._action_names, 0)
+        for labels, count in self.decisions.items():
+            done[self.label(Cell(*labels).action)] += count
+        return done
+
     def _count(self, version: str, batches: list[tuple[Batch, float]]) -> None:
         """Count batches of one version."""
         records = [record for batch, _ in batches for record in batch.records]
@@ -184,28 +162,25 @@ class Stats:
         made = [record for record in records if isinstance(record, Decision)]
         if len(made) < len(records):
             self.refused["no_safe_action"] += len(records) - len(made)
-        if self._listed:
+        if self._action_stats is None:
             self.decisions.update(map(_labels, made))
         elif made:
             self.decisions.update((*labels[:4], None, *labels[4:]) for labels in map(_labels_but_action, made))
-            self.action_stats.count([record.action for record in made])
+            self._action_stats.count([record.action for record in made])
         # What is empty where there was something is too large to be logged.
         self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
         self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
         self.feedback.update("late" if told.late else "accepted" for batch, _ in batches for told in batch.feedback)
         counts = [len(batch.records) for batch, _ in batches]
         arrived = np.array([request.arrived for batch, _ in batches for request in batch.requests])
-        for stage, ends in (
-            ("total", [now for _, now in batches]),
-            ("wait", [batch.began for batch, _ in batches]),
-        ):
-            self.stages[stage, version].add_all((np.repeat(ends, counts) - arrived)[is_made] * 1e6)
         for stage, us in (
-            ("infer", [batch.infer_us for batch, _ in batches]),
-            ("decide", [batch.decide_us for batch, _ in batches]),
-            ("journal", [batch.journal_us for batch, _ in batches]),
+            ("total", (np.repeat([now for _, now in batches], counts) - arrived) * 1e6),
+            ("wait", (np.repeat([batch.began for batch, _ in batches], counts) - arrived) * 1e6),
+            ("infer", np.repeat([batch.infer_us for batch, _ in batches], counts)),
+            ("decide", np.repeat([batch.decide_us for batch, _ in batches], counts)),
+            ("journal", np.repeat([batch.journal_us for batch, _ in batches], counts)),
         ):
-            self.stages[stage, version].add_all(np.repeat(us, counts)[is_made])
+            self.stages[stage, version].add_all(us[is_made])
 
     def _count_strays(self, observation: np.ndarray) -> None:
         """Count numbers outside their declared range: they are answered, but somebody should look."""

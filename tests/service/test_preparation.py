@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from service.supervisor import Unprepared, prepare
+from service.supervisor import prepare
 from tests.system.serving import MINIMAL, ROOT, demo
 
 
@@ -34,11 +34,11 @@ def test_a_second_one_is_refused_by_name(tmp_path: Path, capfd: pytest.CaptureFi
     config, data = demo(tmp_path), tmp_path / "data"
     hold = prepare(config, data)
 
-    with pytest.raises(Unprepared) as refused:
+    with pytest.raises(subprocess.CalledProcessError) as refused:
         prepare(config, data)
 
     hold.close()
-    assert refused.value.status == 2
+    assert refused.value.returncode == 2
     assert f"(process {os.getpid()})" in capfd.readouterr().err
 
 
@@ -57,7 +57,7 @@ def test_a_wrong_configuration_makes_no_folder(
     config = demo(tmp_path)
     config.write_text(text, "utf-8")
 
-    with pytest.raises(Unprepared, match="status 2"):
+    with pytest.raises(subprocess.CalledProcessError, match="status 2"):
         prepare(config, tmp_path / "data")
 
     (line,) = capfd.readouterr().err.splitlines()

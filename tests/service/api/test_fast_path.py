@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 import service.api.fast_path
-from service.api.fast_path import ActProtocol, Upgrade
+from service.api.fast_path import ActProtocol, declined
 from service.server import server_of
 from tests.in_process import Reply, Serving, asking, serving
 
@@ -348,7 +348,7 @@ def test_what_else_a_connection_is_told_stays() -> None:
     """Only the offer is left out of the head that is read again."""
     headers = [(b"host", b"x"), (b"connection", b"close, Upgrade"), (b"upgrade", b"h2c"), (b"x", b"upgrade")]
 
-    assert Upgrade(b"POST", b"/act?x", "1.1", headers).declined() == (
+    assert declined(b"POST", b"/act?x", "1.1", headers) == (
         b"POST /act?x HTTP/1.1\r\nhost: x\r\nx: upgrade\r\nconnection: close\r\n\r\n"
     )
 

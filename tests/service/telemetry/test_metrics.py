@@ -94,6 +94,18 @@ def test_no_sample_stands_twice(accept: str, parse: Any) -> None:
 
 
 @pytest.mark.parametrize(("accept", "parse"), FORMATS)
+@pytest.mark.parametrize("why", ["Unlogged", "Projected", None])
+def test_why_a_propensity_is_not_ok_makes_no_sample_of_its_own(accept: str, parse: Any, why: str | None) -> None:
+    """It is no label: decisions that differ in nothing else are one number, as where some of them are in no log."""
+    stats = stats_of(np.array([100]))
+    stats.decisions[tuple(Cell("v-1", "stable", "baseline", "CheckFailed", 0, False, False, why))] = 5
+    text, _ = shown(stats, accept)
+    family = next(family for family in parse(text.decode()) if family.name == "actd_decisions")
+
+    assert [s.value for s in family.samples if s.labels["source"] == "baseline"] == [7]
+
+
+@pytest.mark.parametrize(("accept", "parse"), FORMATS)
 def test_nothing_counted_yet_is_no_fault(accept: str, parse: Any) -> None:
     """The families are announced, the counts begin with nothing."""
     text, _ = shown(Stats(SCHEMA), accept)
