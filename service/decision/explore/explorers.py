@@ -189,7 +189,8 @@ class ListActing(Acting[Numbers, int]):
         return (self._chooser if explores else GREEDY).choose(head, left, digest)
 
     def placed(self, proposal: Action, left: int) -> Action | None:
-        return None if left >> index_of(proposal) & 1 else proposal
+        index = index_of(proposal)
+        return proposal if 0 <= index < self.width and not left >> index & 1 else None
 
 
 def few(head: np.ndarray, width: int) -> Numbers:

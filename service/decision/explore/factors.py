@@ -53,8 +53,9 @@ class FactorActing(Acting[list[Numbers], int]):
         return chooser.choose_each(head, self._forbidden(left), uniforms(digest))
 
     def placed(self, proposal: Action, left: int) -> Action | None:
-        masked = (bits >> int(part) & 1 for bits, part in zip(self._forbidden(left), parts_of(proposal), strict=True))
-        return None if any(masked) else proposal
+        parts = zip(parts_of(proposal), self._sizes, self._forbidden(left), strict=True)
+        kept = all(0 <= part < size and not bits >> int(part) & 1 for part, size, bits in parts)
+        return proposal if kept else None
 
     def _forbidden(self, left: int) -> list[int]:
         """The bits of each factor."""
@@ -89,4 +90,5 @@ class JointActing(Acting[Numbers, int]):
         return choice
 
     def placed(self, proposal: Action, left: int) -> Action | None:
-        return None if left >> self._indices[proposal] & 1 else proposal
+        index = self._indices.get(proposal)
+        return None if index is None or left >> index & 1 else proposal

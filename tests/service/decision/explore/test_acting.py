@@ -1,4 +1,4 @@
-"""Acting in a Box: how far what was proposed was moved, and whether anybody knows how probable that is."""
+"""Acting: what is done for a proposal; how far it was moved in a Box, and whether anybody knows how probable it is."""
 
 import math
 
@@ -7,10 +7,40 @@ import pytest
 
 from export.spec import Box, Field
 from guards.projection import Region
+from guards.records import Action
+from service.decision.explore.acting import acting_of
 from service.decision.explore.choice import PROJECTED, Choice
 from service.decision.explore.explorers import Greedy
 from service.decision.explore.gaussian import BoxActing
-from tests.acting import ARM
+from tests.acting import ARM, SWITCHES
+from tests.service.decision.explore.drawing import listed
+
+
+class TestPlaced:
+    """Baselines are not trusted: a proposal that is no action, or is forbidden, comes to nothing."""
+
+    def test_of_a_list(self) -> None:
+        """By its index."""
+        acting = acting_of(Greedy(), listed(3), "none")
+
+        assert [acting.placed(one, 0b010) for one in (0, 1, 2, 3, -1)] == [0, None, 2, None, None]
+
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_of_factors(self, joint: bool) -> None:
+        """Apart or as whole actions, of which (0, 1, 0) has index 4."""
+        acting = acting_of(Greedy(), SWITCHES, "none", joint=joint)
+        forbidden = 1 << 4 if joint else 1 << 3
+        proposals: list[Action] = [(1, 2, 3), (0, 1, 0), (0, 0, 4), (-1, 0, 0), (2, 0, 0)]
+
+        assert [acting.placed(one, forbidden) for one in proposals] == [(1, 2, 3), None, None, None, None]
+
+    def test_of_a_box(self) -> None:
+        """It is moved, unless it is no number."""
+        acting = acting_of(Greedy(), ARM, "none")
+        region = Region(ARM.low, ARM.high)
+
+        assert acting.placed((9.0, -1.0, 3.0), region) == (2.0, 0.0, 3.0)
+        assert acting.placed((math.nan, 0.0, 0.0), region) is None
 
 
 class TestMeasure:
