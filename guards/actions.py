@@ -67,6 +67,9 @@ class Choices:
     def summed(self, amounts: Mapping[str, float]) -> Callable[[Action], float]:
         """The same sum, of one action."""
         columns = self.columns(amounts).items()
+        if len(columns) == 1:
+            ((factor, own),) = columns
+            return lambda action: own[int(part_of(action, factor))]
         return lambda action: left_to_right([column[int(part_of(action, i))] for i, column in columns])
 
     def missing(self, amounts: Mapping[str, float]) -> list[str]:

@@ -4,16 +4,17 @@ It is what an action has to pass before it may leave, and all that has to be tru
 are chosen.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import cache
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
+from msgspec import Struct
+
 from export.spec import Box, Discrete, MultiDiscrete
 from guards.actions import holder_of, listed
 from guards.boxes import sides_of
-from guards.constraints.constraint import Constraint, Keeper, Mode
+from guards.constraints.constraint import NOTHING, Constraint, Keeper, Mode
 from guards.errors import GuardMisconfigured, setting
 from guards.language.python import Source
 from guards.language.terms import Among, Part, Table, Term, Whole, every
@@ -22,11 +23,9 @@ from guards.records import Action, History, Row, Schema
 # What a request's own mask is called among the constraints.
 MASK = "allowed"
 Verdict = Literal["prevented", "executed", "reported"]
-Forbids = Callable[[Row, Action], bool]
 
 
-@dataclass(frozen=True, slots=True)
-class Violation:
+class Violation(Struct, frozen=True, gc=False):
     """A constraint that spoke: it prevented the proposal, was executed against, or only reports (warn, audit)."""
 
     constraint: str
@@ -39,13 +38,12 @@ violation = cache(Violation)
 
 
 class Bound(NamedTuple):
-    """A constraint's term and its function; ``factor`` is whose choices it masks, None where it is about whole ones."""
+    """A constraint's term; ``factor`` is whose choices it masks, None where it is about whole actions."""
 
     name: str
     mode: Mode
     term: Term
     factor: int | None
-    forbids: Forbids
 
 
 class Check:
@@ -58,8 +56,7 @@ class Check:
 
     def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
         self.schema, space = schema, schema.action
-        self._source = Source(space)
-        self._keepers: dict[str, tuple[Keeper, Callable[[Row, Action], float] | None]] = {}
+        self._keepers: dict[str, Keeper] = {}
         names, tracked, bound = [MASK], set[int](), list[Bound]()
         for i, constraint in enumerate(constraints):
             if constraint.name in names:
@@ -80,8 +77,15 @@ class Check:
         self.masking = [one for one, late in zip(bound, unlisted, strict=True) if not late]
         # All of them, the unlisted last.
         self.bound = self.masking + self.unlisted
-        self._denies = [one.forbids for one in self.bound if one.mode == "deny"]
-        self.weighs = any(weigh for _, weigh in self._keepers.values())
+        source, keepers = Source(space), self._keepers.values()
+        # Which of them forbid an action of the space, by their places.
+        self.against = source.against([one.term for one in self.bound])
+        # What an executed action counts for, for each constraint that keeps numbers: its heaviest at most.
+        self.weights = source.weights([(keeper.weigh, keeper.heaviest) for keeper in keepers])
+        self.weighs = any(keeper.weigh != NOTHING for keeper in keepers)
+        denies = (one.name if one.mode == "deny" else None for one in self.bound)
+        self._prevented = [violation(name, "prevented", "deny") if name else None for name in denies]
+        self._after = [(name, keeper.after) for name, keeper in self._keepers.items()]
         self.refuses = any(one.mode == "deny" for one in self.unlisted)
         # Whether any only warns or audits.
         self.reports = any(one.mode != "deny" for one in self.bound)
@@ -95,13 +99,13 @@ class Check:
         name, mode, term = constraint.name, constraint.mode, constraint.term(self.schema)
         if constraint.judges == "answers":
             return
-        yield Bound(name, mode, term, _factor(term), self._source.truth(term))
+        yield Bound(name, mode, term, _factor(term))
         excused, keeper = constraint.excuses(self.schema), constraint.keeper(self.schema)
         if excused is not None:
             mode = "warn" if mode == "deny" else mode
-            yield Bound(name, mode, excused, _factor(excused), self._source.truth(excused))
+            yield Bound(name, mode, excused, _factor(excused))
         if keeper is not None:
-            self._keepers[name] = keeper, None if keeper.weigh is None else self._source.value(keeper.weigh)
+            self._keepers[name] = keeper
 
     def masks(self, row: Row, action: Action) -> bool:
         """Whether the request's own mask forbids an action of the space."""
@@ -114,19 +118,24 @@ class Check:
                 return False
         elif not self._holds(action) or self.masks(row, action):
             return False
-        for forbids in self._denies:  # noqa: SIM110 - a generator costs as much as a constraint
-            if forbids(row, action):
-                return False
-        return True
+        found = self.against(row, action)
+        return not found or all(self.bound[i].mode != "deny" for i in found)
 
     def forbidding(self, row: Row, action: Action) -> list[tuple[str, Mode]]:
         """The constraints that forbid an action of the space, those that only report it too."""
-        found: list[tuple[str, Mode]] = [(one.name, one.mode) for one in self.bound if one.forbids(row, action)]
-        return [(MASK, "deny"), *found] if self.masks(row, action) else found
+        found = [self.bound[i] for i in self.against(row, action)]
+        masked: list[tuple[str, Mode]] = [(MASK, "deny")] if self.masks(row, action) else []
+        return masked + [(one.name, one.mode) for one in found]
 
-    def refusing(self, row: Row, action: Action) -> list[str]:
-        """The unlisted constraints that refuse an action of the space."""
-        return [one.name for one in self.unlisted if one.mode == "deny" and one.forbids(row, action)]
+    def preventing(self, row: Row, action: Action) -> list[Violation]:
+        """What denies an action of the space: the violations that are prevented if it is not executed."""
+        found = [one for i in self.against(row, action) if (one := self._prevented[i])]
+        return [violation(MASK, "prevented", "deny"), *found] if self.masks(row, action) else found
+
+    def refusing(self, row: Row, action: Action) -> list[Violation]:
+        """The same of the unlisted constraints alone."""
+        first = len(self.masking)
+        return [one for i in self.against(row, action) if i >= first and (one := self._prevented[i])]
 
     def chosen(self, action: Action) -> list[int]:
         """Which choices an action is made of."""
@@ -134,30 +143,20 @@ class Check:
             return [action]
         return [start + int(part) for start, part in zip(self._starts, action, strict=False)]
 
-    def weights(self, row: Row, action: Action) -> list[float]:
-        """What an executed action counts for, for each constraint that keeps numbers: its heaviest at most."""
-        found = list[float]()
-        for keeper, weigh in self._keepers.values():
-            try:
-                found.append(0.0 if weigh is None else min(max(weigh(row, action), 0.0), keeper.heaviest))
-            except ArithmeticError:
-                found.append(keeper.heaviest)
-        return found
-
     def advanced(self, history: History, action: Action, at: float, weights: Sequence[float] | None = None) -> History:
         """The history after an action was executed at ``at`` (s); ``weights`` are the row's own, where it weighs."""
         choices = self.chosen(action) if self.tracked else ()
-        if not self._keepers:
+        if not self._after:
             return history.advanced(action, at, self.tracked, choices)
-        kept, both = {}, zip(self._keepers.items(), weights or [0.0] * len(self._keepers), strict=True)
-        for (name, (keeper, _)), weight in both:
-            if numbers := keeper.after(history, action, at, weight):
+        kept = {}
+        for (name, after), weight in zip(self._after, weights or [0.0] * len(self._after), strict=True):
+            if numbers := after(history, action, at, weight):
                 kept[name] = numbers
         return history.advanced(action, at, self.tracked, choices, kept)
 
     def shifted(self, history: History, by: float) -> History:
         """The history by a clock that is ``by`` (s) ahead; of what is kept, only what is kept for a constraint here."""
-        both = ((name, keeper, history.kept.get(name)) for name, (keeper, _) in self._keepers.items())
+        both = ((name, keeper, history.kept.get(name)) for name, keeper in self._keepers.items())
         return history.shifted(by, {name: keeper.shifted(kept, by) for name, keeper, kept in both if kept})
 
     def __repr__(self) -> str:

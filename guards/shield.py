@@ -24,7 +24,7 @@ class Shield(Check):
 
     def __init__(self, constraints: Sequence[Constraint], schema: Schema) -> None:
         super().__init__(constraints, schema)
-        source = Source(schema.action)
+        source = Source(schema.action, recalls_ahead=True)
         sides = [sides_of(one.term) for one in self.masking]
         self._confines = [[(side, source.value(*side.parts, arguments="row")) for side in many] for many in sides]
         if not isinstance(schema.action, Box):

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from guards.constraints.constraint import Constraint, Keeper, Recounted, seen, shown, valued
 from guards.language.syntax import term_of
-from guards.language.terms import HAPPENED, Recall, Term, compare, number, operation, plain
+from guards.language.terms import HAPPENED, Recall, Term, compare, number, operation
 from guards.language.walk import Scene
 from guards.records import Action, History, Schema
 
@@ -32,8 +32,8 @@ class Budget(Constraint):
     def term(self, schema: Schema) -> Term:
         worst = operation("if", HAPPENED, number(0), number(self.at_most))
         left = Recall((self.name, "left"), self._left, worst)
-        # What is above nothing and above what is left.
-        return compare(term_of(self.cost, schema, "number"), ">", plain("max", left, number(0)))
+        cost = term_of(self.cost, schema, "number")
+        return operation("and", compare(cost, ">", number(0)), compare(cost, ">", left))
 
     def keeper(self, schema: Schema) -> Keeper:
         cost = term_of(self.cost, schema, "number")
@@ -44,7 +44,7 @@ class Budget(Constraint):
         if not history.known and now - history.since < self.seconds:
             return 0.0
         kept = history.kept.get(self.name, ())
-        return self.at_most - self._spent(kept, now)
+        return self.at_most - self._spent(kept, now) if kept else self.at_most
 
     def _spent(self, kept: tuple[float, ...], now: float) -> float:
         """What was spent in the window."""

@@ -9,11 +9,12 @@ from pydantic import Field
 
 from export.spec.spaces import Frozen
 from guards.errors import EvaluationFailed
-from guards.language.terms import Term
+from guards.language.terms import Fixed, Term
 from guards.language.walk import Scene, number
 from guards.records import Action, History, Schema
 
 Mode = Literal["deny", "warn", "audit"]
+NOTHING = Fixed(0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Keeper:
 
     after: Callable[[History, Action, float, float], tuple[float, ...]]
     used_up: tuple[float, ...]
-    weigh: Term | None = None
+    weigh: Term = NOTHING
     heaviest: float = 0.0
     stride: int = 1
 

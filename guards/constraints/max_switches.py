@@ -27,7 +27,7 @@ class MaxSwitches(Constraint):
         Choices(schema)  # or there is nothing to switch between
         ago = Recall((self.name, "ago"), self._ago, just_now(NEVER))
         other = operation("some", compare(Whole(), "!=", Whole("previous")))
-        return operation("and", compare(ago, "<", number(self.seconds)), other)
+        return operation("and", other, compare(ago, "<", number(self.seconds)))
 
     def keeper(self, schema: Schema) -> Keeper:  # noqa: ARG002 - actions differ or not, whatever they are
         return Keeper(self._after, (0.0,) * self.at_most)
@@ -40,9 +40,11 @@ class MaxSwitches(Constraint):
 
     def _after(self, history: History, action: Action, at: float, _: float) -> tuple[float, ...]:
         """The times of the last so many changes, in order."""
-        kept = tuple(time for time in history.kept.get(self.name, ()) if at - time < self.seconds)
-        begins = history.known and history.step == 0
-        if begins or (action, action) == history.last:
+        kept = history.kept.get(self.name, ())
+        if kept and at - kept[0] >= self.seconds:
+            kept = tuple(time for time in kept if at - time < self.seconds)
+        same = history.action == action and history.other in (None, action)
+        if same or (history.known and history.step == 0):
             return kept
         return tuple(sorted((*kept, at)))[-self.at_most :]
 

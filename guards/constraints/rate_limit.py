@@ -44,7 +44,9 @@ class RateLimit(Constraint):
         )
         most = terms.plain("*", since, terms.number(self.per_second))
         if self.effect:
-            return terms.compare(terms.plain("abs", choices.table(self.effect)), ">", most)
+            change = choices.table(self.effect)
+            too_much = terms.compare(terms.plain("abs", change), ">", most)
+            return terms.operation("and", terms.compare(change, "!=", terms.number(0)), too_much)
         here, before = choices.table(self.levels), choices.table(self.levels, "previous")
         columns = choices.columns(self.levels).values()
         low, high = terms.number(left_to_right([*map(min, columns)])), terms.number(left_to_right([*map(max, columns)]))
@@ -99,14 +101,17 @@ class RateLimit(Constraint):
             return Keeper(lambda history, _, at, __: (max(at, *history.kept.get(self.name, (at,))),), (0.0,))
         value_of = self._choices(schema).summed(self.levels or self.effect)
 
+        def moves(history: History, action: Action) -> bool:
+            """Whether an action changes the value."""
+            if self.effect:
+                return value_of(action) != 0
+            return history.action != NO_ACTION and {value_of(action)} != set(map(value_of, history.last))
+
         def after(history: History, action: Action, at: float, _: float) -> tuple[float, ...]:
-            kept, value = history.kept.get(self.name, ()), value_of(action)
-            changed = not history.known and history.step == 0
-            if self.effect or history.action == NO_ACTION:
-                changed |= bool(self.effect) and value != 0
-            else:
-                changed |= any(value_of(last) != value for last in history.last)
-            return ((max(at, *kept),) if kept else (at,)) if changed else kept
+            kept = history.kept.get(self.name, ())
+            if (history.known or history.step) and not moves(history, action):
+                return kept
+            return (max(at, *kept),) if kept else (at,)
 
         return Keeper(after, (0.0,))
 

@@ -136,7 +136,10 @@ class Block:
                 self.for_each.add(inner, listing, within)
                 return True
             case terms.Operation(op="and", parts=(test, *rest)):
-                return self._divided(test, terms.operation("and", *rest), terms.FALSE, listing, within)
+                first, then = test, terms.operation("and", *rest)
+                if terms.about_row(test) and not (terms.about_action(then) or terms.can_fail(term)):
+                    first, then = then, test
+                return self._divided(first, then, terms.FALSE, listing, within)
             case terms.Operation(op="if", parts=(test, body, otherwise)):
                 return self._divided(test, body, otherwise, listing, within)
             case terms.Compare(ops=(op,), parts=(left, right)):

@@ -5,14 +5,14 @@ A failure is an ArithmeticError, raised where Python's own order of evaluation m
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from export.spec import ActionSpace, Discrete, MultiDiscrete
 from guards.errors import EvaluationFailed
 from guards.language import terms
 from guards.language.walk import within
-from guards.records import Row, Schema
+from guards.records import Action, Row, Schema
 
 _PAST = {
     "step": "(float(h.step) if h.known else fail())",
@@ -42,10 +42,14 @@ def fails(evaluate: Callable[[], object]) -> bool:
 
 
 class Source:
-    """Functions of a row that are made of terms, and the constants that they name."""
+    """Functions of a row that are made of terms, and the constants that they name.
 
-    def __init__(self, space: ActionSpace) -> None:
+    With ``recalls_ahead`` what is read out of a history is read once, before all else, and not where it is met.
+    """
+
+    def __init__(self, space: ActionSpace, *, recalls_ahead: bool = False) -> None:
         self.space = space
+        self._recalls_ahead = recalls_ahead
         self._names: dict[object, str] = {}
         self._known: dict[str, Any] = {"fail": fail, "fails": fails, "within": within, "inf": math.inf, "nan": math.nan}
         self._known |= {"left": bisect_left, "right": bisect_right}
@@ -73,10 +77,21 @@ class Source:
         """The value of a term, or those of several; raises ArithmeticError where one fails."""
         return self.function("value", arguments, [f"return {', '.join(map(self.text, some))}"])
 
-    def truth(self, term: terms.Term) -> Callable[..., bool]:
-        """The value of a condition on a row and an action, true where it fails."""
-        text = f"    return {self.text(term)}"
-        return self.function("forbids", "row, a", ["try:", text, "except ArithmeticError:", "    return True"])
+    def against(self, some: Sequence[terms.Term]) -> Callable[[Row, Action], list[int]]:
+        """Which conditions on a row and an action are true, or fail, by their places."""
+        body = ["found = []"]
+        for i, term in enumerate(some):
+            add = f"found.append({i})"
+            body += ["try:", f"    if {self.text(term)}: {add}", "except ArithmeticError:", f"    {add}"]
+        return self.function("against", "row, a", [*body, "return found"])
+
+    def weights(self, some: Sequence[tuple[terms.Term, float]]) -> Callable[[Row, Action], list[float]]:
+        """The values of terms, from none to the limit of each, which is also the value of what fails."""
+        body = [f"found = [{', '.join(repr(most) for _, most in some)}]"]
+        for i, (term, most) in enumerate(some):
+            value = f"0.0 if (y := {self.text(term)}) <= 0.0 else y if y < {most!r} else {most!r}"
+            body += ["try:", f"    found[{i}] = {value}", "except ArithmeticError: pass"] if most else []
+        return self.function("weights", "row, a", [*body, "return found"])
 
     def text(self, term: terms.Term, previous: str = "h.action") -> str:
         """A term as an expression; ``previous`` names the action that is taken to have been executed last."""
@@ -90,7 +105,8 @@ class Source:
             case terms.Past():
                 return _PAST[term.what]
             case terms.Recall():
-                return self._hoist(f"{self.name(term.read, term)}(h, t)")
+                text = f"{self.name(term.read, term)}(h, t)"
+                return self._hoist(text) if self._recalls_ahead else text
             case terms.Part():
                 return self._part(term.index, term.of, previous)
             case terms.Whole():

@@ -153,12 +153,12 @@ def explain(schema: Schema, constraints: Sequence[Constraint], situation: Scenar
     row = replace(situation, past=replace(past, kept=past.remembered(constraints))).row(schema)
     shield = Shield(constraints, schema)
     # What a rule lets pass although it cannot be evaluated stands after what it forbids.
-    forbids = {one.name: one.forbids for one in reversed(shield.bound)}
+    places = {one.name: i for i, one in reversed(list(enumerate(shield.bound)))}
     denied = shield.judge(row)
 
     def said(one: Constraint, action: int) -> Said:
         # A doubt forbids nothing.
-        no = one.name in forbids and forbids[one.name](row, action)
+        no = places.get(one.name) in shield.against(row, action)
         kind = str(type(one).model_fields["kind"].default)
         return Said(one.name, kind, one.mode, no, one.why(Scene(row, action), schema))
 

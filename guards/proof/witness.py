@@ -38,7 +38,7 @@ class Witness:
 
     def __init__(self, schema: Schema, constraints: Sequence[Constraint]) -> None:
         self.schema, self.shield = schema, Shield(constraints, schema)
-        self._denying = [(one.name, one.forbids) for one in self.shield.bound if one.mode == "deny"]
+        self._denying = {i: one.name for i, one in enumerate(self.shield.bound) if one.mode == "deny"}
 
     def closing(self, situation: Scenario) -> Counterexample | None:
         """What is closed in a situation by which constraints, if the shield leaves nothing there."""
@@ -69,12 +69,13 @@ class Witness:
 
     def against(self, situation: Scenario, action: Action) -> tuple[str, ...]:
         """The constraints that deny one action."""
-        row = situation.row(self.schema)
-        return tuple(name for name, forbids in self._denying if forbids(row, action))
+        found = self.shield.against(situation.row(self.schema), action)
+        return tuple(self._denying[i] for i in found if i in self._denying)
 
     def _asked(self, row: Row, actions: Actions, which: str = "") -> Tried:
         asked = [tuple(one) if isinstance(one, list) else one for one in actions.tolist()]
-        denied = [(name, np.array([forbids(row, one) for one in asked])) for name, forbids in self._denying]
+        against = [set(self.shield.against(row, one)) for one in asked]
+        denied = [(name, np.array([i in found for found in against])) for i, name in self._denying.items()]
         return Tried(actions, np.array([self.shield.check(row, one) for one in asked]), tuple(denied), which)
 
     def _points(self, box: Box, row: Row) -> Tried:

@@ -96,9 +96,8 @@ def _overrule(behaviour: Behaviour, row: Row, failed: Choice, chosen: Action | N
     whether others explore or not.
     """
     assert chosen is not None  # noqa: S101 - an arg-max is an action
-    against = [name for name, mode in behaviour.shield.forbidding(row, chosen) if mode == "deny"]
-    if against:
-        failed.doubted = [violation(name, "prevented", "deny") for name in against]
+    failed.doubted = behaviour.shield.preventing(row, chosen)
+    if failed.doubted:
         raise NoSafeAction
 
 
@@ -130,7 +129,7 @@ def _refuse(behaviour: Behaviour, batch: Batch, i: int, left: Any, choice: Choic
         same = (behaviour.last_resort if otherwise is None else otherwise) == choice.action
         choice.lost = failed.lost = NOT_LISTED if against or same else None
     if against:
-        failed.doubted += [violation(name, "prevented", "deny") for name in against]
+        failed.doubted += against
         raise NoSafeAction
 
 

@@ -148,7 +148,7 @@ def _violations(behaviour: Behaviour, row: Row, choice: Choice) -> list[Violatio
     shield, proposed, action, said = behaviour.shield, choice.proposed, choice.action, list[Violation]()
     masked = proposed != action
     if masked and proposed is not None:
-        said = [violation(name, "prevented", mode) for name, mode in shield.forbidding(row, proposed) if mode == "deny"]
+        said = shield.preventing(row, proposed)
     if action is not None and (choice.why is not None or shield.reports):
         done = shield.forbidding(row, action)
         # A last resort may be the very action that was refused: then it was executed against a constraint.

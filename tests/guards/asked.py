@@ -100,12 +100,11 @@ def compile_expression(
 def binding(constraint: Constraint, schema: Schema) -> Callable[[Context, Integers | None], Booleans]:
     """What a constraint forbids, whatever its mode: [N, A] for all actions, by the judge, or [N], by the check."""
     shield = Shield([constraint.model_copy(update={"mode": "deny"})], schema)
-    # A doubt forbids nothing.
-    forbids = shield.bound[0].forbids if shield.bound else lambda *_: False
     term, count = constraint.term(schema), len(whole_actions(schema.action))
 
     def asked(row: Row, action: Action) -> bool:
-        found = forbids(row, action)
+        # What is excused stands behind it, and a doubt forbids nothing.
+        found = 0 in shield.against(row, action)
         assert found is bool(walked(term, row, action))
         return found
 

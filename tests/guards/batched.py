@@ -222,9 +222,13 @@ class Shield:
         self.weighs, self.tracked = one.weighs, one.tracked
         self.domain = Domain(schema.action, joined=one.joins)
         self._box = schema.action if isinstance(schema.action, Box) else None
-        self._bound = [(bound.name, bound.mode, bound.forbids) for bound in one.bound]
+        self._bound = [(bound.name, bound.mode, self._forbids(i)) for i, bound in enumerate(one.bound)]
         self._unlisted = self._bound[len(one.masking) :]
         self.advanced, self.shifted = one.advanced, one.shifted
+
+    def _forbids(self, place: int) -> Forbids:
+        """Whether one of the constraints forbids an action."""
+        return lambda row, action: place in self.one.against(row, action)
 
     def judge(self, context: Context) -> AnyRuling:
         """What the batch may do, all constraints and the requests' masks together."""

@@ -22,9 +22,9 @@ def test_a_condition_that_fails_is_true() -> None:
     source = Source(SCHEMA.action)
     fails = compare(operation("/", number(1), number(0)), ">", number(3))
 
-    made = [source.truth(term) for term in (fails, Fixed(value=True), Fixed(value=False))]
+    against = source.against([fails, Fixed(value=False), Fixed(value=True)])
 
-    assert [truth(ROW, 0) for truth in made] == [True, True, False]
+    assert against(ROW, 0) == [0, 2]
 
 
 def test_what_fails_is_known() -> None:
