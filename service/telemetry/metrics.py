@@ -54,8 +54,8 @@ class Exposition(Collector):
         yield self._decisions()
         text = "Constraints that spoke, by what came of it"
         violations = CounterMetricFamily("actd_violations", text, labels=["policy", "constraint", "verdict"])
-        for told, count in stats.violations.items():
-            violations.add_metric([self._policy, *told], count)
+        for said, count in stats.violations.items():
+            violations.add_metric([self._policy, said.constraint, said.verdict], count)
         yield violations
         for name, one in {
             "refused": ("Requests answered with an error", "code", stats.refused),

@@ -92,8 +92,8 @@ def _latency(stats: Stats) -> dict[str, dict[str, dict[str, float | None]]]:
 def _violations(stats: Stats) -> dict[str, Any]:
     """Proposals that were prevented, what was executed all the same, and what warnings and audits report."""
     by_verdict: dict[str, Counter[str]] = {"prevented": Counter(), "executed": Counter(), "reported": Counter()}
-    for (constraint, verdict), count in stats.violations.items():
-        by_verdict[verdict][constraint] += count
+    for one, count in stats.violations.items():
+        by_verdict[one.verdict][one.constraint] += count
     return {
         verdict: {"total": sum(counts.values()), "by_constraint": dict(counts)}
         for verdict, counts in by_verdict.items()

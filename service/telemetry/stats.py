@@ -6,6 +6,7 @@ are counted by themselves, and of each number of a Box the smallest, the mean an
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from export.spec import Box, Dict, Fields, MultiDiscrete
 from guards.records import Action, Schema
+from guards.shield import Violation
 from service.decision.batch import Batch
 from service.errors import RequestRefused
 from service.log.records import Decision, DecisionSource
@@ -93,7 +95,7 @@ class Stats:
 
     def __init__(self, schema: Schema) -> None:
         self.decisions: Counter[tuple[Any, ...]] = Counter()
-        self.violations: Counter[tuple[str, str]] = Counter()
+        self.violations: Counter[Violation] = Counter()
         self.refused: Counter[str] = Counter()
         self.feedback: Counter[str] = Counter()
         self.late: Counter[str] = Counter()
@@ -169,7 +171,7 @@ class Stats:
             self._action_stats.count([record.action for record in made])
         # What is empty where there was something is too large to be logged.
         self.not_replayable += sum(r.memory == {} or (r.head is None and r.reason is None) for r in made)
-        self.violations.update((v.constraint, v.verdict) for record in made for v in record.violations)
+        self.violations.update(chain.from_iterable([record.violations for record in made]))
         self.feedback.update("late" if told.late else "accepted" for batch, _ in batches for told in batch.feedback)
         counts = [len(batch.records) for batch, _ in batches]
         arrived = np.array([request.arrived for batch, _ in batches for request in batch.requests])

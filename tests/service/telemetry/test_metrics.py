@@ -9,6 +9,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as open_metrics
 from prometheus_client.parser import text_string_to_metric_families as plain_metrics
 
+from guards.shield import Violation
 from service.telemetry.metrics import Exposition, Labelled
 from service.telemetry.stats import Cell, Stats
 from tests.fakes import SCHEMA
@@ -27,7 +28,7 @@ def stats_of(durations: np.ndarray) -> Stats:
             tuple(Cell("v-1", "stable", "baseline", "CheckFailed", 0, False, False, "CheckFailed")): 2,
         }
     )
-    stats.violations = Counter({(AWKWARD, "prevented"): 4})
+    stats.violations = Counter({Violation(AWKWARD, "prevented"): 4})
     stats.refused, stats.feedback = Counter({"not_json": 1}), Counter({"late": 6})
     stats.stages["total", "v-1"].add_all(durations)
     stats.batches = 5

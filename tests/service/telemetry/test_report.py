@@ -6,6 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from guards.shield import Violation
 from service.telemetry.report import report
 from service.telemetry.stats import Cell, Stats
 from tests.fakes import SCHEMA
@@ -55,7 +56,9 @@ def test_propensities_that_are_not_known_are_told_by_stratum() -> None:
 def test_violations_are_by_verdict() -> None:
     """What was prevented, what was executed all the same, and what is only reported."""
     stats = stats_of({POLICY: 1})
-    stats.violations = Counter({("a", "prevented"): 2, ("b", "prevented"): 1, ("a", "executed"): 4})
+    stats.violations = Counter(
+        {Violation("a", "prevented"): 2, Violation("b", "prevented"): 1, Violation("a", "executed"): 4}
+    )
     told = report(stats)["safety_violations"]
 
     assert told["prevented"] == {"total": 3, "by_constraint": {"a": 2, "b": 1}}

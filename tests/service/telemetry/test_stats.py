@@ -111,7 +111,7 @@ def test_violations_are_counted_by_constraint_and_verdict() -> None:
     one = made(violations=[Violation("a", "prevented"), Violation("b", "reported", "warn")])
     stats = stats_of(committed([one, PLAIN, one]))
 
-    assert stats.violations == {("a", "prevented"): 2, ("b", "reported"): 2}
+    assert stats.violations == {Violation("a", "prevented"): 2, Violation("b", "reported", "warn"): 2}
 
 
 @pytest.mark.parametrize("stage", STAGES)
