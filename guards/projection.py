@@ -18,6 +18,7 @@ import numpy as np
 from export.spec import Box
 from guards.boxes import EXACT
 from guards.language.terms import Within
+from guards.language.walk import within
 from guards.records import Floats, Row
 
 # Beyond this a declared range says nothing of what is near.
@@ -50,7 +51,7 @@ class Region(NamedTuple):
         for low, x, high in zip(self.low, point, self.high, strict=True):
             if not low <= x <= high:
                 return False
-        return all(_keeps(slope, most, point) for slope, most in zip(self.slopes, self.most, strict=True))
+        return all(within(slope, point, most, EXACT) for slope, most in zip(self.slopes, self.most, strict=True))
 
     def nearest(self, point: Sequence[float], scale: Floats) -> tuple[float, ...] | None:
         """The nearest point to a finite one[D], by a scale[D]; None where there is none to be found."""
@@ -59,16 +60,6 @@ class Region(NamedTuple):
         # The order of arguments says which zero it is, as in NumPy's clip.
         clipped = tuple(min(high, max(low, x)) for low, x, high in zip(self.low, point, self.high, strict=True))
         return clipped if self.holds(clipped) else _projected(self, np.array(point), scale)
-
-
-def _keeps(slope: Sequence[float], most: float, point: Sequence[float]) -> bool:
-    """Whether a point is in a half-space; what is not finite is not."""
-    total = size = 0.0
-    for s, x in zip(slope, point, strict=True):
-        total += s * x
-        size += abs(s) * max(abs(x), 1.0)
-    size = max(abs(most), size)
-    return isfinite(size) and total - most <= EXACT * size
 
 
 def confined(box: Box, constraints: Sequence[Sequence[tuple[Within, Amounts]]], row: Row) -> Region:

@@ -98,12 +98,12 @@ def left_to_right(amounts: Sequence[float]) -> float:
 
 def within(slopes: Sequence[float], point: Sequence[float], most: float, tolerance: float) -> bool:
     """Whether a point is in a half-space; bounds, which have no tolerance, may be infinite."""
-    total = left_to_right([slope * here for slope, here in zip(slopes, point, strict=True)])
-    if not tolerance:
-        return total <= most
-    scale = left_to_right([abs(slope) * max(abs(here), 1.0) for slope, here in zip(slopes, point, strict=True)])
+    total = scale = 0.0
+    for slope, here in zip(slopes, point, strict=True):
+        total += slope * here
+        scale += abs(slope) * max(abs(here), 1.0)
     scale = max(abs(most), scale)
-    return total - most <= tolerance * scale and math.isfinite(scale) and math.isfinite(most)
+    return total <= most if not tolerance else math.isfinite(scale) and total - most <= tolerance * scale
 
 
 def _past(term: terms.Past, row: Row) -> terms.Value:
