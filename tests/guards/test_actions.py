@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from export.spec import Box, Factor, Field, MultiDiscrete
+from export.spec import Box, Discrete, Factor, Field, MultiDiscrete
 from guards import shield
 from guards.actions import JOINT_LIMIT, Choices, listed, whole_actions
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.language.terms import Fixed, Table
 from guards.records import NO_ACTION, History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
 from tests.fakes import NOW, SCHEMA, context_of
@@ -76,6 +77,37 @@ class TestChoices:
 
         assert listed(SWITCHES)
         assert not listed(many)
+
+    def test_a_list_may_be_long_and_an_array_has_an_axis_a_factor(self) -> None:
+        """What is one of a list is listed however many there are; of factors there are one to as many as axes."""
+        long = Discrete(names=tuple(f"a{i}" for i in range(JOINT_LIMIT + 1)))
+
+        assert listed(long)
+        assert listed(sized(7).action)
+        assert listed(sized(*[1] * 32).action)
+        assert not listed(ARM)
+
+    def test_amounts_are_summed_in_the_order_of_the_factors(self) -> None:
+        """However people wrote them down: another order gives another last bit."""
+        choices = Choices(FACTORED)
+        amounts = {"fan=slow": 0.3, "valve=half": 0.2, "pump=on": 0.1}
+
+        table = choices.table(amounts)
+
+        assert isinstance(table, Table)
+        assert [factor for factor, _ in table.columns] == [0, 1, 2]
+        assert choices.summed(amounts)((1, 1, 1)) == (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
+        assert choices.summed({"valve=half": 0.2})((1, 1, 1)) == 0.2
+        assert choices.table({}) == Fixed(0.0)
+
+    def test_choices_without_an_amount_are_missing_where_others_of_their_factor_have_one(self) -> None:
+        """In their order; a factor that has none at all lacks none."""
+        choices = Choices(FACTORED)
+        whole = {f"valve={name}": 1.0 for name in VALVE}
+
+        assert choices.missing({}) == []
+        assert choices.missing(whole) == []
+        assert choices.missing({**whole, "fan=fast": 1.0}) == [f"fan={name}" for name in FAN if name != "fast"]
 
     def test_as_many_are_counted_as_said_and_no_more(self) -> None:
         """Beyond the limit they have no columns, and what joins them is asked about single actions."""

@@ -13,6 +13,7 @@ from guards.abstention import AnyConstraint
 from guards.boxes import sides_of
 from guards.constraints import Bounds, Budget, Constraint, Cooldown, Linear, MaxSwitches, RateLimit, Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
+from guards.language.terms import FALSE, Term, Within, compare, number, operation, opposite
 from guards.projection import Region, scale_of
 from guards.records import History, Schema
 from tests.acting import ARM, OBSERVATION, SWITCHES
@@ -53,6 +54,32 @@ def done(at: float = 0.0, *actions: tuple[float, ...], known: bool = True, since
     for action in actions:
         history = shield.advanced(history, action, NOW - at)
     return history
+
+
+class TestSides:
+    """Which half-spaces a term forbids what is beyond of."""
+
+    INSIDE, OTHER = (Within((i,), 0.0, parts=(number(1), number(2))) for i in (0, 1))
+
+    def test_what_is_not_in_a_half_space_is_beyond_it(self) -> None:
+        """One, or several that are all to hold."""
+        assert sides_of(opposite(self.INSIDE)) == [self.INSIDE]
+        assert sides_of(operation("or", opposite(self.INSIDE), opposite(self.OTHER))) == [self.INSIDE, self.OTHER]
+
+    @pytest.mark.parametrize(
+        "term",
+        [
+            FALSE,
+            INSIDE,
+            opposite(compare(number(1), ">", number(2))),
+            operation("and", INSIDE, OTHER),
+            operation("or", opposite(INSIDE), compare(number(1), ">", number(2))),
+            operation("or", opposite(INSIDE), opposite(FALSE)),
+        ],
+    )
+    def test_any_other_term_has_none(self, term: Term) -> None:
+        """Not even where a part of it has some: they would leave what the rest forbids."""
+        assert sides_of(term) == []
 
 
 class TestBounds:

@@ -2,8 +2,11 @@
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
+from guards.baselines import KEPT, Constant
 from guards.baselines.baseline import action_of, number_of
+from guards.constraints import Rule
 from guards.errors import ExpressionInvalid, GuardMisconfigured
 from tests.fakes import SCHEMA, context_of
 
@@ -38,6 +41,21 @@ def test_a_mistake_in_an_expression_names_the_setting(written: str) -> None:
     """And keeps its class, whose message points at the column."""
     with pytest.raises(ExpressionInvalid, match=r"^metric: expression .* column \d+: "):
         number_of("metric", written, SCHEMA)
+
+
+@pytest.mark.parametrize("written", [3, None, {"up": 1}, ["up", None], [["up"]], [True]])
+def test_what_is_written_as_no_action_is_refused(written: object) -> None:
+    """Whatever the space: an action is a name, or a list of names, indices or numbers."""
+    with pytest.raises(ValidationError, match="the name of an action, or a list of names") as caught:
+        Constant.model_validate({"kind": "constant", "action": written})
+
+    assert caught.value.errors()[0]["type"] == "action"
+
+
+def test_no_constraint_keeps_anything_where_a_baseline_does() -> None:
+    """Histories keep both under names, and no constraint may be called so."""
+    with pytest.raises(ValidationError, match="at least 1 character"):
+        Rule(name=KEPT, forbid="True")
 
 
 def test_an_action_is_read_by_its_name() -> None:

@@ -65,6 +65,13 @@ class TestThreshold:
 
         assert proposals(thermostat, context) == ["up", "rest", "rest", "down"]
 
+    def test_between_them_what_was_done_before_is_no_matter_unless_it_is_asked_for(self) -> None:
+        """It is the same for every session."""
+        heating = History(known=True, since=NOW).advanced(1, NOW - 1, frozenset())
+
+        assert self.PLAIN.between == "otherwise"
+        assert proposals(self.PLAIN, context_of([[1, 1, 0]], histories=[heating])) == ["rest"]
+
     @pytest.mark.parametrize(
         ("space", "low", "middle", "high"),
         [(SWITCHES, (0, 0, 0), (0, 1, 1), (1, 2, 3)), (ARM, (-2, 0, 0), (0, 0, 0), (2, 0, 1))],

@@ -12,6 +12,9 @@ from pydantic import ValidationError
 from guards.abstention import AnyConstraint
 from guards.actions import Choices
 from guards.constraints import Constraint
+from guards.constraints import constraint as words
+from guards.constraints.constraint import shown
+from guards.records import NO_ACTION
 from tests.fakes import SCHEMA
 from tests.guards.asked import binding
 from tests.guards.batched import Context
@@ -111,3 +114,26 @@ class TestEveryKind:
 def test_an_action_is_found_by_its_name() -> None:
     """Its index is what policies speak in."""
     assert Choices(SCHEMA).index("jump") == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (3.0, "3"),
+        (-2.0, "-2"),
+        (0.5, "0.5"),
+        (2.0**53 - 1, "9007199254740991"),
+        (2.0**53, "9007199254740992.0"),
+        (-(2.0**53), "-9007199254740992.0"),
+        (1e300, "1e+300"),
+        (2**53, "9007199254740992.0"),
+    ],
+)
+def test_numbers_are_shown_as_people_write_them(number: float, text: str) -> None:
+    """Whole ones without a point, as long as a double knows them from their neighbours."""
+    assert shown(number) == text
+
+
+def test_only_an_action_of_a_list_has_a_name() -> None:
+    """None was done yet, or it is made of several."""
+    assert [words.name_of(action, SCHEMA) for action in (1, NO_ACTION, (1, 0))] == ["up", "", ""]

@@ -232,6 +232,23 @@ def test_a_condition_under_which_nothing_is_forbidden_forbids_nothing() -> None:
     assert [judged(operation("and", fails, nothing), row(2.0, lag)) for lag in (0.0, 1.0)] == [0b111111, 0]
 
 
+def test_what_fails_within_some_actions_forbids_those_alone() -> None:
+    """As it is only asked about them."""
+    some, high = Among(0, frozenset({1, 2})), compare(Observed(1, "lag"), ">", number(2))
+    fails = compare(operation("/", number(1), LOAD), ">", number(1))
+
+    term = operation("and", some, operation("and", fails, operation("or", high, compare(Part(0), "==", LOAD))))
+
+    assert [judged(term, row(load, lag)) for load, lag in ((0.0, 0.0), (0.5, 3.0), (0.5, 0.0))] == [0b110, 0b110, 0]
+
+
+def test_a_branch_that_no_action_takes_forbids_nothing() -> None:
+    """Where a test is about the action alone and holds for all of them."""
+    term = operation("if", Among(0, frozenset(range(6))), compare(LOAD, ">", number(1)), TRUE)
+
+    assert [judged(term, row(load)) for load in (0.0, 2.0)] == [0, 0b111111]
+
+
 def test_numbers_are_not_taken_for_bits() -> None:
     """Though some of the one may be equal to some of the other."""
     moves = dict(zip(SCHEMA.actions, (0.0, 1.0, 3.0, 7.0, 15.0, 63.0), strict=True))
