@@ -232,6 +232,43 @@ def test_a_condition_under_which_nothing_is_forbidden_forbids_nothing() -> None:
     assert [judged(operation("and", fails, nothing), row(2.0, lag)) for lag in (0.0, 1.0)] == [0b111111, 0]
 
 
+LAG = Observed(1, "lag")
+MOVED = Table(((0, (0.0, 1.0, 2.0, 4.0, 7.0, 9.0)),), frozenset(range(6)))
+
+
+def distance(to: Term, before: Term) -> Term:
+    """How far one number is from another."""
+    return plain("abs", plain("-", to, before))
+
+
+@pytest.mark.parametrize(
+    "term",
+    [
+        compare(distance(MOVED, LOAD), ">", LAG),
+        compare(distance(MOVED, LOAD), ">=", LAG),
+        compare(distance(MOVED, LOAD), "<", LAG),
+        compare(LAG, "<", distance(MOVED, LOAD)),
+        compare(distance(plain("*", MOVED, LOAD), LAG), ">", number(1)),
+        compare(distance(MOVED, plain("*", MOVED, LOAD)), ">", LAG),
+        compare(distance(LOAD, MOVED), ">", LAG),
+        compare(distance(operation("/", number(4), MOVED), LOAD), ">", LAG),
+        compare(distance(MOVED, LOAD), ">", operation("/", LOAD, LAG)),
+        compare(plain("abs", operation("-", MOVED, LOAD)), ">", LAG),
+        compare(operation("*", MOVED, LOAD), ">", LAG),
+        compare(MOVED, ">", plain("*", MOVED, LOAD)),
+        operation("if", compare(MOVED, ">", LOAD), compare(LOAD, ">", LAG), compare(LAG, ">", number(1))),
+        operation("and", compare(LOAD, ">", LAG), compare(MOVED, ">", LOAD)),
+        operation("and", compare(MOVED, ">", LOAD), compare(LOAD, ">", LAG)),
+        operation("and", compare(MOVED, ">", LOAD), compare(operation("/", LOAD, LAG), ">", number(1))),
+    ],
+)
+def test_comparisons_of_actions_with_a_row_are_what_terms_mean(term: Term) -> None:
+    """Whether the judge has a shorter way for them or not, and where they fail."""
+    for load, lag in ((0.0, 0.0), (1.0, 0.0), (2.0, 1.0), (-2.0, 3.0), (4.0, 2.0), (0.5, -1.0)):
+        here = row(load, lag)
+        assert judged(term, here) == sum(1 << i for i in range(6) if walked(term, here, i) in (True, FAILED))
+
+
 def test_what_fails_within_some_actions_forbids_those_alone() -> None:
     """As it is only asked about them."""
     some, high = Among(0, frozenset({1, 2})), compare(Observed(1, "lag"), ">", number(2))
