@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from guards.constraints import Budget, Constraint, Cooldown, MaxSwitches, Rule
+from guards.constraints import Budget, Constraint, Cooldown, MaxSwitches, RateLimit, Rule
 from guards.records import History, Row, Schema
 from guards.shield import Shield, Violation
 from tests.acting import ARM, OBSERVATION, SWITCHES
@@ -85,6 +85,26 @@ class TestPassing:
         (bound,) = Shield([Rule(name="high", forbid="load > 1")], Schema(OBSERVATION, SWITCHES)).bound
 
         assert bound.factor == 0
+
+
+class TestFactors:
+    """What is left of each factor's choices."""
+
+    @pytest.mark.parametrize(("choice", "bit"), [("pump=on", 1), ("valve=half", 3), ("fan=storm", 8)])
+    def test_a_choice_is_masked_in_its_own_factor(self, choice: str, bit: int) -> None:
+        """The first as well as the others."""
+        shield = Shield([Cooldown(name="rest", actions=(choice,), seconds=9)], Schema(OBSERVATION, SWITCHES))
+        used = History(known=True, since=NOW, used={bit: NOW - 1})
+
+        assert shield.judge(row(history=used)) == 1 << bit
+        assert shield.judge(row(history=FRESH)) == 0
+
+    def test_nothing_is_left_of_a_number_that_no_limit_is_known_of(self) -> None:
+        """Infinity less infinity is no bound."""
+        limit = RateLimit(name="slow", of="torque", per_second=1e308)
+        region = Shield([limit], Schema(OBSERVATION, ARM)).confines(row(history=History(known=False, since=NOW - 1e9)))
+
+        assert not region.bounded
 
 
 class TestWeights:
